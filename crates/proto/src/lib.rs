@@ -1,0 +1,1 @@
+//! Pure: everything an Offhook node decides. Partner shell: `offhook-node`.
