@@ -1,0 +1,79 @@
+//! `cargo xtask bench [NAME]`: one table names every bench; add a line there when a bench is added.
+//!
+//! A bench is an ordinary program (an example, or a bench target with `harness = false`) that prints its figures with
+//! what they are to be compared with. `tidy` checks that the table and the files agree.
+
+use anyhow::{Result, bail};
+
+use crate::command::{cargo, run as run_command};
+
+/// One bench.
+pub(crate) struct Bench {
+    /// What the person types, and the name of the file without `.rs`.
+    pub(crate) name: &'static str,
+    /// The package that it lives in.
+    pub(crate) package: &'static str,
+    /// Its folder inside the package.
+    pub(crate) home: Home,
+    /// What it measures.
+    pub(crate) measures: &'static str,
+}
+
+/// Where a bench's file is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Home {
+    /// `benches/NAME.rs`, run by `cargo bench`.
+    #[allow(dead_code, reason = "a kind of line that the table may hold")]
+    Benches,
+    /// `examples/NAME.rs`, run by `cargo run --release --example`.
+    #[allow(dead_code, reason = "a kind of line that the table may hold")]
+    Examples,
+}
+
+/// Every bench.
+pub(crate) const BENCHES: &[Bench] = &[];
+
+/// Runs the bench that is named, or all of them.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let chosen: Vec<&Bench> = match args {
+        [] => BENCHES.iter().collect(),
+        [flag] if flag == "--list" => {
+            print!("{}", list());
+            return Ok(());
+        }
+        [name] => BENCHES.iter().filter(|bench| bench.name == name).collect(),
+        _ => bail!("one bench at a time, or none for all\n{}", list()),
+    };
+    if chosen.is_empty() {
+        bail!("no such bench; there are:\n{}", list());
+    }
+    for bench in chosen {
+        println!("\n==== {}: {} ====", bench.name, bench.measures);
+        run_command(cargo(bench.home.cargo_args()).args([bench.name, "--package", bench.package]))?;
+    }
+    Ok(())
+}
+
+fn list() -> String {
+    BENCHES
+        .iter()
+        .map(|bench| format!("  {:<20} {}\n", bench.name, bench.measures))
+        .collect()
+}
+
+impl Home {
+    /// The folder's name inside the package.
+    pub(crate) fn folder(self) -> &'static str {
+        match self {
+            Home::Benches => "benches",
+            Home::Examples => "examples",
+        }
+    }
+
+    fn cargo_args(self) -> &'static [&'static str] {
+        match self {
+            Home::Benches => &["bench", "--bench"],
+            Home::Examples => &["run", "--release", "--example"],
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What the build needs beyond cargo: probes for it, installs it with apt-get where that is possible, else says what
+//! to install.
+//!
+//! As root on a system with apt-get the missing packages are installed; anywhere else nothing is touched and the
+//! error names each missing thing with its Debian package or rustup component.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::command::{cargo, run, succeeds};
+
+/// One thing that must be there, how to see that it is, and where it comes from.
+struct Need {
+    what: &'static str,
+    probe: &'static [&'static str],
+    source: Source,
+}
+
+enum Source {
+    /// A Debian package.
+    Apt(&'static str),
+    /// A component of the Rust toolchain.
+    Rustup(&'static str),
+}
+
+const BUILD: &[Need] = &[
+    Need {
+        what: "a C compiler (SQLite and the audio codec are C)",
+        probe: &["cc", "--version"],
+        source: Source::Apt("build-essential"),
+    },
+    Need {
+        what: "git (tidy reads the list of tracked files)",
+        probe: &["git", "--version"],
+        source: Source::Apt("git"),
+    },
+];
+
+const TEST: &[Need] = &[
+    Need {
+        what: "rustfmt",
+        probe: &["cargo", "fmt", "--version"],
+        source: Source::Rustup("rustfmt"),
+    },
+    Need {
+        what: "clippy",
+        probe: &["cargo", "clippy", "--version"],
+        source: Source::Rustup("clippy"),
+    },
+];
+
+/// Makes sure of what a build needs.
+pub(crate) fn for_build() -> Result<()> {
+    ensure(BUILD.iter().collect())
+}
+
+/// Makes sure of what a build and the tests need.
+pub(crate) fn for_tests() -> Result<()> {
+    ensure(BUILD.iter().chain(TEST).collect())
+}
+
+fn ensure(needs: Vec<&Need>) -> Result<()> {
+    let missing = absent(needs);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(&missing)?;
+    let still = absent(missing);
+    if !still.is_empty() {
+        bail!("{}", advice(&still));
+    }
+    Ok(())
+}
+
+fn absent(needs: Vec<&Need>) -> Vec<&Need> {
+    needs.into_iter().filter(|need| !is_present(need)).collect()
+}
+
+fn is_present(need: &Need) -> bool {
+    let (program, args) = need
+        .probe
+        .split_first()
+        .expect("every probe names a program");
+    match *program {
+        "cargo" => succeeds(&mut cargo(args)),
+        program => succeeds(Command::new(program).args(args)),
+    }
+}
+
+/// Installs what can be installed without asking; the caller looks again afterwards.
+fn install(missing: &[&Need]) -> Result<()> {
+    let packages: Vec<&str> = missing
+        .iter()
+        .filter_map(|need| need.source.apt())
+        .collect();
+    if !packages.is_empty() && may_apt() {
+        eprintln!("installing {}", packages.join(" "));
+        run(apt().args(["update", "-qq"]))?;
+        run(apt()
+            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .args(packages))?;
+    }
+    let components: Vec<&str> = missing
+        .iter()
+        .filter_map(|need| need.source.rustup())
+        .collect();
+    if !components.is_empty() && succeeds(Command::new("rustup").arg("--version")) {
+        run(Command::new("rustup")
+            .args(["component", "add"])
+            .args(components))?;
+    }
+    Ok(())
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn may_apt() -> bool {
+    let root =
+        crate::command::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+    root && succeeds(Command::new("apt-get").arg("--version"))
+}
+
+fn advice(missing: &[&Need]) -> String {
+    let mut text = String::from("this is missing and could not be installed from here:\n");
+    for need in missing {
+        let how = match need.source {
+            Source::Apt(package) => {
+                format!("apt-get install {package}   (or your system's package for it)")
+            }
+            Source::Rustup(component) => format!("rustup component add {component}"),
+        };
+        text.push_str(&format!("  {}\n      {how}\n", need.what));
+    }
+    text.push_str("install it and run the same command again");
+    text
+}
+
+impl Source {
+    fn apt(&self) -> Option<&'static str> {
+        match self {
+            Source::Apt(package) => Some(package),
+            Source::Rustup(_) => None,
+        }
+    }
+
+    fn rustup(&self) -> Option<&'static str> {
+        match self {
+            Source::Rustup(component) => Some(component),
+            Source::Apt(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ABSENT: Need = Need {
+        what: "a program that is nowhere",
+        probe: &["offhook-no-such-program", "--version"],
+        source: Source::Apt("no-such-package"),
+    };
+
+    #[test]
+    fn a_missing_program_is_seen() {
+        assert_eq!(absent(vec![&ABSENT]).len(), 1);
+        assert!(is_present(&BUILD[1]), "the tests run inside a git checkout");
+    }
+
+    #[test]
+    fn advice_names_the_thing_and_its_package() {
+        let text = advice(&[&ABSENT]);
+        assert!(text.contains("a program that is nowhere"), "{text}");
+        assert!(text.contains("apt-get install no-such-package"), "{text}");
+    }
+}
