@@ -1,0 +1,240 @@
+//! What a peer shows: plain data, with nothing of how it is kept.
+
+use crate::history::{EntryId, RoomId};
+use crate::identity::{DeviceId, PersonId};
+use crate::rooms::{HistoryPolicy, Role};
+
+/// A room, for lists.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoomView {
+    /// The room.
+    pub room: RoomId,
+    /// Its name; for a room of two the other person's.
+    pub name: String,
+    /// The other person, in a room of two.
+    pub pair: Option<PersonId>,
+    /// How this person stands to it.
+    pub standing: Standing,
+    /// The own role.
+    pub role: Role,
+    /// What newcomers may read.
+    pub history: HistoryPolicy,
+    /// How many persons are in it.
+    pub members: usize,
+    /// How many of them, this one left out, have a line to this node now.
+    pub members_online: usize,
+    /// Messages here.
+    pub entries: u64,
+    /// Of those, not yet seen by the person.
+    pub unread: u64,
+    /// Entries that are known to exist and are not here.
+    pub missing: u64,
+    /// Entries that are here and cannot be read yet for want of a key.
+    pub sealed: u64,
+    /// The newest message.
+    pub newest: Option<EntryId>,
+}
+
+/// How this person stands to a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Knocking with an invite.
+    Joining,
+    /// A member.
+    Member,
+    /// Left.
+    Left,
+    /// Was removed.
+    Removed,
+}
+
+/// A member of a room.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MemberView {
+    /// The person.
+    pub person: PersonId,
+    /// What they are called here: petname, else their own name, else the key's prefix.
+    pub name: String,
+    /// Role.
+    pub role: Role,
+    /// Whether the safety number was compared.
+    pub verified: bool,
+    /// Whether this is the own person.
+    pub is_me: bool,
+    /// Whether a line to one of their devices is up.
+    pub online: bool,
+    /// When a line to one of their devices was last up, in milliseconds since 1970.
+    pub seen_ms: Option<u64>,
+    /// Their devices in this room.
+    pub devices: Vec<DeviceId>,
+}
+
+/// A person known from any room.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContactView {
+    /// The person.
+    pub person: PersonId,
+    /// What they call themselves.
+    pub own_name: Option<String>,
+    /// What they are called here.
+    pub petname: Option<String>,
+    /// Whether the safety number was compared.
+    pub verified: bool,
+    /// Whether blocked here.
+    pub blocked: bool,
+    /// The number to compare.
+    pub safety_number: String,
+    /// Rooms shared with them.
+    pub rooms: Vec<RoomId>,
+}
+
+/// The five honest states of an own entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeliveryState {
+    /// Durable on this device and nowhere else, as far as is known.
+    Saved,
+    /// At least one other node has said that it is durable there.
+    Handed,
+    /// On at least one device of every other member.
+    Reached,
+    /// Seen by every other member.
+    Read,
+    /// Cannot get any further; the reason is in [`WhereView`].
+    Failed,
+}
+
+/// One line of a room's timeline.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LineView {
+    /// Something said or done.
+    Entry(Box<EntryView>),
+    /// Entries that exist and are not here.
+    Gap {
+        /// The log.
+        log: [u8; 8],
+        /// The author, where known.
+        author: Option<PersonId>,
+        /// First missing sequence number.
+        from: u32,
+        /// Last missing sequence number.
+        to: u32,
+    },
+}
+
+/// An entry as it is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EntryView {
+    /// Its name.
+    pub id: EntryId,
+    /// The room.
+    pub room: RoomId,
+    /// The author.
+    pub author: PersonId,
+    /// What the author is called here.
+    pub author_name: String,
+    /// The author's device.
+    pub device: DeviceId,
+    /// Sequence number in the device's log.
+    pub seq: u32,
+    /// The author's clock, in milliseconds since 1970; where it is far ahead of what came after it, that of what came after.
+    pub time_ms: u64,
+    /// What it is.
+    pub kind: EntryKind,
+    /// The current text; for control entries a sentence.
+    pub text: String,
+    /// How far it got, for own entries; [`DeliveryState::Handed`] for others'.
+    pub state: DeliveryState,
+    /// The message that it answers.
+    pub reply_to: Option<EntryId>,
+    /// When it was last edited, in milliseconds since 1970.
+    pub edited_ms: Option<u64>,
+    /// Reactions: emoji and who gave it, in order.
+    pub reactions: Vec<(String, Vec<PersonId>)>,
+    /// It came after entries that stand below it had been here already.
+    pub late: bool,
+    /// Its own clock was far ahead of others'.
+    pub clock_ahead: bool,
+    /// Its author had been removed: it has no authority.
+    pub after_removal: bool,
+    /// Its log forks here or above: its author shows different people different things.
+    pub equivocation: bool,
+    /// It names the own person.
+    pub mentions_me: bool,
+}
+
+/// What an entry is, as shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A message.
+    Message,
+    /// A message whose text was deleted.
+    Deleted,
+    /// A message that cannot be read yet for want of a key.
+    Sealed,
+    /// A change to the room: joined, left, removed, renamed, ...
+    Control,
+}
+
+/// Where an entry is, and why not further.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WhereView {
+    /// The entry.
+    pub id: EntryId,
+    /// Summary.
+    pub state: DeliveryState,
+    /// When it became durable here, in milliseconds since 1970.
+    pub saved_ms: u64,
+    /// Devices that said it is durable there.
+    pub handed: Vec<DeviceId>,
+    /// How many other members have it on a device.
+    pub reached: usize,
+    /// How many other members have seen it.
+    pub read: usize,
+    /// How many other members there are.
+    pub members: usize,
+    /// For each other member, in rooms of up to 50 devices.
+    pub per_member: Vec<MemberDelivery>,
+}
+
+/// How far an entry got with one member.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MemberDelivery {
+    /// The member.
+    pub person: PersonId,
+    /// What they are called here.
+    pub name: String,
+    /// Saved when not reached.
+    pub state: DeliveryState,
+    /// Why not yet, in words; empty once read.
+    pub why: String,
+}
+
+/// A peer that this node has or wants a line to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerView {
+    /// The device.
+    pub device: DeviceId,
+    /// Whose it is, where known.
+    pub person: Option<PersonId>,
+    /// What they are called here.
+    pub name: String,
+    /// Whether the line is up.
+    pub up: bool,
+    /// Rooms shared.
+    pub rooms: usize,
+    /// When the line was last up, in milliseconds since 1970.
+    pub seen_ms: Option<u64>,
+    /// Addresses known.
+    pub addresses: Vec<std::net::SocketAddr>,
+}
+
+/// The own person and device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeView {
+    /// The person.
+    pub person: PersonId,
+    /// The device.
+    pub device: DeviceId,
+    /// The own name.
+    pub name: String,
+}

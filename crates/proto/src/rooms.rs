@@ -1,0 +1,9 @@
+//! Rooms: who is in them, who may do what, and with which keys they speak.
+
+pub mod invite;
+pub mod op;
+pub mod role;
+
+pub use invite::{Address, BadInvite, Doorway, Invite, RelayUrl};
+pub use op::{Control, Cutoff, Equivocation, InviteUse, LogCertificate, Op, RoomKind};
+pub use role::{HistoryPolicy, Role};

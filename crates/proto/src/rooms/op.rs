@@ -1,0 +1,272 @@
+//! The operations of a room's control log: everything about membership, roles, invites and settings.
+//!
+//! Control entries stand in their authors' logs beside messages, and form a graph of their own: each names the control heads that its author knew.
+//! Who is a member is a function of the *set* of control entries (see [`super::roster`]), never of the order in which they arrived.
+
+use crate::crypto::{self, KeyPair, NotAuthentic, Signature};
+use crate::history::{Entry, EntryRef, LogKey, RoomId};
+use crate::identity::{DeviceId, IdentityBundle, PersonId};
+use crate::rooms::{HistoryPolicy, Role};
+use crate::wire::Wire;
+use crate::{wire_enum, wire_struct};
+
+/// The longest name of a room, in bytes of UTF-8.
+pub const ROOM_NAME_BYTES_MAX: usize = 64;
+/// The most operations in one control entry.
+pub const OPS_MAX: usize = 16;
+/// The most control heads that one control entry names.
+pub const CONTROL_HEADS_MAX: usize = 256;
+/// The most logs that a removal cuts off.
+pub const CUTOFFS_MAX: usize = 256;
+
+const LOG_BY_DEVICE: &str = "offhook 1 log certificate by the device";
+const LOG_BY_LOG: &str = "offhook 1 log certificate by the log";
+const INVITE_USE: &str = "offhook 1 invite redemption";
+
+/// The plaintext of a control entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// The heads of the control graph that the author knew, own ones included. Empty only in a room's first entry.
+    pub heads: Vec<EntryRef>,
+    /// What is done, in order.
+    pub ops: Vec<Op>,
+}
+wire_struct!(Control {
+    heads: list(CONTROL_HEADS_MAX),
+    ops: list(OPS_MAX)
+});
+
+/// States that a log in a room is a device's, signed by both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogCertificate {
+    /// The device.
+    pub device: DeviceId,
+    /// The log.
+    pub log: LogKey,
+    /// By the device.
+    pub by_device: Signature,
+    /// By the log's key.
+    pub by_log: Signature,
+}
+wire_struct!(LogCertificate {
+    device,
+    log,
+    by_device,
+    by_log
+});
+
+impl LogCertificate {
+    /// Certifies the log of `log_key` as the device's.
+    pub fn issue(device_key: &KeyPair, log_key: &KeyPair) -> Self {
+        let device = DeviceId(device_key.public());
+        let log = LogKey(log_key.public());
+        let by_device = device_key.sign(LOG_BY_DEVICE, &[&device.0, &log.0]);
+        let by_log = log_key.sign(LOG_BY_LOG, &[&device.0, &log.0]);
+        Self {
+            device,
+            log,
+            by_device,
+            by_log,
+        }
+    }
+
+    /// Checks both signatures.
+    pub fn verify(&self) -> Result<(), NotAuthentic> {
+        crypto::verify(
+            &self.device.0,
+            LOG_BY_DEVICE,
+            &[&self.device.0, &self.log.0],
+            &self.by_device,
+        )?;
+        crypto::verify(&self.log.0, LOG_BY_LOG, &[&self.device.0, &self.log.0], &self.by_log)
+    }
+}
+
+/// Proof that a newcomer held an invite's secret, bound to room and person so that it cannot be used for somebody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InviteUse {
+    /// The public half of the key derived from the invite's secret.
+    pub invite: [u8; 32],
+    /// By that key.
+    pub proof: Signature,
+}
+wire_struct!(InviteUse { invite, proof });
+
+impl InviteUse {
+    /// Proves possession of the invite for `person`.
+    pub fn prove(invite_key: &KeyPair, room: &RoomId, person: &PersonId) -> Self {
+        Self {
+            invite: invite_key.public(),
+            proof: invite_key.sign(INVITE_USE, &[&room.0, &person.0]),
+        }
+    }
+
+    /// Checks the proof.
+    pub fn verify(&self, room: &RoomId, person: &PersonId) -> Result<(), NotAuthentic> {
+        crypto::verify(&self.invite, INVITE_USE, &[&room.0, &person.0], &self.proof)
+    }
+}
+
+/// What kind of room this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoomKind {
+    /// A named room of any size.
+    Group {},
+    /// The room of two persons, made by one of them for the other.
+    Pair {
+        /// The other person.
+        other: PersonId,
+    },
+}
+wire_enum!(RoomKind { 0 => Group {}, 1 => Pair { other } });
+
+/// Up to where a log counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cutoff {
+    /// The log.
+    pub log: LogKey,
+    /// The last sequence number with authority; 0 for none.
+    pub seq: u32,
+}
+wire_struct!(Cutoff { log, seq });
+
+/// Two headers of one log with the same sequence number: proof that its author equivocates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Equivocation {
+    /// The log.
+    pub log: LogKey,
+    /// One entry, without its payload.
+    pub a: Entry,
+    /// The other.
+    pub b: Entry,
+}
+wire_struct!(Equivocation { log, a, b });
+
+impl Equivocation {
+    /// The sequence number at which the log forks, if the proof holds.
+    pub fn verify(&self) -> Result<u32, NotAuthentic> {
+        let (hash_a, hash_b) = (self.a.header.hash(&self.log), self.b.header.hash(&self.log));
+        if self.a.header.seq != self.b.header.seq || hash_a == hash_b {
+            return Err(NotAuthentic);
+        }
+        crate::history::entry::verify(&self.log, &hash_a, &self.a.signature)?;
+        crate::history::entry::verify(&self.log, &hash_b, &self.b.signature)?;
+        Ok(self.a.header.seq)
+    }
+}
+
+/// One control operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Makes the room: the first operation of its first entry, whose hash is the room's id.
+    Create {
+        /// Name.
+        name: String,
+        /// Kind.
+        kind: RoomKind,
+        /// What newcomers may read.
+        history: HistoryPolicy,
+        /// The founder, who becomes owner.
+        person: PersonId,
+        /// The founder's identity records.
+        identity: IdentityBundle,
+        /// The log that this entry stands in.
+        log: LogCertificate,
+        /// Random, so that no two rooms have one id.
+        nonce: [u8; 16],
+    },
+    /// Lets a person in, with one device and its log. A member adding a further device of a person uses it too.
+    Admit {
+        /// The person.
+        person: PersonId,
+        /// The person's identity records.
+        identity: IdentityBundle,
+        /// The log of the device that comes in.
+        log: LogCertificate,
+        /// The role.
+        role: Role,
+        /// The invite that was redeemed, if one was.
+        invite: Option<InviteUse>,
+    },
+    /// Opens another log of a device that is already in; stands in the new log itself, as its first entry.
+    OpenLog {
+        /// The person.
+        person: PersonId,
+        /// The certificate of this log.
+        log: LogCertificate,
+    },
+    /// The author's person leaves.
+    Leave {
+        /// The last sequence numbers of the person's logs that the author knew.
+        cutoffs: Vec<Cutoff>,
+    },
+    /// Removes a person. Always comes with a new epoch.
+    Remove {
+        /// The person.
+        person: PersonId,
+        /// For each of the person's logs, the last entry that the author knew.
+        cutoffs: Vec<Cutoff>,
+    },
+    /// Gives a member another role.
+    SetRole {
+        /// The member.
+        person: PersonId,
+        /// The role.
+        role: Role,
+    },
+    /// Renames the room.
+    Rename {
+        /// The new name.
+        name: String,
+    },
+    /// Changes what newcomers may read.
+    SetHistory {
+        /// The policy.
+        history: HistoryPolicy,
+    },
+    /// Makes an invite known to those who may admit.
+    OpenInvite {
+        /// The public half of the key derived from the invite's secret.
+        invite: [u8; 32],
+        /// The role that it gives.
+        role: Role,
+        /// How many persons may use it.
+        uses: u32,
+        /// When it ends, in milliseconds since 1970.
+        expires_ms: u64,
+        /// The only device that may admit; any member's (member rank and up) otherwise.
+        only: Option<DeviceId>,
+    },
+    /// Ends an invite.
+    CloseInvite {
+        /// The invite.
+        invite: [u8; 32],
+    },
+    /// Spreads the proof that a log's author equivocates: the log is frozen below the fork.
+    Freeze {
+        /// The proof.
+        proof: Equivocation,
+    },
+    /// Newer identity records of the author's person.
+    Identity {
+        /// The records.
+        identity: IdentityBundle,
+    },
+    /// Nothing but the seals that the entry carries.
+    Seal {},
+}
+wire_enum!(Op {
+    0 => Create { name: text(ROOM_NAME_BYTES_MAX), kind, history, person, identity, log, nonce },
+    1 => Admit { person, identity, log, role, invite },
+    2 => OpenLog { person, log },
+    3 => Leave { cutoffs: list(CUTOFFS_MAX) },
+    4 => Remove { person, cutoffs: list(CUTOFFS_MAX) },
+    5 => SetRole { person, role },
+    6 => Rename { name: text(ROOM_NAME_BYTES_MAX) },
+    7 => SetHistory { history },
+    8 => OpenInvite { invite, role, uses, expires_ms, only },
+    9 => CloseInvite { invite },
+    10 => Freeze { proof },
+    11 => Identity { identity },
+    12 => Seal {},
+});
