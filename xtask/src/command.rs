@@ -22,10 +22,7 @@ pub(crate) fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Comma
 }
 
 /// A command that starts in the workspace's root.
-pub(crate) fn in_root<A: AsRef<OsStr>>(
-    program: impl AsRef<OsStr>,
-    args: impl IntoIterator<Item = A>,
-) -> Command {
+pub(crate) fn in_root<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(program);
     command.args(args).current_dir(root());
     command
@@ -35,9 +32,7 @@ pub(crate) fn in_root<A: AsRef<OsStr>>(
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = shown(command);
     eprintln!("$ {shown}");
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{shown}`"))?;
+    let status = command.status().with_context(|| format!("cannot start `{shown}`"))?;
     if !status.success() {
         bail!("`{shown}` failed: {status}");
     }
@@ -80,8 +75,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
             String::from_utf8_lossy(&output.stderr).trim_end()
         );
     }
-    String::from_utf8(output.stdout)
-        .with_context(|| format!("`{shown}` printed something other than UTF-8"))
+    String::from_utf8(output.stdout).with_context(|| format!("`{shown}` printed something other than UTF-8"))
 }
 
 /// Whether the command can be started and succeeds; it prints nothing.
@@ -103,11 +97,7 @@ fn shown(command: &Command) -> String {
             .to_string_lossy()
             .into_owned(),
     ];
-    words.extend(
-        command
-            .get_args()
-            .map(|arg| arg.to_string_lossy().into_owned()),
-    );
+    words.extend(command.get_args().map(|arg| arg.to_string_lossy().into_owned()));
     words.join(" ")
 }
 

@@ -78,10 +78,7 @@ fn absent(needs: Vec<&Need>) -> Vec<&Need> {
 }
 
 fn is_present(need: &Need) -> bool {
-    let (program, args) = need
-        .probe
-        .split_first()
-        .expect("every probe names a program");
+    let (program, args) = need.probe.split_first().expect("every probe names a program");
     match *program {
         "cargo" => succeeds(&mut cargo(args)),
         program => succeeds(Command::new(program).args(args)),
@@ -90,10 +87,7 @@ fn is_present(need: &Need) -> bool {
 
 /// Installs what can be installed without asking; the caller looks again afterwards.
 fn install(missing: &[&Need]) -> Result<()> {
-    let packages: Vec<&str> = missing
-        .iter()
-        .filter_map(|need| need.source.apt())
-        .collect();
+    let packages: Vec<&str> = missing.iter().filter_map(|need| need.source.apt()).collect();
     if !packages.is_empty() && may_apt() {
         eprintln!("installing {}", packages.join(" "));
         run(apt().args(["update", "-qq"]))?;
@@ -101,14 +95,9 @@ fn install(missing: &[&Need]) -> Result<()> {
             .args(["install", "-y", "-qq", "--no-install-recommends"])
             .args(packages))?;
     }
-    let components: Vec<&str> = missing
-        .iter()
-        .filter_map(|need| need.source.rustup())
-        .collect();
+    let components: Vec<&str> = missing.iter().filter_map(|need| need.source.rustup()).collect();
     if !components.is_empty() && succeeds(Command::new("rustup").arg("--version")) {
-        run(Command::new("rustup")
-            .args(["component", "add"])
-            .args(components))?;
+        run(Command::new("rustup").args(["component", "add"]).args(components))?;
     }
     Ok(())
 }
@@ -120,8 +109,7 @@ fn apt() -> Command {
 }
 
 fn may_apt() -> bool {
-    let root =
-        crate::command::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+    let root = crate::command::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     root && succeeds(Command::new("apt-get").arg("--version"))
 }
 

@@ -45,9 +45,7 @@ const STEPS: &[Step] = &[
 /// Runs every step.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     if let Some(unknown) = args.first() {
-        bail!(
-            "`cargo xtask test` takes no arguments, and got `{unknown}`; for one crate use `cargo test -p CRATE`"
-        );
+        bail!("`cargo xtask test` takes no arguments, and got `{unknown}`; for one crate use `cargo test -p CRATE`");
     }
     prerequisites::for_tests()?;
     let summary = run_steps(STEPS)?;
@@ -64,8 +62,7 @@ fn run_steps(steps: &[Step]) -> Result<String> {
         let elapsed = seconds(start.elapsed());
         done.push(format!("{} {elapsed}", step.name));
         if let Err(error) = result {
-            return Err(error)
-                .with_context(|| format!("step {} failed ({})", step.name, done.join(", ")));
+            return Err(error).with_context(|| format!("step {} failed ({})", step.name, done.join(", ")));
         }
         println!("==== {} passed in {elapsed} ====", step.name);
     }
@@ -98,9 +95,7 @@ fn tests() -> Result<()> {
 /// `cargo test ARGS...`; an error also when no test at all was executed.
 pub(crate) fn cargo_test(args: &[&str]) -> Result<()> {
     let mut executed = 0;
-    run_watching(cargo(["test"]).args(args), |line| {
-        executed += tests_passed(line)
-    })?;
+    run_watching(cargo(["test"]).args(args), |line| executed += tests_passed(line))?;
     require_tests(executed)?;
     println!("{executed} tests passed");
     Ok(())
@@ -148,10 +143,7 @@ mod tests {
                 run: || panic!("a step after a failure was run"),
             },
         ];
-        let error = format!(
-            "{:#}",
-            run_steps(&steps).expect_err("the second step fails")
-        );
+        let error = format!("{:#}", run_steps(&steps).expect_err("the second step fails"));
         assert!(error.contains("step second failed"), "{error}");
         assert!(error.contains("planted"), "{error}");
     }

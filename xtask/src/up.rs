@@ -9,24 +9,9 @@ use crate::prerequisites;
 /// node itself.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     prerequisites::for_build()?;
-    let mut command = cargo([
-        "run",
-        "--quiet",
-        "--package",
-        "offhook",
-        "--bin",
-        "offhook",
-        "--",
-        "up",
-    ]);
+    let mut command = cargo(["run", "--quiet", "--package", "offhook", "--bin", "offhook", "--", "up"]);
     command.args(args);
-    crate::command::run(&mut cargo([
-        "build",
-        "--package",
-        "offhook",
-        "--bin",
-        "offhook",
-    ]))?;
+    crate::command::run(&mut cargo(["build", "--package", "offhook", "--bin", "offhook"]))?;
     become_process(command)
 }
 

@@ -12,4 +12,5 @@ pub mod identity;
 pub mod peer;
 pub mod rooms;
 pub mod store;
+pub mod sync;
 pub mod wire;

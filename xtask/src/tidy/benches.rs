@@ -16,17 +16,10 @@ fn compare(tree: &Tree, table: &[Bench]) -> Vec<Finding> {
     for bench in table {
         let file = file_of(bench);
         if !file.is_some_and(|file| tree.root.join(file).is_file()) {
-            findings.push(Finding::new(
-                TABLE,
-                format!("bench `{}` has no file", bench.name),
-            ));
+            findings.push(Finding::new(TABLE, format!("bench `{}` has no file", bench.name)));
         }
     }
-    for source in tree
-        .sources
-        .iter()
-        .filter(|source| is_bench_file(&source.path))
-    {
+    for source in tree.sources.iter().filter(|source| is_bench_file(&source.path)) {
         if !listed.contains(&source.path) {
             findings.push(Finding::new(
                 &source.path,
@@ -39,12 +32,7 @@ fn compare(tree: &Tree, table: &[Bench]) -> Vec<Finding> {
 
 fn file_of(bench: &Bench) -> Option<String> {
     let rule = CRATES.iter().find(|rule| rule.package == bench.package)?;
-    Some(format!(
-        "{}/{}/{}.rs",
-        rule.folder,
-        bench.home.folder(),
-        bench.name
-    ))
+    Some(format!("{}/{}/{}.rs", rule.folder, bench.home.folder(), bench.name))
 }
 
 /// A file at the top of `benches/`; folders below it hold parts, and examples may be more than benches.

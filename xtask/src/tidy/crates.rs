@@ -95,9 +95,9 @@ pub(super) const CRATES: &[CrateRule] = &[
 
 /// The pure crates that exist in this tree.
 pub(super) fn pure(root: &Path) -> impl Iterator<Item = &'static CrateRule> {
-    CRATES.iter().filter(move |rule| {
-        matches!(rule.kind, Kind::Pure { .. }) && root.join(rule.folder).is_dir()
-    })
+    CRATES
+        .iter()
+        .filter(move |rule| matches!(rule.kind, Kind::Pure { .. }) && root.join(rule.folder).is_dir())
 }
 
 pub(super) fn check(tree: &Tree) -> Result<Vec<Finding>> {
@@ -139,20 +139,15 @@ struct Package {
 fn packages(root: &Path) -> Result<Vec<Package>> {
     let mut command = cargo(["metadata", "--no-deps", "--format-version", "1"]);
     let text = output(command.current_dir(root))?;
-    let metadata: Value =
-        serde_json::from_str(&text).context("cargo metadata printed something other than JSON")?;
+    let metadata: Value = serde_json::from_str(&text).context("cargo metadata printed something other than JSON")?;
     let list = metadata["packages"]
         .as_array()
         .context("cargo metadata lists no packages")?;
-    list.iter()
-        .map(|package| read_package(package, root))
-        .collect()
+    list.iter().map(|package| read_package(package, root)).collect()
 }
 
 fn read_package(package: &Value, root: &Path) -> Result<Package> {
-    let name = package["name"]
-        .as_str()
-        .context("a package without a name")?;
+    let name = package["name"].as_str().context("a package without a name")?;
     let manifest = package["manifest_path"]
         .as_str()
         .context("a package without a manifest")?;
@@ -160,9 +155,7 @@ fn read_package(package: &Value, root: &Path) -> Result<Package> {
         .as_array()
         .context("a package without dependencies")?;
     // A crate of ours is known by its path: only the workspace's own packages have one.
-    let ours = dependencies
-        .iter()
-        .filter(|dependency| dependency["path"].is_string());
+    let ours = dependencies.iter().filter(|dependency| dependency["path"].is_string());
     Ok(Package {
         name: name.to_owned(),
         manifest: Path::new(manifest)
@@ -220,9 +213,7 @@ mod tests {
             let findings = planted(&format!("[{table}]\n{edge}\n"), "offhook-node");
             assert_eq!(findings.len(), 1, "{table}");
             assert!(
-                findings[0]
-                    .what
-                    .contains("offhook-proto may not use offhook-node"),
+                findings[0].what.contains("offhook-proto may not use offhook-node"),
                 "{}",
                 findings[0]
             );
@@ -233,10 +224,6 @@ mod tests {
     fn a_crate_that_is_not_listed_is_found() {
         let findings = planted("", "offhook-surprise");
         assert_eq!(findings.len(), 1);
-        assert!(
-            findings[0].what.contains("not in the table"),
-            "{}",
-            findings[0]
-        );
+        assert!(findings[0].what.contains("not in the table"), "{}", findings[0]);
     }
 }

@@ -35,9 +35,7 @@ fn first_doc_line(text: &str) -> Option<&str> {
         .lines()
         .map(str::trim)
         .find(|line| !line.is_empty() && !line.starts_with("#!["))?;
-    line.strip_prefix("//!")
-        .map(str::trim)
-        .filter(|doc| !doc.is_empty())
+    line.strip_prefix("//!").map(str::trim).filter(|doc| !doc.is_empty())
 }
 
 fn expected_start(source: &Source) -> Option<&'static str> {
@@ -64,27 +62,15 @@ mod tests {
 
     #[test]
     fn a_file_without_a_doc_is_found() {
-        assert_eq!(
-            count("crates/proto/src/wire.rs", "use a::b;\n//! too late\n"),
-            1
-        );
+        assert_eq!(count("crates/proto/src/wire.rs", "use a::b;\n//! too late\n"), 1);
         assert_eq!(count("crates/proto/src/wire.rs", "// Frames.\n"), 1);
         assert_eq!(count("crates/proto/src/wire.rs", "//!\n"), 1);
-        assert_eq!(
-            count("crates/proto/src/wire.rs", "#![allow(x)]\n\n//! Frames.\n"),
-            0
-        );
+        assert_eq!(count("crates/proto/src/wire.rs", "#![allow(x)]\n\n//! Frames.\n"), 0);
     }
 
     #[test]
     fn the_kind_of_a_crate_is_the_first_word_of_its_doc() {
-        assert_eq!(
-            count(
-                "crates/proto/src/lib.rs",
-                "//! Everything a node decides.\n"
-            ),
-            1
-        );
+        assert_eq!(count("crates/proto/src/lib.rs", "//! Everything a node decides.\n"), 1);
         assert_eq!(count("crates/proto/src/lib.rs", "//! Shell: x.\n"), 1);
         assert_eq!(count("crates/proto/src/lib.rs", "//! Pure: x.\n"), 0);
         assert_eq!(count("crates/node/src/lib.rs", "//! Shell: x.\n"), 0);

@@ -73,10 +73,7 @@ fn report(findings: Vec<Finding>, tree: &Tree) -> Result<()> {
     }
     match findings.len() {
         0 => {
-            println!(
-                "tidy: {} source files, nothing to report",
-                tree.sources.len()
-            );
+            println!("tidy: {} source files, nothing to report", tree.sources.len());
             Ok(())
         }
         count => bail!("tidy found {count} broken rules"),
@@ -101,12 +98,7 @@ impl Tree {
     fn unreadable(&self) -> Vec<Finding> {
         self.sources
             .iter()
-            .filter_map(|source| {
-                source
-                    .lex_error
-                    .as_ref()
-                    .map(|error| Finding::new(&source.path, error))
-            })
+            .filter_map(|source| source.lex_error.as_ref().map(|error| Finding::new(&source.path, error)))
             .collect()
     }
 }
@@ -140,8 +132,7 @@ impl Planted {
         use std::sync::atomic::{AtomicU32, Ordering};
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let root =
-            std::env::temp_dir().join(format!("offhook-tidy-{}-{number}", std::process::id()));
+        let root = std::env::temp_dir().join(format!("offhook-tidy-{}-{number}", std::process::id()));
         for (path, text) in files {
             let path = root.join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

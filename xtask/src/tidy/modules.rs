@@ -31,26 +31,17 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
             continue;
         };
         if !is_listed(module) {
-            let what = format!(
-                "module `{module}` has no place in the table of layers (xtask/src/tidy/modules.rs)"
-            );
+            let what = format!("module `{module}` has no place in the table of layers (xtask/src/tidy/modules.rs)");
             findings.push(Finding::new(&source.path, what));
             continue;
         }
-        findings.extend(
-            source
-                .paths()
-                .iter()
-                .filter_map(|path| judge(source, module, path)),
-        );
+        findings.extend(source.paths().iter().filter_map(|path| judge(source, module, path)));
     }
     findings
 }
 
 fn is_listed(module: &str) -> bool {
-    BOTTOM.contains(&module)
-        || TOP.contains(&module)
-        || LAYERS.iter().any(|(name, _)| *name == module)
+    BOTTOM.contains(&module) || TOP.contains(&module) || LAYERS.iter().any(|(name, _)| *name == module)
 }
 
 fn judge(source: &Source, module: &str, path: &PathUse) -> Option<Finding> {
@@ -73,10 +64,7 @@ fn top_module<'a>(source: &Source, path: &'a PathUse) -> Option<&'a str> {
     let rest = match segments[0].as_str() {
         "crate" => &segments[1..],
         "super" => {
-            let climbed = segments
-                .iter()
-                .take_while(|segment| *segment == "super")
-                .count();
+            let climbed = segments.iter().take_while(|segment| *segment == "super").count();
             // An inline module inside the file can only need fewer steps than this to stay inside.
             if climbed < source.module_path().len() {
                 return None;
@@ -95,9 +83,7 @@ fn may_use(module: &str, used: &str) -> bool {
     if BOTTOM.contains(&used) {
         return true;
     }
-    LAYERS
-        .iter()
-        .any(|(name, may)| *name == module && may.contains(&used))
+    LAYERS.iter().any(|(name, may)| *name == module && may.contains(&used))
 }
 
 #[cfg(test)]
@@ -107,10 +93,7 @@ mod tests {
 
     fn findings(path: &str, text: &str) -> Vec<String> {
         let tree = Planted::new(&[(path, text)]);
-        check(&tree)
-            .into_iter()
-            .map(|finding| finding.to_string())
-            .collect()
+        check(&tree).into_iter().map(|finding| finding.to_string()).collect()
     }
 
     #[test]
@@ -122,10 +105,7 @@ mod tests {
             [""; 0]
         );
         assert_eq!(
-            findings(
-                "crates/proto/src/history/mod.rs",
-                "#[cfg(test)] use crate::peer;"
-            ),
+            findings("crates/proto/src/history/mod.rs", "#[cfg(test)] use crate::peer;"),
             [""; 0]
         );
     }
@@ -154,18 +134,12 @@ mod tests {
             findings("crates/proto/src/wire.rs", "use crate::history::Entry;").len(),
             1
         );
-        assert_eq!(
-            findings("crates/proto/src/wire.rs", "use super::peer::Peer;").len(),
-            1
-        );
+        assert_eq!(findings("crates/proto/src/wire.rs", "use super::peer::Peer;").len(), 1);
     }
 
     #[test]
     fn a_module_without_a_place_is_found_and_so_is_a_way_around_through_the_root() {
         assert_eq!(findings("crates/proto/src/surprise.rs", "").len(), 1);
-        assert_eq!(
-            findings("crates/proto/src/overlay.rs", "use crate::Entry;").len(),
-            1
-        );
+        assert_eq!(findings("crates/proto/src/overlay.rs", "use crate::Entry;").len(), 1);
     }
 }

@@ -16,10 +16,7 @@ const BANNED: &[(&[&str], &str)] = &[
     (&["TcpStream"], "the shell owns the sockets"),
     (&["TcpListener"], "the shell owns the sockets"),
     (&["UdpSocket"], "the shell owns the sockets"),
-    (
-        &["std", "fs"],
-        "the shell owns the files; the store is a trait",
-    ),
+    (&["std", "fs"], "the shell owns the files; the store is a trait"),
     (&["std", "env"], "take it as an argument"),
     (&["std", "process"], "the shell starts processes"),
     (&["std", "thread"], "the shell owns the threads"),
@@ -31,25 +28,12 @@ const BANNED: &[(&[&str], &str)] = &[
     (&["ThreadRng"], "take the random source as an argument"),
     (&["OsRng"], "take the random source as an argument"),
     (&["getrandom"], "take the random source as an argument"),
-    (
-        &["HashMap"],
-        "its order differs from run to run: use BTreeMap",
-    ),
-    (
-        &["HashSet"],
-        "its order differs from run to run: use BTreeSet",
-    ),
+    (&["HashMap"], "its order differs from run to run: use BTreeMap"),
+    (&["HashSet"], "its order differs from run to run: use BTreeSet"),
 ];
 
 /// Crates that a pure crate must not reach, however indirectly.
-const BANNED_CRATES: &[&str] = &[
-    "tokio",
-    "mio",
-    "socket2",
-    "rusqlite",
-    "libsqlite3-sys",
-    "getrandom",
-];
+const BANNED_CRATES: &[&str] = &["tokio", "mio", "socket2", "rusqlite", "libsqlite3-sys", "getrandom"];
 
 const WASM: &str = "wasm32-unknown-unknown";
 
@@ -78,9 +62,7 @@ fn names(tree: &Tree, rule: &CrateRule) -> Vec<Finding> {
 
 fn names_in(source: &Source) -> Vec<Finding> {
     let finding = |path: &PathUse| {
-        let (name, instead) = BANNED
-            .iter()
-            .find(|(name, _)| contains(&path.segments, name))?;
+        let (name, instead) = BANNED.iter().find(|(name, _)| contains(&path.segments, name))?;
         let what = format!("`{}` in a pure crate: {instead}", name.join("::"));
         Some(Finding::at(source, path.line, what))
     };
@@ -93,11 +75,7 @@ fn contains(segments: &[String], name: &[&str]) -> bool {
 
 /// `listing` is `cargo tree` without indentation: one `name version` a line.
 fn dependencies(rule: &CrateRule, listing: &str) -> Vec<Finding> {
-    let reached = |banned: &&&str| {
-        listing
-            .lines()
-            .any(|line| line.split(' ').next() == Some(**banned))
-    };
+    let reached = |banned: &&&str| listing.lines().any(|line| line.split(' ').next() == Some(**banned));
     BANNED_CRATES
         .iter()
         .filter(reached)
@@ -158,10 +136,7 @@ mod tests {
     fn every_banned_name_is_found() {
         for (name, _) in BANNED {
             let written = name.join("::");
-            for text in [
-                format!("use {written};"),
-                format!("fn f() {{ g!({written}()) }}"),
-            ] {
+            for text in [format!("use {written};"), format!("fn f() {{ g!({written}()) }}")] {
                 assert_eq!(findings(&text).len(), 1, "{text}");
             }
         }

@@ -67,15 +67,9 @@ fn measure(tree: &Tree) -> Lengths {
 fn measure_functions(source: &Source, tokens: &[TokenTree], lengths: &mut Lengths) {
     for (index, token) in tokens.iter().enumerate() {
         if let TokenTree::Group(group) = token {
-            measure_functions(
-                source,
-                &group.stream().into_iter().collect::<Vec<_>>(),
-                lengths,
-            );
+            measure_functions(source, &group.stream().into_iter().collect::<Vec<_>>(), lengths);
         }
-        if let Some((name, lines)) =
-            function_at(&tokens[index..]).filter(|(_, lines)| *lines > FUNCTION_LINES_MAX)
-        {
+        if let Some((name, lines)) = function_at(&tokens[index..]).filter(|(_, lines)| *lines > FUNCTION_LINES_MAX) {
             lengths
                 .entry(format!("fn {} {name}", source.path))
                 .or_default()
@@ -93,10 +87,7 @@ fn function_at(tokens: &[TokenTree]) -> Option<(String, usize)> {
         TokenTree::Punct(punct) if punct.as_char() == ';' => Some(None),
         _ => None,
     })??;
-    Some((
-        name,
-        body.span_close().end().line + 1 - first.span().start().line,
-    ))
+    Some((name, body.span_close().end().line + 1 - first.span().start().line))
 }
 
 fn read(root: &Path) -> Result<Lengths> {
@@ -109,21 +100,14 @@ fn read(root: &Path) -> Result<Lengths> {
 
 fn parse(text: &str) -> Result<Lengths> {
     let mut lengths = Lengths::new();
-    for line in text
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let words: Vec<&str> = line.split(' ').collect();
         let named = match words.first() {
             Some(&"fn") => 3,
             Some(&"file") => 2,
             _ => bail!("{LIST}: cannot read `{line}`"),
         };
-        let numbers: Result<Vec<usize>, _> = words
-            .iter()
-            .skip(named)
-            .map(|number| number.parse())
-            .collect();
+        let numbers: Result<Vec<usize>, _> = words.iter().skip(named).map(|number| number.parse()).collect();
         match numbers {
             Ok(numbers) if !numbers.is_empty() => lengths.insert(words[..named].join(" "), numbers),
             _ => bail!("{LIST}: cannot read the lengths in `{line}`"),
@@ -139,29 +123,18 @@ fn compare(measured: &Lengths, listed: &Lengths) -> Vec<Finding> {
         if grew(now, then) {
             findings.push(Finding::new(
                 what,
-                format!(
-                    "{} lines, may be {}: make it shorter",
-                    shown(now),
-                    allowed(what, then)
-                ),
+                format!("{} lines, may be {}: make it shorter", shown(now), allowed(what, then)),
             ));
         } else if now != then {
             findings.push(Finding::new(
                 LIST,
-                format!(
-                    "lower the line to `{}` (tidy --bless does)",
-                    entry(what, now)
-                ),
+                format!("lower the line to `{}` (tidy --bless does)", entry(what, now)),
             ));
         }
     }
     let gone = listed.keys().filter(|what| !measured.contains_key(*what));
-    findings.extend(gone.map(|what| {
-        Finding::new(
-            LIST,
-            format!("remove `{what}`, no longer long (tidy --bless does)"),
-        )
-    }));
+    findings
+        .extend(gone.map(|what| Finding::new(LIST, format!("remove `{what}`, no longer long (tidy --bless does)"))));
     findings
 }
 
@@ -192,11 +165,7 @@ fn allowed(what: &str, then: &[usize]) -> String {
 }
 
 fn shown(lengths: &[usize]) -> String {
-    lengths
-        .iter()
-        .map(usize::to_string)
-        .collect::<Vec<_>>()
-        .join(" ")
+    lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn entry(what: &str, lengths: &[usize]) -> String {
@@ -263,16 +232,8 @@ mod tests {
     #[test]
     fn a_second_long_function_cannot_hide_behind_a_name_that_is_listed() {
         let twice = format!("{}mod y {{\n{}}}\n", function("f", 80), function("f", 75));
-        assert_eq!(
-            check(&tree(&twice, &format!("fn {PATH} f 80\n")))
-                .unwrap()
-                .len(),
-            1
-        );
-        assert_eq!(
-            check(&tree(&twice, &format!("fn {PATH} f 80 75\n"))).unwrap(),
-            []
-        );
+        assert_eq!(check(&tree(&twice, &format!("fn {PATH} f 80\n"))).unwrap().len(), 1);
+        assert_eq!(check(&tree(&twice, &format!("fn {PATH} f 80 75\n"))).unwrap(), []);
     }
 
     #[test]
@@ -286,11 +247,7 @@ mod tests {
             check(&planted).unwrap()[0].what.contains("90 lines"),
             "g was not listed and stays a finding"
         );
-        assert!(
-            read(&planted.root)
-                .unwrap()
-                .contains_key(&format!("fn {PATH} f"))
-        );
+        assert!(read(&planted.root).unwrap().contains_key(&format!("fn {PATH} f")));
         bless(&planted, Bless::Grow).unwrap();
         assert_eq!(check(&planted).unwrap(), []);
     }

@@ -39,12 +39,7 @@ pub(super) struct PathUse {
 }
 
 /// Folders inside a crate that hold Rust files, and whether their files are tests.
-const FOLDERS: &[(&str, bool)] = &[
-    ("src", false),
-    ("tests", true),
-    ("benches", true),
-    ("examples", true),
-];
+const FOLDERS: &[(&str, bool)] = &[("src", false), ("tests", true), ("benches", true), ("examples", true)];
 
 /// Every Rust file of `crates/*` and `xtask`.
 pub(super) fn load(root: &Path) -> Result<Vec<Source>> {
@@ -87,11 +82,8 @@ fn load_folder(root: &Path, folder: &Path, is_test: bool, sources: &mut Vec<Sour
         if path.is_dir() {
             load_folder(root, &path, is_test, sources)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text =
-                std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-            let relative = path
-                .strip_prefix(root)
-                .expect("the walk started at the root");
+            let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            let relative = path.strip_prefix(root).expect("the walk started at the root");
             sources.push(Source::new(
                 &relative.to_string_lossy().replace('\\', "/"),
                 text,
@@ -149,9 +141,7 @@ impl Source {
 
     /// Whether it is in the crate at `folder`, such as `crates/proto`.
     pub(super) fn in_crate(&self, folder: &str) -> bool {
-        self.path
-            .strip_prefix(folder)
-            .is_some_and(|rest| rest.starts_with('/'))
+        self.path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
     }
 
     /// Lines that are not of inline tests.
@@ -209,10 +199,7 @@ impl Source {
 
     fn cut_in_group(&mut self, group: &Group) -> Group {
         let inner: Vec<TokenTree> = group.stream().into_iter().collect();
-        let mut cut = Group::new(
-            group.delimiter(),
-            self.cut_test_items(&inner).into_iter().collect(),
-        );
+        let mut cut = Group::new(group.delimiter(), self.cut_test_items(&inner).into_iter().collect());
         cut.set_span(group.span());
         cut
     }
@@ -221,8 +208,7 @@ impl Source {
         if let (Some(first), Some(last)) = (item.first(), item.last()) {
             self.test_lines += last.span().end().line + 1 - first.span().start().line;
         }
-        let out_of_line =
-            matches!(item.last(), Some(TokenTree::Punct(punct)) if punct.as_char() == ';');
+        let out_of_line = matches!(item.last(), Some(TokenTree::Punct(punct)) if punct.as_char() == ';');
         if let (true, Some(name)) = (out_of_line, word_after(item, "mod")) {
             self.test_modules.push(name);
         }
@@ -318,9 +304,7 @@ fn take_path(tokens: &[TokenTree], prefix: &[String], paths: &mut Vec<PathUse>) 
 /// The members of `prefix::{...}`.
 fn take_group(group: &Group, prefix: &[String], paths: &mut Vec<PathUse>) {
     let tokens: Vec<TokenTree> = group.stream().into_iter().collect();
-    for member in
-        tokens.split(|token| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ','))
-    {
+    for member in tokens.split(|token| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ',')) {
         match member.first() {
             Some(first) if is_word(first, "self") => paths.push(PathUse {
                 segments: prefix.to_vec(),
@@ -388,10 +372,7 @@ mod tests {
             ("crates/a/src/x.rs", "//! X.\n#[cfg(test)]\nmod tests;"),
             ("crates/a/src/x/tests.rs", "use std::fs;"),
         ]);
-        let shipped: Vec<&str> = tree
-            .shipped("crates/a")
-            .map(|source| source.path.as_str())
-            .collect();
+        let shipped: Vec<&str> = tree.shipped("crates/a").map(|source| source.path.as_str()).collect();
         assert_eq!(shipped, ["crates/a/src/lib.rs", "crates/a/src/x.rs"]);
     }
 }

@@ -13,13 +13,7 @@ const MACHINE_FOLDERS: &[&str] = &[concat!("/", "work/"), concat!("/", "root/")]
 pub(super) fn check(tree: &Tree) -> Result<Vec<Finding>> {
     let mut command = std::process::Command::new("git");
     command
-        .args([
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(&tree.root);
     let listing = output(&mut command)?;
     let mut findings = Vec::new();
@@ -40,9 +34,7 @@ fn check_file(root: &Path, name: &str) -> Result<Vec<Finding>> {
         return Ok(Vec::new());
     };
     let found = |(index, line): (usize, &str)| {
-        let folder = MACHINE_FOLDERS
-            .iter()
-            .find(|folder| names_folder(line, folder))?;
+        let folder = MACHINE_FOLDERS.iter().find(|folder| names_folder(line, folder))?;
         let what = format!("names the folder `{folder}` of one machine");
         Some(Finding::new(format!("{name}:{}", index + 1), what))
     };
@@ -65,10 +57,7 @@ mod tests {
     #[test]
     fn a_machine_folder_is_found_in_any_text_file() {
         let bad = format!("see {}notes for why\n", MACHINE_FOLDERS[0]);
-        let tree = Planted::new(&[
-            ("docs/a.md", &bad),
-            ("docs/b.md", "see target/work/notes\n"),
-        ]);
+        let tree = Planted::new(&[("docs/a.md", &bad), ("docs/b.md", "see target/work/notes\n")]);
         assert_eq!(check_file(&tree.root, "docs/a.md").unwrap().len(), 1);
         assert_eq!(check_file(&tree.root, "docs/b.md").unwrap(), []);
     }
@@ -76,11 +65,7 @@ mod tests {
     #[test]
     fn the_list_of_files_comes_from_git() {
         let bad = format!("cd {}\n", MACHINE_FOLDERS[1]);
-        let tree = Planted::new(&[
-            ("a.sh", &bad),
-            ("ignored.sh", &bad),
-            (".gitignore", "ignored.sh\n"),
-        ]);
+        let tree = Planted::new(&[("a.sh", &bad), ("ignored.sh", &bad), (".gitignore", "ignored.sh\n")]);
         output(
             std::process::Command::new("git")
                 .args(["init", "-q"])

@@ -33,11 +33,7 @@ fn file_name(source: &Source) -> Option<Finding> {
 fn walk(source: &Source, tokens: &[TokenTree], findings: &mut Vec<Finding>) {
     for (index, token) in tokens.iter().enumerate() {
         if let TokenTree::Group(group) = token {
-            walk(
-                source,
-                &group.stream().into_iter().collect::<Vec<_>>(),
-                findings,
-            );
+            walk(source, &group.stream().into_iter().collect::<Vec<_>>(), findings);
             continue;
         }
         let Some(text) = word(token) else { continue };
@@ -55,11 +51,7 @@ fn walk(source: &Source, tokens: &[TokenTree], findings: &mut Vec<Finding>) {
             (macro_name, Some(TokenTree::Punct(punct)))
                 if UNFINISHED.contains(&macro_name) && punct.as_char() == '!' =>
             {
-                findings.push(Finding::at(
-                    source,
-                    line,
-                    format!("`{macro_name}!` must not land"),
-                ));
+                findings.push(Finding::at(source, line, format!("`{macro_name}!` must not land")));
             }
             _ => {}
         }
@@ -76,10 +68,7 @@ fn empty_word(name: &str) -> Option<&'static str> {
         snake.extend(letter.to_lowercase());
     }
     let words: Vec<&str> = snake.split(['_', '-']).collect();
-    EMPTY_WORDS
-        .iter()
-        .find(|empty| words.contains(empty))
-        .copied()
+    EMPTY_WORDS.iter().find(|empty| words.contains(empty)).copied()
 }
 
 #[cfg(test)]
@@ -102,10 +91,7 @@ mod tests {
         assert_eq!(count("crates/a/src/peer_manager.rs", ""), 1);
         assert_eq!(count("crates/a/src/utils/x.rs", ""), 1);
         assert_eq!(count("crates/a/tests/common/mod.rs", ""), 1);
-        assert_eq!(
-            count("crates/a/src/x.rs", "mod y { pub struct FrameHandler {} }"),
-            1
-        );
+        assert_eq!(count("crates/a/src/x.rs", "mod y { pub struct FrameHandler {} }"), 1);
         assert_eq!(count("crates/a/src/x.rs", "trait PeerHelper {}"), 1);
     }
 
@@ -113,10 +99,7 @@ mod tests {
     fn unfinished_code_is_found_in_tests_too() {
         for name in UNFINISHED {
             assert_eq!(
-                count(
-                    "crates/a/src/x.rs",
-                    &format!("#[cfg(test)] fn f() {{ {name}!() }}")
-                ),
+                count("crates/a/src/x.rs", &format!("#[cfg(test)] fn f() {{ {name}!() }}")),
                 1
             );
         }

@@ -7,7 +7,6 @@ use crate::crypto::{self, KeyPair, NotAuthentic, Signature};
 use crate::history::{Entry, EntryRef, LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityBundle, PersonId};
 use crate::rooms::{HistoryPolicy, Role};
-use crate::wire::Wire;
 use crate::{wire_enum, wire_struct};
 
 /// The longest name of a room, in bytes of UTF-8.
