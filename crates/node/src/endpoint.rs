@@ -1,0 +1,828 @@
+//! Lines: one iroh connection to a peer, carrying length-prefixed frames on one bidirectional stream.
+//!
+//! The *switchboard* is one task that owns all lines. Orders reach it from the driver, connections from dials and from the
+//! accept loop; each line has a task that reads and one that writes. The dialler opens the stream with an empty frame. A frame is a length
+//! (u32, big-endian, at most [`FRAME_BYTES_MAX`]) and the bytes.
+//!
+//! *One connection to a peer*: of two dialled at the same time from both ends, the one dialled by the smaller id stays; any other newer one replaces the
+//! older, because whoever dials again has lost it. *Addresses*: at most two are handed to a dial, since iroh sends to each at once and each is a flow
+//! at the gateway. *Back-pressure*: the frames that wait for the driver are bounded in bytes over all lines; a peer that does not take what is sent to it is read from slowly,
+//! and closed when nothing moves for [`DRAIN_TIMEOUT`].
+//!
+//! No public infrastructure is used: the minimal preset, no address look-up, no port mapping, a relay only where one is configured.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use iroh::endpoint::{
+    BindError, Builder, Connection, Incoming, IncomingAddr, PortmapperConfig, QuicTransportConfig, RecvStream,
+    SendStream, VarInt, presets,
+};
+use iroh::{
+    Endpoint, EndpointAddr, EndpointId, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey, TransportAddr, Watcher,
+};
+use offhook_proto::crypto::Secret;
+use offhook_proto::identity::DeviceId;
+use offhook_proto::peer::Input;
+use offhook_proto::wire::FRAME_BYTES_MAX;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::driver::Message;
+use crate::node::{Config, StartError};
+
+/// The application protocol, in the TLS handshake.
+pub(crate) const ALPN: &[u8] = b"offhook/1";
+const EXPORTER_LABEL: &[u8] = b"EXPORTER-offhook-1-line";
+
+/// Addresses handed to one dial.
+const ADDRESSES_PER_DIAL_MAX: usize = 2;
+/// Own addresses told to the peer.
+const OWN_ADDRESSES_MAX: usize = 8;
+/// Dials that run at the same time; the line plan keeps below this.
+const DIALS_MAX: usize = 8;
+/// Lines at the same time, dialled and accepted.
+const LINES_MAX: usize = 256;
+/// Handshakes of others that run at the same time.
+const HANDSHAKES_MAX: usize = 64;
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Two dials from both ends within this are taken to be simultaneous.
+const SIMULTANEOUS: Duration = Duration::from_secs(10);
+
+/// Bytes of received frames that wait for the driver, over all lines.
+const INBOX_BYTES_MAX: usize = 32 << 20;
+/// Above this many bytes waiting to be sent, the peer is read from slowly.
+const SEND_BYTES_SLOW: usize = 8 << 20;
+/// Above this many bytes waiting to be sent, the line is closed.
+const SEND_BYTES_MAX: usize = 64 << 20;
+/// The pause between two frames read from a peer that does not drain what is sent to it.
+const SLOW_READ_PAUSE: Duration = Duration::from_secs(1);
+/// A line on which nothing can be sent for so long is closed.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Written at once: small frames are joined up to this, large ones cut, so that slow progress is told from none.
+const WRITE_BYTES: usize = 64 * 1024;
+const CHUNK_BYTES: usize = 16 * 1024;
+/// How long a closing line may take to deliver its last frames.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+/// Data in flight on one connection.
+const RECEIVE_WINDOW_BYTES: u32 = 4 << 20;
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const SEND_WINDOW_BYTES: u64 = 4 << 20;
+
+/// Why a connection was closed, as its peer sees it.
+mod close_code {
+    pub(super) const DONE: u32 = 0;
+    pub(super) const DUPLICATE: u32 = 1;
+    pub(super) const STOPPING: u32 = 2;
+    pub(super) const BAD_FRAME: u32 = 3;
+    pub(super) const NOT_DRAINING: u32 = 4;
+    pub(super) const BUSY: u32 = 5;
+    pub(super) const REOPENING: u32 = 6;
+}
+
+/// From the driver.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Send {
+        peer: DeviceId,
+        generation: u64,
+        bytes: Vec<u8>,
+    },
+    Dial {
+        peer: DeviceId,
+        addresses: Vec<SocketAddr>,
+        relay: Option<String>,
+    },
+    Close {
+        peer: DeviceId,
+        generation: u64,
+        reason: &'static str,
+    },
+    /// The peer is opened afresh and knows of no line.
+    CloseAll,
+    /// The machine woke up.
+    NetworkChange,
+}
+
+/// The connections that are up, for whoever wants to look at them.
+pub(crate) type Lines = Arc<Mutex<BTreeMap<DeviceId, Connection>>>;
+
+/// One network path of a line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PathView {
+    /// The device at the other end.
+    pub peer: DeviceId,
+    /// Where it goes.
+    pub address: PathAddress,
+    /// Whether data goes this way now.
+    pub selected: bool,
+    /// The round-trip time.
+    pub rtt: Duration,
+    /// Bytes of UDP payload sent.
+    pub sent_bytes: u64,
+    /// Bytes of UDP payload received.
+    pub received_bytes: u64,
+}
+
+/// The remote end of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathAddress {
+    /// Straight to this address.
+    Direct(SocketAddr),
+    /// Through the relay with this URL.
+    Relay(String),
+    /// By another carrier.
+    Other(String),
+}
+
+/// The paths of all lines that are up.
+pub(crate) fn paths(lines: &Lines) -> Vec<PathView> {
+    let lines = locked(lines).clone();
+    let views = lines.iter().flat_map(|(peer, connection)| {
+        let paths = connection.paths();
+        let view = |path: iroh::endpoint::Path<'_>| {
+            let stats = path.stats();
+            PathView {
+                peer: *peer,
+                address: match path.remote_addr() {
+                    TransportAddr::Ip(address) => PathAddress::Direct(*address),
+                    TransportAddr::Relay(url) => PathAddress::Relay(url.to_string()),
+                    other => PathAddress::Other(other.to_string()),
+                },
+                selected: path.is_selected(),
+                rtt: stats.rtt,
+                sent_bytes: stats.udp_tx.bytes,
+                received_bytes: stats.udp_rx.bytes,
+            }
+        };
+        paths.iter().map(view).collect::<Vec<_>>()
+    });
+    views.collect()
+}
+
+/// Opens the endpoint.
+pub(crate) async fn bind(config: &Config, seed: &Secret, last_port: Option<u16>) -> Result<Endpoint, StartError> {
+    let relay = match &config.relay {
+        Some(url) if !config.no_public_infrastructure => {
+            Some(url.parse().map_err(|_| StartError::BadRelay(url.clone()))?)
+        }
+        _ => None,
+    };
+    let cannot = |why: String| StartError::Listen {
+        listen: config.listen,
+        why,
+    };
+    if let Some(at) = config.listen {
+        return bind_at(builder(seed, relay), at).await.map_err(cannot);
+    }
+    let anywhere = |port| SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port);
+    if let Some(port) = last_port
+        && let Ok(endpoint) = bind_at(builder(seed, relay.clone()), anywhere(port)).await
+    {
+        return Ok(endpoint);
+    }
+    bind_at(builder(seed, relay), anywhere(0)).await.map_err(cannot)
+}
+
+fn builder(seed: &Secret, relay: Option<RelayUrl>) -> Builder {
+    let transport = QuicTransportConfig::builder()
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_remote_nat_traversal_addresses(8)
+        .build();
+    let relay_mode = match relay {
+        Some(url) => RelayMode::Custom(RelayMap::from(RelayConfig::new(url, None))),
+        None => RelayMode::Disabled,
+    };
+    Endpoint::builder(presets::Minimal)
+        .secret_key(SecretKey::from_bytes(&seed.0))
+        .alpns(vec![ALPN.to_vec()])
+        .transport_config(transport)
+        .portmapper_config(PortmapperConfig::Disabled)
+        .relay_mode(relay_mode)
+}
+
+async fn bind_at(builder: Builder, at: SocketAddr) -> Result<Endpoint, String> {
+    let mut builder = builder
+        .clear_ip_transports()
+        .bind_addr(at)
+        .map_err(|error| error.to_string())?;
+    if at.is_ipv4() && at.ip().is_unspecified() {
+        // Machines without IPv6 do without.
+        let v6 = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), at.port());
+        let optional = iroh::endpoint::BindOpts::default().set_is_required(false);
+        builder = builder
+            .bind_addr_with_opts(v6, optional)
+            .map_err(|error| error.to_string())?;
+    }
+    builder.bind().await.map_err(|error: BindError| error.to_string())
+}
+
+/// The UDP port that was bound first.
+pub(crate) fn port(endpoint: &Endpoint) -> Option<u16> {
+    endpoint.bound_sockets().first().map(SocketAddr::port)
+}
+
+/// The one task that owns all lines.
+pub(crate) struct Switchboard {
+    endpoint: Endpoint,
+    inbox: mpsc::Sender<Message>,
+    lines: BTreeMap<DeviceId, Line>,
+    open: Lines,
+    dialling: BTreeSet<DeviceId>,
+    dial_slots: Arc<Semaphore>,
+    inbox_bytes: Arc<Semaphore>,
+    last_generation: u64,
+    news_in: mpsc::Sender<News>,
+    news: mpsc::Receiver<News>,
+    own_in: watch::Sender<Vec<SocketAddr>>,
+}
+
+/// What the switchboard's own tasks tell it.
+enum News {
+    Connected(Connected),
+    DialFailed { peer: DeviceId },
+    Ended { peer: DeviceId, generation: u64 },
+}
+
+/// A connection with its stream.
+struct Connected {
+    connection: Connection,
+    send: SendStream,
+    recv: RecvStream,
+    address: Option<SocketAddr>,
+    dialled: bool,
+}
+
+struct Line {
+    generation: u64,
+    connection: Connection,
+    dialled: bool,
+    since: Instant,
+    queue: mpsc::UnboundedSender<Vec<u8>>,
+    backlog: Arc<Backlog>,
+    reader: JoinHandle<()>,
+    writer: JoinHandle<()>,
+}
+
+/// Bytes that wait to be sent on a line.
+#[derive(Default)]
+struct Backlog {
+    bytes: AtomicUsize,
+    drained: Notify,
+}
+
+impl Switchboard {
+    pub(crate) fn new(endpoint: Endpoint, inbox: mpsc::Sender<Message>) -> Self {
+        let (news_in, news) = mpsc::channel(HANDSHAKES_MAX);
+        let (own_in, _) = watch::channel(Vec::new());
+        Self {
+            endpoint,
+            inbox,
+            lines: BTreeMap::new(),
+            open: Lines::default(),
+            dialling: BTreeSet::new(),
+            dial_slots: Arc::new(Semaphore::new(DIALS_MAX)),
+            inbox_bytes: Arc::new(Semaphore::new(INBOX_BYTES_MAX)),
+            last_generation: 0,
+            news_in,
+            news,
+            own_in,
+        }
+    }
+
+    pub(crate) fn lines(&self) -> Lines {
+        self.open.clone()
+    }
+
+    pub(crate) fn own_addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.own_in.subscribe()
+    }
+
+    /// Runs until the driver is gone, then closes everything.
+    pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let accepting = tokio::spawn(accept(self.endpoint.clone(), self.open.clone(), self.news_in.clone()));
+        let watching = tokio::spawn(watch_addresses(
+            self.endpoint.clone(),
+            self.inbox.clone(),
+            self.own_in.clone(),
+        ));
+        loop {
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => self.obey(order).await,
+                    None => break,
+                },
+                Some(news) = self.news.recv() => self.take(news).await,
+            }
+        }
+        accepting.abort();
+        watching.abort();
+        self.close().await;
+    }
+
+    async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Send {
+                peer,
+                generation,
+                bytes,
+            } => self.send(peer, generation, bytes).await,
+            Order::Dial { peer, addresses, relay } => self.dial(peer, &addresses, relay.as_deref()),
+            Order::Close {
+                peer,
+                generation,
+                reason,
+            } => {
+                if self.lines.get(&peer).is_some_and(|line| line.generation == generation) {
+                    tracing::debug!(?peer, reason, "closing a line");
+                    self.drop_line(peer, close_code::DONE, reason).await;
+                }
+            }
+            Order::CloseAll => {
+                for peer in self.lines.keys().copied().collect::<Vec<_>>() {
+                    self.drop_line(peer, close_code::REOPENING, "reopening").await;
+                }
+            }
+            Order::NetworkChange => self.endpoint.network_change().await,
+        }
+    }
+
+    async fn send(&mut self, peer: DeviceId, generation: u64, bytes: Vec<u8>) {
+        let Some(line) = self.lines.get(&peer).filter(|line| line.generation == generation) else {
+            return;
+        };
+        let waiting = line.backlog.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        if waiting + bytes.len() > SEND_BYTES_MAX {
+            tracing::info!(?peer, waiting, "closing a line that is not read from");
+            line.connection
+                .close(VarInt::from_u32(close_code::NOT_DRAINING), b"not draining");
+            self.drop_line(peer, close_code::NOT_DRAINING, "not draining").await;
+            return;
+        }
+        // Fails when the writer has ended; the reader then tells.
+        let _ = line.queue.send(bytes);
+    }
+
+    fn dial(&mut self, peer: DeviceId, addresses: &[SocketAddr], relay: Option<&str>) {
+        if self.lines.contains_key(&peer) || !self.dialling.insert(peer) {
+            return;
+        }
+        let target = dial_target(peer, addresses, relay, self.endpoint.id());
+        let endpoint = self.endpoint.clone();
+        let slots = self.dial_slots.clone();
+        let news = self.news_in.clone();
+        tokio::spawn(async move {
+            let told = match connect(endpoint, target, slots).await {
+                Ok(connected) => News::Connected(connected),
+                Err(why) => {
+                    tracing::debug!(?peer, why, "a dial failed");
+                    News::DialFailed { peer }
+                }
+            };
+            // The switchboard may be closing.
+            let _ = news.send(told).await;
+        });
+    }
+
+    async fn take(&mut self, news: News) {
+        match news {
+            News::Connected(connected) => self.connected(connected).await,
+            News::DialFailed { peer } => {
+                self.dialling.remove(&peer);
+                if !self.lines.contains_key(&peer) {
+                    self.tell(Message::Input(Input::DialFailed { peer })).await;
+                }
+            }
+            News::Ended { peer, generation } => {
+                if self.lines.get(&peer).is_some_and(|line| line.generation == generation) {
+                    self.drop_line(peer, close_code::DONE, "ended").await;
+                }
+            }
+        }
+    }
+
+    /// A new connection: the first to its peer, or one of two of which one stays.
+    async fn connected(&mut self, new: Connected) {
+        let peer = DeviceId(*new.connection.remote_id().as_bytes());
+        if new.dialled {
+            self.dialling.remove(&peer);
+        }
+        if let Some(old) = self.lines.get(&peer) {
+            if !self.replaces(old, &new, peer) {
+                new.connection
+                    .close(VarInt::from_u32(close_code::DUPLICATE), b"duplicate");
+                return;
+            }
+            self.drop_line(peer, close_code::DUPLICATE, "duplicate").await;
+        } else if self.lines.len() >= LINES_MAX {
+            new.connection.close(VarInt::from_u32(close_code::BUSY), b"busy");
+            return;
+        }
+        self.add_line(peer, new).await;
+    }
+
+    /// Of two connections dialled from both ends at about the same time, the one dialled by the smaller id stays.
+    fn replaces(&self, old: &Line, new: &Connected, peer: DeviceId) -> bool {
+        if old.connection.close_reason().is_some() {
+            return true;
+        }
+        let is_simultaneous = old.dialled != new.dialled && old.since.elapsed() < SIMULTANEOUS;
+        let is_ours_to_keep = *self.endpoint.id().as_bytes() < peer.0;
+        !is_simultaneous || new.dialled == is_ours_to_keep
+    }
+
+    async fn add_line(&mut self, peer: DeviceId, new: Connected) {
+        let mut exporter = [0; 32];
+        if new
+            .connection
+            .export_keying_material(&mut exporter, EXPORTER_LABEL, b"")
+            .is_err()
+        {
+            new.connection.close(VarInt::from_u32(close_code::DONE), b"no exporter");
+            return;
+        }
+        self.last_generation += 1;
+        let generation = self.last_generation;
+        self.tell(Message::LineUp {
+            peer,
+            generation,
+            exporter,
+            address: new.address,
+        })
+        .await;
+        let backlog = Arc::new(Backlog::default());
+        let (queue, queued) = mpsc::unbounded_channel();
+        let reading = Reading {
+            peer,
+            generation,
+            recv: new.recv,
+            connection: new.connection.clone(),
+            inbox: self.inbox.clone(),
+            inbox_bytes: self.inbox_bytes.clone(),
+            backlog: backlog.clone(),
+        };
+        let news = self.news_in.clone();
+        let reader = tokio::spawn(async move {
+            reading.run().await;
+            // The switchboard may be closing.
+            let _ = news.send(News::Ended { peer, generation }).await;
+        });
+        let writer = tokio::spawn(write_frames(new.send, new.connection.clone(), queued, backlog.clone()));
+        locked(&self.open).insert(peer, new.connection.clone());
+        let line = Line {
+            generation,
+            connection: new.connection,
+            dialled: new.dialled,
+            since: Instant::now(),
+            queue,
+            backlog,
+            reader,
+            writer,
+        };
+        self.lines.insert(peer, line);
+        tracing::debug!(?peer, generation, "a line is up");
+    }
+
+    /// Takes a line down: no frame of it reaches the driver after this.
+    async fn drop_line(&mut self, peer: DeviceId, code: u32, reason: &'static str) {
+        let Some(line) = self.lines.remove(&peer) else { return };
+        locked(&self.open).remove(&peer);
+        line.reader.abort();
+        // Ends with "cancelled", or had ended already.
+        let _ = line.reader.await;
+        let generation = line.generation;
+        drop(line.queue);
+        tokio::spawn(finish(line.writer, line.connection, code, reason));
+        self.tell(Message::LineDown { peer, generation }).await;
+    }
+
+    async fn tell(&self, message: Message) {
+        // The driver may have stopped.
+        let _ = self.inbox.send(message).await;
+    }
+
+    async fn close(mut self) {
+        drop(self.news);
+        let lines = std::mem::take(&mut self.lines);
+        let flushing: Vec<_> = lines
+            .into_values()
+            .map(|line| {
+                line.reader.abort();
+                drop(line.queue);
+                tokio::spawn(finish(line.writer, line.connection, close_code::STOPPING, "stopping"))
+            })
+            .collect();
+        for line in flushing {
+            // A panic in there has been reported already.
+            let _ = line.await;
+        }
+        if timeout(CLOSE_TIMEOUT, self.endpoint.close()).await.is_err() {
+            tracing::debug!("the endpoint did not close in time");
+        }
+    }
+}
+
+/// Lets a line's last frames out, then closes the connection.
+async fn finish(mut writer: JoinHandle<()>, connection: Connection, code: u32, reason: &'static str) {
+    if timeout(FLUSH_TIMEOUT, &mut writer).await.is_err() {
+        writer.abort();
+    }
+    connection.close(VarInt::from_u32(code), reason.as_bytes());
+}
+
+/// At most two addresses, and the relay.
+fn dial_target(peer: DeviceId, addresses: &[SocketAddr], relay: Option<&str>, me: EndpointId) -> Option<EndpointAddr> {
+    let id = EndpointId::from_bytes(&peer.0).ok().filter(|id| *id != me)?;
+    let direct = addresses
+        .iter()
+        .filter(|at| is_dialable(at))
+        .take(ADDRESSES_PER_DIAL_MAX);
+    let relay = relay.and_then(|url| url.parse().ok()).map(TransportAddr::Relay);
+    let target = EndpointAddr::from_parts(id, direct.map(|at| TransportAddr::Ip(*at)).chain(relay));
+    (!target.is_empty()).then_some(target)
+}
+
+/// Whether an address can be one of a peer's at all.
+pub(crate) fn is_dialable(at: &SocketAddr) -> bool {
+    let broadcast = matches!(at.ip(), IpAddr::V4(ip) if ip.is_broadcast());
+    at.port() != 0 && !at.ip().is_unspecified() && !at.ip().is_multicast() && !broadcast
+}
+
+async fn connect(endpoint: Endpoint, target: Option<EndpointAddr>, slots: Arc<Semaphore>) -> Result<Connected, String> {
+    let target = target.ok_or("no address to dial")?;
+    let _slot = slots.acquire().await.map_err(|error| error.to_string())?;
+    let dial = async {
+        let connection = endpoint
+            .connect(target, ALPN)
+            .await
+            .map_err(|error| error.to_string())?;
+        let (mut send, recv) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        // A stream exists for the other end once something was written to it.
+        send.write_all(&0u32.to_be_bytes())
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(Connected {
+            address: direct_address(&connection),
+            connection,
+            send,
+            recv,
+            dialled: true,
+        })
+    };
+    timeout(DIAL_TIMEOUT, dial).await.map_err(|_| "no answer".to_owned())?
+}
+
+fn direct_address(connection: &Connection) -> Option<SocketAddr> {
+    let paths = connection.paths();
+    let selected = paths.iter().find(iroh::endpoint::Path::is_selected)?;
+    match selected.remote_addr() {
+        TransportAddr::Ip(at) => Some(*at),
+        _ => None,
+    }
+}
+
+/// Takes connections from outside, each on a task of its own.
+async fn accept(endpoint: Endpoint, open: Lines, news: mpsc::Sender<News>) {
+    let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    while let Some(incoming) = endpoint.accept().await {
+        let slot = slots.clone().try_acquire_owned();
+        let is_full = locked(&open).len() >= LINES_MAX;
+        let (Ok(slot), false) = (slot, is_full) else {
+            incoming.refuse();
+            continue;
+        };
+        let news = news.clone();
+        tokio::spawn(async move {
+            match timeout(HANDSHAKE_TIMEOUT, greet(incoming)).await {
+                // The switchboard may be closing.
+                Ok(Ok(connected)) => drop(news.send(News::Connected(connected)).await),
+                Ok(Err(why)) => tracing::debug!(why, "a connection from outside failed"),
+                Err(_) => tracing::debug!("a connection from outside went silent"),
+            }
+            drop(slot);
+        });
+    }
+}
+
+async fn greet(incoming: Incoming) -> Result<Connected, String> {
+    let address = match incoming.remote_addr() {
+        IncomingAddr::Ip(at) => Some(at),
+        _ => None,
+    };
+    let accepting = incoming.accept().map_err(|error| error.to_string())?;
+    let connection = accepting.await.map_err(|error| error.to_string())?;
+    let (send, recv) = connection.accept_bi().await.map_err(|error| error.to_string())?;
+    Ok(Connected {
+        connection,
+        send,
+        recv,
+        address,
+        dialled: false,
+    })
+}
+
+/// The reading half of a line.
+struct Reading {
+    peer: DeviceId,
+    generation: u64,
+    recv: RecvStream,
+    connection: Connection,
+    inbox: mpsc::Sender<Message>,
+    inbox_bytes: Arc<Semaphore>,
+    backlog: Arc<Backlog>,
+}
+
+impl Reading {
+    async fn run(mut self) {
+        loop {
+            self.backlog.wait_while_slow().await;
+            let bytes = match read_frame(&mut self.recv).await {
+                Ok(bytes) if bytes.is_empty() => continue,
+                Ok(bytes) => bytes,
+                Err(FrameError::TooLong(len)) => {
+                    tracing::info!(peer = ?self.peer, len, "closing a line: a frame is longer than allowed");
+                    self.connection
+                        .close(VarInt::from_u32(close_code::BAD_FRAME), b"frame too long");
+                    return;
+                }
+                Err(FrameError::Ended) => return,
+            };
+            // Frames are far below 2^32 bytes.
+            let permits = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            let Ok(permit) = self.inbox_bytes.clone().acquire_many_owned(permits).await else {
+                return;
+            };
+            let message = Message::Frame {
+                peer: self.peer,
+                generation: self.generation,
+                bytes,
+                _permit: permit,
+            };
+            if self.inbox.send(message).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Backlog {
+    /// Returns at once while the peer takes what is sent to it; else when it has, or after a pause: reading goes on slowly, so that two
+    /// ends that both wait for the other do not wait for ever.
+    async fn wait_while_slow(&self) {
+        let drained = self.drained.notified();
+        if self.bytes.load(Ordering::Relaxed) > SEND_BYTES_SLOW {
+            // Either way reading goes on.
+            let _ = timeout(SLOW_READ_PAUSE, drained).await;
+        }
+    }
+
+    fn taken(&self, bytes: usize) {
+        let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if before - bytes <= SEND_BYTES_SLOW {
+            self.drained.notify_waiters();
+        }
+    }
+}
+
+enum FrameError {
+    /// The stream or the connection is gone.
+    Ended,
+    /// The peer claims a frame of this length.
+    TooLong(usize),
+}
+
+/// One frame. Memory grows with what has arrived, not with what was claimed.
+async fn read_frame(recv: &mut RecvStream) -> Result<Vec<u8>, FrameError> {
+    let mut head = [0; 4];
+    recv.read_exact(&mut head).await.map_err(|_| FrameError::Ended)?;
+    let len = usize::try_from(u32::from_be_bytes(head)).unwrap_or(usize::MAX);
+    if len > FRAME_BYTES_MAX {
+        return Err(FrameError::TooLong(len));
+    }
+    let mut bytes = Vec::new();
+    while bytes.len() < len {
+        let start = bytes.len();
+        bytes.resize(len.min(start + WRITE_BYTES), 0);
+        recv.read_exact(&mut bytes[start..])
+            .await
+            .map_err(|_| FrameError::Ended)?;
+    }
+    Ok(bytes)
+}
+
+/// The writing half of a line: until the queue ends, the peer is gone, or it takes nothing for too long.
+async fn write_frames(
+    mut send: SendStream,
+    connection: Connection,
+    mut queue: mpsc::UnboundedReceiver<Vec<u8>>,
+    backlog: Arc<Backlog>,
+) {
+    let mut buffer = Vec::new();
+    while let Some(frame) = queue.recv().await {
+        buffer.clear();
+        let mut taken = put_frame(&mut buffer, &frame);
+        while buffer.len() < WRITE_BYTES
+            && let Ok(frame) = queue.try_recv()
+        {
+            taken += put_frame(&mut buffer, &frame);
+        }
+        for chunk in buffer.chunks(CHUNK_BYTES) {
+            match timeout(DRAIN_TIMEOUT, send.write_all(chunk)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    tracing::info!("closing a line: its peer takes nothing");
+                    connection.close(VarInt::from_u32(close_code::NOT_DRAINING), b"not draining");
+                    return;
+                }
+            }
+        }
+        backlog.taken(taken);
+        buffer.shrink_to(WRITE_BYTES * 2);
+    }
+    // Fails where the stream is closed already; then there is nothing to wait for.
+    if send.finish().is_ok() {
+        let _ = timeout(FLUSH_TIMEOUT, send.stopped()).await;
+    }
+}
+
+fn put_frame(buffer: &mut Vec<u8>, frame: &[u8]) -> usize {
+    debug_assert!(
+        frame.len() <= FRAME_BYTES_MAX,
+        "a peer sends no longer frames than it reads"
+    );
+    // Frames are far below 2^32 bytes.
+    let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+    buffer.extend_from_slice(&len.to_be_bytes());
+    buffer.extend_from_slice(frame);
+    frame.len()
+}
+
+/// Tells the peer its own addresses, at first and whenever they change.
+async fn watch_addresses(endpoint: Endpoint, inbox: mpsc::Sender<Message>, own: watch::Sender<Vec<SocketAddr>>) {
+    let mut watcher = endpoint.watch_addr();
+    let mut now = watcher.get();
+    let mut is_first = true;
+    loop {
+        let addresses = own_addresses(&now, &endpoint.bound_sockets());
+        let relay = now.relay_urls().next().map(ToString::to_string);
+        tracing::debug!(?addresses, ?relay, "own addresses");
+        own.send_replace(addresses.clone());
+        let mut news = vec![Input::OwnAddresses { addresses, relay }];
+        if !is_first {
+            news.push(Input::NetworkChanged);
+        }
+        for input in news {
+            if inbox.send(Message::Input(input)).await.is_err() {
+                return;
+            }
+        }
+        is_first = false;
+        match watcher.updated().await {
+            Ok(next) => now = next,
+            Err(_) => return,
+        }
+    }
+}
+
+/// Best first: public, private, link-local, and loopback only where there is nothing else.
+fn own_addresses(reported: &EndpointAddr, bound: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut all: Vec<SocketAddr> = reported.ip_addrs().copied().collect();
+    all.extend(bound.iter().copied());
+    all.retain(is_dialable);
+    all.sort_by_key(|at| (distance(at.ip()), at.is_ipv6(), *at));
+    all.dedup();
+    if all.iter().any(|at| !at.ip().is_loopback()) {
+        all.retain(|at| !at.ip().is_loopback());
+    }
+    all.truncate(OWN_ADDRESSES_MAX);
+    all
+}
+
+/// How far away others may be who can use an address.
+fn distance(ip: IpAddr) -> u8 {
+    match ip {
+        ip if ip.is_loopback() => 3,
+        IpAddr::V4(ip) if ip.is_link_local() => 2,
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => 2,
+        IpAddr::V4(ip) if ip.is_private() => 1,
+        IpAddr::V6(ip) if ip.is_unique_local() => 1,
+        _ => 0,
+    }
+}
+
+fn locked(lines: &Lines) -> MutexGuard<'_, BTreeMap<DeviceId, Connection>> {
+    // The map is whole after a panic, too: every change is one call.
+    lines.lock().unwrap_or_else(PoisonError::into_inner)
+}

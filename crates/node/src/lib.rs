@@ -1,0 +1,19 @@
+//! Shell: runs one Offhook peer. Its pure partner is `offhook-proto`, which decides everything; here is what does.
+//!
+//! [`node`] starts the parts and hands out a [`NodeHandle`]; `driver` is the only event loop, on a thread of its own, because SQLite
+//! blocks; [`store`] keeps the data, [`home`] the directory around it; `endpoint` makes lines (one iroh connection to a peer); `lan`
+//! finds peers on the local network and other homes on this machine.
+//!
+//! No decision is made here: what the network says becomes an input, what the peer answers is carried out after the commit.
+
+mod driver;
+mod endpoint;
+pub mod home;
+mod lan;
+pub mod node;
+mod query;
+pub mod store;
+
+pub use endpoint::{PathAddress, PathView};
+pub use node::{Config, EventStream, Happening, Node, NodeError, NodeHandle, StartError};
+pub use store::SqliteStore;

@@ -1,0 +1,322 @@
+//! Starting and holding a node.
+//!
+//! [`Node::start`] opens the home, the store and the endpoint, and returns a [`NodeHandle`]: cheap to clone, usable from any task.
+//! Commands and queries go to the driver's thread through one bounded queue; events come back by broadcast, where a receiver that falls
+//! behind is told how many it missed and never holds anybody up.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use offhook_proto::identity::{DeviceId, PersonId};
+use offhook_proto::peer::{Command, CommandError, Event, Peer, Reply};
+use offhook_proto::store::StoreError;
+use thiserror::Error;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::driver::{self, Driver, Message};
+use crate::endpoint::{self, PathView, Switchboard};
+use crate::home::{Home, HomeError};
+use crate::lan;
+use crate::store::SqliteStore;
+
+/// Messages that may wait for the driver; whoever sends more waits.
+const INBOX_MESSAGES_MAX: usize = 1_024;
+/// Events that a slow receiver may fall behind before it is told of a gap.
+const EVENTS_BEHIND_MAX: usize = 4_096;
+/// How long a shutdown may take before it is given up.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(1_900);
+
+/// How to run a node.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The home directory. Made where it does not exist.
+    pub home: PathBuf,
+    /// The name that the person goes by; used when the home is new.
+    pub name: String,
+    /// Where to listen. Without it: all interfaces, and the port of the last run where that is free.
+    pub listen: Option<SocketAddr>,
+    /// The URL of a relay to use.
+    pub relay: Option<String>,
+    /// Whether to look for peers on the local network by multicast.
+    pub lan: bool,
+    /// Ask no host but peers: the relay is left out.
+    pub no_public_infrastructure: bool,
+}
+
+impl Config {
+    /// A node on this home with everything else as usual.
+    pub fn new(home: impl Into<PathBuf>, name: impl Into<String>) -> Self {
+        Self {
+            home: home.into(),
+            name: name.into(),
+            listen: None,
+            relay: None,
+            lan: true,
+            no_public_infrastructure: false,
+        }
+    }
+}
+
+/// Why a node did not start. The text says what to do.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The home cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The store cannot be used: full or read-only disk, damage, or a newer version wrote it.
+    #[error("{0}")]
+    Store(StoreError),
+    /// The network endpoint cannot be opened, for instance because the port is taken.
+    #[error("cannot listen{}: {why}", .listen.map(|at| format!(" at {at}")).unwrap_or_default())]
+    Listen {
+        /// Where it was asked to.
+        listen: Option<SocketAddr>,
+        /// What the system said.
+        why: String,
+    },
+    /// The relay's URL is not one.
+    #[error("{0:?} is not a relay URL; it looks like https://relay.example.org")]
+    BadRelay(String),
+    /// The system gave no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Why a command or query was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NodeError {
+    /// The peer refused; nothing was changed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The disk refused; nothing was changed, and nothing was sent. The node tries again by itself.
+    #[error("nothing was changed, because {0}")]
+    Storage(String),
+    /// The node is stopping or has stopped.
+    #[error("the node is stopping")]
+    Stopped,
+}
+
+/// Starts nodes.
+#[derive(Debug)]
+pub struct Node;
+
+impl Node {
+    /// Starts a node. Must be called within a Tokio runtime, which then carries its network.
+    pub async fn start(config: Config) -> Result<NodeHandle, StartError> {
+        let home = Home::open(&config.home)?;
+        let secrets = home.secrets()?;
+        let device = secrets.device.device();
+        let person = secrets.root.person();
+        let dir = home.dir().to_owned();
+
+        let seed = secrets.device.0.seed();
+        let endpoint = endpoint::bind(&config, &seed, home.last_port()).await?;
+        if let Some(port) = endpoint::port(&endpoint) {
+            home.remember_port(port)?;
+        }
+
+        let (inbox, inputs) = mpsc::channel(INBOX_MESSAGES_MAX);
+        let (orders_in, orders) = mpsc::unbounded_channel();
+        let (events, _) = broadcast::channel(EVENTS_BEHIND_MAX);
+        let (stop, stopping) = watch::channel(false);
+        let (finished, done) = watch::channel(false);
+
+        let driver = Driver::open(driver::Parts {
+            home,
+            secrets,
+            name: config.name.clone(),
+            inbox: inputs,
+            orders: orders_in,
+            events: events.clone(),
+            stopping: stopping.clone(),
+        })
+        .map_err(StartError::Store);
+        let driver = match driver {
+            Ok(driver) => driver,
+            Err(error) => {
+                endpoint.close().await;
+                return Err(error);
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("offhook-peer".into())
+            .spawn(move || driver.run());
+        if let Err(error) = thread {
+            endpoint.close().await;
+            return Err(StartError::Thread(error));
+        }
+
+        let switchboard = Switchboard::new(endpoint.clone(), inbox.clone());
+        let lines = switchboard.lines();
+        let own = switchboard.own_addresses();
+        lan::start(&config, endpoint, inbox.clone(), stopping, own.clone());
+        tokio::spawn(async move {
+            switchboard.run(orders).await;
+            // Nobody may be listening any more.
+            let _ = finished.send(true);
+        });
+
+        Ok(NodeHandle {
+            shared: Arc::new(Shared {
+                inbox,
+                events,
+                stop,
+                done,
+                lines,
+                own,
+                device,
+                person,
+                dir,
+            }),
+        })
+    }
+}
+
+/// A running node.
+#[derive(Debug, Clone)]
+pub struct NodeHandle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    inbox: mpsc::Sender<Message>,
+    events: broadcast::Sender<Event>,
+    stop: watch::Sender<bool>,
+    done: watch::Receiver<bool>,
+    lines: endpoint::Lines,
+    own: watch::Receiver<Vec<SocketAddr>>,
+    device: DeviceId,
+    person: PersonId,
+    dir: PathBuf,
+}
+
+impl NodeHandle {
+    /// Carries out a command. Returns once it is durable.
+    pub async fn command(&self, command: Command) -> Result<Reply, NodeError> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Message::Command { command, answer }).await?;
+        answered.await.map_err(|_| NodeError::Stopped)?
+    }
+
+    /// Runs a closure on the peer's thread, after everything asked for before it. Keep it short: the peer waits.
+    pub async fn query<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Peer<SqliteStore>) -> T + Send + 'static,
+    ) -> Result<T, NodeError> {
+        let (answer, answered) = oneshot::channel();
+        let run: driver::Query = Box::new(move |peer| {
+            // The asker may have gone away.
+            let _ = answer.send(peer.map(|peer| ask(peer)));
+        });
+        self.tell(Message::Query(run)).await?;
+        answered.await.map_err(|_| NodeError::Stopped)?
+    }
+
+    /// Copies the store into a new file, consistent at one moment. The file holds what the home holds, but for the secrets.
+    pub async fn backup_to(&self, path: impl AsRef<Path>) -> Result<(), NodeError> {
+        let path = path.as_ref().to_owned();
+        self.with_store(move |store| store.backup_to(&path)).await
+    }
+
+    /// Reads the whole store and checks it.
+    pub async fn check_store(&self) -> Result<(), NodeError> {
+        self.with_store(|store| store.check()).await
+    }
+
+    /// What happens from now on.
+    pub fn events(&self) -> EventStream {
+        EventStream {
+            receiver: self.shared.events.subscribe(),
+        }
+    }
+
+    /// The network paths of every line that is up.
+    pub fn paths(&self) -> Vec<PathView> {
+        endpoint::paths(&self.shared.lines)
+    }
+
+    /// Where this node can be reached, best first.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.shared.own.borrow().clone()
+    }
+
+    /// The own device.
+    pub fn device(&self) -> DeviceId {
+        self.shared.device
+    }
+
+    /// The own person.
+    pub fn person(&self) -> PersonId {
+        self.shared.person
+    }
+
+    /// The home directory.
+    pub fn home(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    /// Ends the node: finishes the current transaction, says goodbye to peers, releases the home. Takes at most two seconds.
+    pub async fn shutdown(&self) {
+        self.shared.stop.send_replace(true);
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.stopped()).await.is_err() {
+            tracing::warn!("the network did not close in time");
+        }
+    }
+
+    /// Returns when the node has stopped, for whatever reason.
+    pub async fn stopped(&self) {
+        let mut done = self.shared.done.clone();
+        // An error means that the sender is gone, which is as stopped as can be.
+        let _ = done.wait_for(|done| *done).await;
+    }
+
+    async fn with_store(
+        &self,
+        work: impl FnOnce(&mut SqliteStore) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), NodeError> {
+        let (answer, answered) = oneshot::channel();
+        let run: driver::StoreWork = Box::new(move |store| {
+            let result = store.and_then(|store| work(store).map_err(driver::storage_error));
+            // The asker may have gone away.
+            let _ = answer.send(result);
+        });
+        self.tell(Message::Store(run)).await?;
+        answered.await.map_err(|_| NodeError::Stopped)?
+    }
+
+    async fn tell(&self, message: Message) -> Result<(), NodeError> {
+        self.shared.inbox.send(message).await.map_err(|_| NodeError::Stopped)
+    }
+}
+
+/// The events of a node, for one watcher.
+#[derive(Debug)]
+pub struct EventStream {
+    receiver: broadcast::Receiver<Event>,
+}
+
+/// One item of an [`EventStream`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Happening {
+    /// An event.
+    Event(Event),
+    /// The watcher was too slow: this many events are lost to it. Look at the state afresh.
+    Gap {
+        /// How many.
+        missed: u64,
+    },
+}
+
+impl EventStream {
+    /// The next event, or none once the node has stopped.
+    pub async fn next(&mut self) -> Option<Happening> {
+        match self.receiver.recv().await {
+            Ok(event) => Some(Happening::Event(event)),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Happening::Gap { missed }),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
