@@ -3,7 +3,9 @@
 pub mod invite;
 pub mod op;
 pub mod role;
+pub mod roster;
 
 pub use invite::{Address, BadInvite, Doorway, Invite, RelayUrl};
 pub use op::{Control, Cutoff, Equivocation, InviteUse, LogCertificate, Op, RoomKind};
 pub use role::{HistoryPolicy, Role};
+pub use roster::{ControlEntry, ControlGraph, Roster};
