@@ -7,6 +7,8 @@
 //! [`rooms`] (membership and keys); [`peer`] composes them and is the only module that knows all.
 
 pub mod crypto;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod history;
 pub mod identity;
 pub mod peer;

@@ -103,6 +103,7 @@ pub(super) fn pure(root: &Path) -> impl Iterator<Item = &'static CrateRule> {
 pub(super) fn check(tree: &Tree) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for package in packages(&tree.root)? {
+        findings.extend(lints(tree, &package)?);
         match CRATES.iter().find(|rule| rule.package == package.name) {
             None => findings.push(Finding::new(
                 &package.manifest,
@@ -127,6 +128,14 @@ pub(super) fn check(tree: &Tree) -> Result<Vec<Finding>> {
         }
     }
     Ok(findings)
+}
+
+/// The workspace's lints hold only where a crate asks for them.
+fn lints(tree: &Tree, package: &Package) -> Result<Option<Finding>> {
+    let text = std::fs::read_to_string(tree.root.join(&package.manifest))?;
+    let asked = text.contains("[lints]\nworkspace = true");
+    let what = "must say `[lints]` `workspace = true`";
+    Ok((!asked).then(|| Finding::new(&package.manifest, what)))
 }
 
 struct Package {
@@ -176,14 +185,14 @@ mod tests {
     use crate::tidy::Planted;
 
     fn manifest(name: &str, dependencies: &str) -> String {
-        format!("[package]\nname = \"{name}\"\nedition = \"2024\"\n{dependencies}")
+        format!("[package]\nname = \"{name}\"\nedition = \"2024\"\n[lints]\nworkspace = true\n{dependencies}")
     }
 
     fn planted(proto_dependencies: &str, other: &str) -> Vec<Finding> {
         let tree = Planted::new(&[
             (
                 "Cargo.toml",
-                "[workspace]\nresolver = \"3\"\nmembers = [\"crates/*\"]\n",
+                "[workspace]\nresolver = \"3\"\nmembers = [\"crates/*\"]\n[workspace.lints]\n",
             ),
             (
                 "crates/proto/Cargo.toml",
@@ -218,6 +227,15 @@ mod tests {
                 findings[0]
             );
         }
+    }
+
+    #[test]
+    fn a_crate_that_does_not_ask_for_the_lints_is_found() {
+        let tree = Planted::new(&[
+            ("Cargo.toml", "[package]\nname = \"xtask\"\nedition = \"2024\"\n"),
+            ("src/lib.rs", ""),
+        ]);
+        assert_eq!(check(&tree).unwrap().len(), 1);
     }
 
     #[test]

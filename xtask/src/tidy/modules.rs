@@ -3,7 +3,9 @@
 //! `wire`, `identity` and their like are at the bottom; `history`, `overlay`, `mesh` and `calls` do not know each
 //! other; `rooms` may use `history`; only `peer` knows all. Any two of the bottom modules may know each other.
 
-use super::source::{PathUse, Source};
+use std::collections::BTreeMap;
+
+use super::source::{PathUse, Source, is_word, word};
 use super::{Finding, Tree};
 
 const FOLDER: &str = "crates/proto";
@@ -25,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const TOP: &[&str] = &["peer", "fuzzing"];
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
+    let macros = exported_macros(tree);
     let mut findings = Vec::new();
     for source in tree.shipped(FOLDER) {
         let Some(&module) = source.module_path().first() else {
@@ -35,17 +38,36 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
             findings.push(Finding::new(&source.path, what));
             continue;
         }
-        findings.extend(source.paths().iter().filter_map(|path| judge(source, module, path)));
+        let paths = source.paths();
+        findings.extend(paths.iter().filter_map(|path| judge(source, module, path, &macros)));
     }
     findings
+}
+
+/// Each `macro_rules!` name with the top module that defines it: an exported macro is named at the crate's root,
+/// wherever it is.
+fn exported_macros(tree: &Tree) -> BTreeMap<String, String> {
+    let mut macros = BTreeMap::new();
+    for source in tree.shipped(FOLDER) {
+        let Some(&module) = source.module_path().first() else {
+            continue;
+        };
+        for window in source.shipped.windows(3) {
+            if let (true, Some(name)) = (is_word(&window[0], "macro_rules"), word(&window[2])) {
+                macros.insert(name, module.to_owned());
+            }
+        }
+    }
+    macros
 }
 
 fn is_listed(module: &str) -> bool {
     BOTTOM.contains(&module) || TOP.contains(&module) || LAYERS.iter().any(|(name, _)| *name == module)
 }
 
-fn judge(source: &Source, module: &str, path: &PathUse) -> Option<Finding> {
-    let used = top_module(source, path)?;
+fn judge(source: &Source, module: &str, path: &PathUse, macros: &BTreeMap<String, String>) -> Option<Finding> {
+    let named = top_name(source, path)?;
+    let used = macros.get(named).map_or(named, String::as_str);
     let finding = |what: String| Some(Finding::at(source, path.line, what));
     if !is_listed(used) {
         return finding(format!(
@@ -58,22 +80,19 @@ fn judge(source: &Source, module: &str, path: &PathUse) -> Option<Finding> {
     finding(format!("`{module}` may not know `{used}`"))
 }
 
-/// The top module that a path leads to, when it leaves its file through the crate's root.
-fn top_module<'a>(source: &Source, path: &'a PathUse) -> Option<&'a str> {
+/// What a path names at the crate's root, when it goes through there.
+fn top_name<'a>(source: &Source, path: &'a PathUse) -> Option<&'a str> {
     let segments = &path.segments;
-    let rest = match segments[0].as_str() {
-        "crate" => &segments[1..],
+    match segments[0].as_str() {
+        "crate" => segments.get(1).map(String::as_str),
         "super" => {
             let climbed = segments.iter().take_while(|segment| *segment == "super").count();
-            // An inline module inside the file can only need fewer steps than this to stay inside.
-            if climbed < source.module_path().len() {
-                return None;
-            }
-            &segments[climbed..]
+            // From an inline module the same climb ends lower, at an item of this file: that is no module's name.
+            let name = segments.get(climbed).filter(|name| is_listed(name))?;
+            (climbed >= source.module_path().len()).then_some(name)
         }
-        _ => return None,
-    };
-    rest.first().map(String::as_str)
+        _ => None,
+    }
 }
 
 fn may_use(module: &str, used: &str) -> bool {
@@ -126,6 +145,21 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_macro_belongs_to_the_module_that_defines_it() {
+        let defines = "macro_rules! entry { () => {} }";
+        let uses = "use crate::entry;";
+        let edge = |definer: &str, user: &str| {
+            check(&Planted::new(&[
+                (&format!("crates/proto/src/{definer}.rs"), defines),
+                (&format!("crates/proto/src/{user}.rs"), uses),
+            ]))
+            .len()
+        };
+        assert_eq!(edge("wire", "rooms"), 0);
+        assert_eq!(edge("mesh", "rooms"), 1);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Pure crates decide and do nothing else: no socket, file, clock, thread, runtime, ambient randomness, and no map
 //! whose order differs from run to run.
 //!
-//! Three looks, each catching what the others miss: the names in the shipped code; the crates in the dependency tree,
+//! Four looks, each catching what the others miss: the names in the shipped code; the methods that clippy resolves by
+//! type (every pure crate has the same `clippy.toml`, since the nearest one wins); the crates in the dependency tree,
 //! with features as the crate alone would have them; and a build for a target that has none of those things.
 
 use anyhow::Result;
 
-use super::crates::{CrateRule, Kind, pure};
+use super::crates::{CRATES, CrateRule, Kind, pure};
 use super::source::{PathUse, Source};
 use super::{Finding, Tree};
 use crate::command::{cargo, output, run, succeeds};
@@ -41,6 +42,7 @@ pub(super) fn check(tree: &Tree) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for rule in pure(&tree.root) {
         findings.extend(names(tree, rule));
+        findings.extend(lints(tree, rule));
         let mut command = cargo([
             "tree",
             "--package",
@@ -71,6 +73,17 @@ fn names_in(source: &Source) -> Vec<Finding> {
 
 fn contains(segments: &[String], name: &[&str]) -> bool {
     segments.windows(name.len()).any(|window| window == name)
+}
+
+/// The bans that clippy checks are one text, in as many places as there are pure crates.
+fn lints(tree: &Tree, rule: &CrateRule) -> Option<Finding> {
+    let read = |folder: &str| std::fs::read_to_string(tree.root.join(folder).join("clippy.toml")).ok();
+    let model = CRATES[0].folder;
+    if read(rule.folder).is_some_and(|text| Some(text) == read(model)) {
+        return None;
+    }
+    let what = format!("must be the same as {model}/clippy.toml: copy it");
+    Some(Finding::new(format!("{}/clippy.toml", rule.folder), what))
 }
 
 /// `listing` is `cargo tree` without indentation: one `name version` a line.
@@ -118,7 +131,6 @@ fn has_wasm_target() -> bool {
 mod tests {
     use super::*;
     use crate::tidy::Planted;
-    use crate::tidy::crates::CRATES;
 
     fn findings(text: &str) -> Vec<Finding> {
         let tree = Planted::new(&[("crates/proto/src/history/log.rs", text)]);
@@ -141,6 +153,20 @@ mod tests {
             }
         }
         assert_eq!(findings("use std::{fs::File, thread};").len(), 2);
+    }
+
+    #[test]
+    fn a_pure_crate_without_the_same_lints_is_found() {
+        let with = |text: &str| {
+            let tree = Planted::new(&[
+                ("crates/proto/clippy.toml", "x"),
+                ("crates/exchange-proto/clippy.toml", text),
+            ]);
+            lints(&tree, &CRATES[2]).is_some()
+        };
+        assert!(!with("x"));
+        assert!(with("y"));
+        assert!(lints(&Planted::new(&[]), &CRATES[0]).is_some());
     }
 
     #[test]

@@ -48,9 +48,13 @@ impl Wire for Vector {
     }
     fn decode(input: &mut Reader<'_>) -> Result<Self, WireError> {
         let count = input.count(LOGS_MAX, 41, "logs")?;
-        let mut logs = BTreeMap::new();
+        let mut logs: BTreeMap<LogKey, Held> = BTreeMap::new();
         for _ in 0..count {
             let log = LogKey::decode(input)?;
+            // One order, so that a vector has one encoding.
+            if logs.last_key_value().is_some_and(|(last, _)| *last >= log) {
+                return Err(WireError::Invalid("logs"));
+            }
             let held = IntervalSet::decode(input)?;
             logs.insert(
                 log,
@@ -59,9 +63,6 @@ impl Wire for Vector {
                     top: input.array()?,
                 },
             );
-        }
-        if logs.len() != count {
-            return Err(WireError::Invalid("logs"));
         }
         Ok(Self(logs))
     }
@@ -186,8 +187,8 @@ pub fn apply(base: &Vector, changes: &[Change]) -> Result<BTreeMap<LogKey, Inter
                     .get_mut(log_at(*index)?)
                     .ok_or(WireError::Invalid("index into the base"))?;
                 let end = set.max();
-                let new_end = end.checked_add(*by).ok_or(WireError::Invalid("growth"))?;
-                set.insert(end + 1, new_end);
+                let grown = end.checked_add(*by).filter(|grown| *grown > end);
+                set.insert(end.saturating_add(1), grown.ok_or(WireError::Invalid("growth"))?);
             }
             Change::Replaced { index, held: now } => {
                 held.insert(*log_at(*index)?, now.clone());

@@ -1,0 +1,135 @@
+//! What the fuzzers call: one function for each decoder of bytes from outside. Not for anything else.
+//!
+//! The same functions are called by `fuzz/fuzz_targets/*.rs` (libFuzzer) and, for the inputs in `fuzz/seeds` and changes
+//! to them, by `tests/fuzz_seeds.rs`. Each checks more than that nothing panics: a decoder that accepts bytes must give
+//! the same bytes back, or two peers could hold different bytes to be the same value.
+
+use crate::history::{Entry, Header, IntervalSet, LogKey, Said};
+use crate::identity::IdentityBundle;
+use crate::rooms::{Control, Invite};
+use crate::sync::vector::Held;
+use crate::sync::{self, Frame, Vector};
+use crate::wire::Wire;
+
+/// One decoder under test.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// The name of the fuzz target, of its folder of seeds and of its dictionary.
+    pub name: &'static str,
+    /// Takes anything; returns whether the decoder accepted it; panics on a broken promise.
+    pub run: fn(&[u8]) -> bool,
+}
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "control",
+        run: control,
+    },
+    Target {
+        name: "entry",
+        run: entry,
+    },
+    Target {
+        name: "frame",
+        run: frame,
+    },
+    Target {
+        name: "identity",
+        run: identity,
+    },
+    Target {
+        name: "invite",
+        run: invite,
+    },
+    Target {
+        name: "said",
+        run: said,
+    },
+    Target {
+        name: "vector",
+        run: vector,
+    },
+];
+
+/// The plaintext of a control entry.
+pub fn control(data: &[u8]) -> bool {
+    canonical::<Control>(data).is_some()
+}
+
+/// An entry as it travels; its signature is checked against an arbitrary key.
+pub fn entry(data: &[u8]) -> bool {
+    canonical::<Header>(data);
+    let Some(entry) = canonical::<Entry>(data) else {
+        return false;
+    };
+    let log = LogKey(entry.header.prev);
+    let hash = entry.header.hash(&log);
+    // The answer is of no interest: a stranger chooses key and signature, and neither may make it panic.
+    let _ = crate::history::entry::verify(&log, &hash, &entry.signature);
+    true
+}
+
+/// A frame of a line; a summary is applied to a base that has a log of its own and one that is full.
+pub fn frame(data: &[u8]) -> bool {
+    let Some(frame) = canonical::<Frame>(data) else {
+        return false;
+    };
+    if let Frame::Summary { changes, .. } = frame {
+        let held = |to| Held {
+            held: IntervalSet::range(1, to),
+            top: [0; 8],
+        };
+        let base = Vector([(LogKey([1; 32]), held(9)), (LogKey([2; 32]), held(u32::MAX))].into());
+        // A stranger's changes may be refused, which is fine; they must not panic.
+        let _ = sync::vector::apply(&base, &changes);
+    }
+    true
+}
+
+/// A bundle of identity records, each of which is checked.
+pub fn identity(data: &[u8]) -> bool {
+    let Some(bundle) = canonical::<IdentityBundle>(data) else {
+        return false;
+    };
+    for record in &bundle.records {
+        // As for entries: only that it returns.
+        let _ = record.verify();
+    }
+    true
+}
+
+/// An invite as pasted, or what is inside alone, since the checksum hides that from a fuzzer.
+pub fn invite(data: &[u8]) -> bool {
+    if canonical::<Invite>(data).is_some() {
+        return true;
+    }
+    let Ok(text) = std::str::from_utf8(data) else {
+        return false;
+    };
+    let Ok(invite) = Invite::from_link(text) else {
+        return false;
+    };
+    assert_eq!(
+        Invite::from_link(&invite.to_link()),
+        Ok(invite),
+        "a link stands for one invite"
+    );
+    true
+}
+
+/// The plaintext of a message entry.
+pub fn said(data: &[u8]) -> bool {
+    canonical::<Said>(data).is_some()
+}
+
+/// What is held of a room.
+pub fn vector(data: &[u8]) -> bool {
+    canonical::<Vector>(data).is_some()
+}
+
+fn canonical<T: Wire>(data: &[u8]) -> Option<T> {
+    let value = T::from_bytes(data).ok()?;
+    assert_eq!(value.to_bytes(), data, "a value has one encoding");
+    Some(value)
+}

@@ -1,0 +1,6 @@
+//! See `control` in `crates/proto/src/fuzzing.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    offhook_proto::fuzzing::control(data);
+});
