@@ -48,6 +48,8 @@ pub struct Roster {
     /// Entries that took somebody's reading away: effective removals, departures, revocations of devices, and all uses of
     /// an invite that was used too often. Keys made without knowing them are not spoken with.
     pub removals: BTreeSet<EntryRef>,
+    /// Of those, the uses of invites that were used too often: not even their own entry knew what they would come to.
+    pub redemptions: BTreeSet<EntryRef>,
     /// Entries with effect: whose they are, and one bit for each operation that counts.
     pub effects: BTreeMap<EntryRef, Effect>,
     /// What people should be told.

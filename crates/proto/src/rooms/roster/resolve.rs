@@ -27,6 +27,7 @@ impl ControlGraph {
         let former = self.former(&members, &view);
         let logs = self.logs(&members, &view);
         let (name, kind, history) = self.settings(&view);
+        let redemptions = self.redemptions(&view);
         let mut roster = Roster {
             name,
             kind,
@@ -34,7 +35,8 @@ impl ControlGraph {
             devices: devices(&members, &logs, self, &view),
             invites: self.invites(&members, &view),
             frozen: self.frozen.clone(),
-            removals: self.removals(&view),
+            removals: &self.removals(&view) | &redemptions,
+            redemptions,
             effects: self.effects(&view),
             notices: Vec::new(),
             members,
@@ -228,19 +230,20 @@ impl ControlGraph {
         let deeds = self.placed.about.values().flatten();
         let outs = deeds.filter(|deed| deed.kind == DeedKind::Out).map(|deed| deed.pos);
         let revocations = self.placed.revocations.values().flatten().copied();
-        let mut removals: BTreeSet<EntryRef> = outs
-            .chain(revocations)
+        outs.chain(revocations)
             .filter(|pos| self.counts(*pos, view))
             .map(|pos| self.id(pos))
-            .collect();
-        for invite in &self.placed.crowded {
-            let uses = self.placed.invites[invite].uses.iter().map(|(pos, _)| *pos);
-            let uses: Vec<Pos> = uses.collect();
-            if uses.iter().any(|pos| self.over_redeemed(*pos, view).is_some()) {
-                removals.extend(uses.into_iter().map(|pos| self.id(pos)));
-            }
-        }
-        removals
+            .collect()
+    }
+
+    /// All uses of the invites that were used too often.
+    fn redemptions(&self, view: &View<'_>) -> BTreeSet<EntryRef> {
+        let crowded = self.placed.crowded.iter();
+        let uses = crowded.map(|invite| &self.placed.invites[invite].uses);
+        uses.filter(|uses| uses.iter().any(|(pos, _)| self.over_redeemed(*pos, view).is_some()))
+            .flatten()
+            .map(|(pos, _)| self.id(*pos))
+            .collect()
     }
 
     fn effects(&self, view: &View<'_>) -> BTreeMap<EntryRef, Effect> {
