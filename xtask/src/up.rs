@@ -11,6 +11,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     prerequisites::for_build()?;
     let mut command = cargo(["run", "--quiet", "--package", "offhook", "--bin", "offhook", "--", "up"]);
     command.args(args);
+    eprintln!("building; the first time takes some minutes");
     crate::command::run(&mut cargo(["build", "--package", "offhook", "--bin", "offhook"]))?;
     become_process(command)
 }
