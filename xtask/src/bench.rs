@@ -9,11 +9,11 @@ use crate::command::{cargo, run as run_command};
 
 /// One bench.
 pub(crate) struct Bench {
-    /// What the person types, and the name of the file without `.rs`.
+    /// What the person types.
     pub(crate) name: &'static str,
     /// The package that it lives in.
     pub(crate) package: &'static str,
-    /// Its folder inside the package.
+    /// Where in the package.
     pub(crate) home: Home,
     /// What it measures.
     pub(crate) measures: &'static str,
@@ -25,7 +25,7 @@ pub(crate) enum Home {
     /// `benches/NAME.rs`, run by `cargo bench`.
     #[allow(dead_code, reason = "a kind of line that the table may hold")]
     Benches,
-    /// `examples/NAME.rs`, run by `cargo run --release --example`.
+    /// `examples/bench_NAME.rs`, run by `cargo run --release --example`.
     #[allow(dead_code, reason = "a kind of line that the table may hold")]
     Examples,
 }
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     for bench in chosen {
         println!("\n==== {}: {} ====", bench.name, bench.measures);
-        run_command(cargo(bench.home.cargo_args()).args([bench.name, "--package", bench.package]))?;
+        run_command(cargo(bench.home.cargo_args()).args([&bench.target(), "--package", bench.package]))?;
     }
     Ok(())
 }
@@ -61,15 +61,25 @@ fn list() -> String {
         .collect()
 }
 
-impl Home {
-    /// The folder's name inside the package.
-    pub(crate) fn folder(self) -> &'static str {
-        match self {
-            Home::Benches => "benches",
-            Home::Examples => "examples",
+impl Bench {
+    /// The name of its cargo target.
+    fn target(&self) -> String {
+        match self.home {
+            Home::Benches => self.name.to_owned(),
+            Home::Examples => format!("bench_{}", self.name),
         }
     }
 
+    /// Its file inside the package.
+    pub(crate) fn file(&self) -> String {
+        match self.home {
+            Home::Benches => format!("benches/{}.rs", self.target()),
+            Home::Examples => format!("examples/{}.rs", self.target()),
+        }
+    }
+}
+
+impl Home {
     fn cargo_args(self) -> &'static [&'static str] {
         match self {
             Home::Benches => &["bench", "--bench"],

@@ -32,13 +32,15 @@ fn compare(tree: &Tree, table: &[Bench]) -> Vec<Finding> {
 
 fn file_of(bench: &Bench) -> Option<String> {
     let rule = CRATES.iter().find(|rule| rule.package == bench.package)?;
-    Some(format!("{}/{}/{}.rs", rule.folder, bench.home.folder(), bench.name))
+    Some(format!("{}/{}", rule.folder, bench.file()))
 }
 
-/// A file at the top of `benches/`; folders below it hold parts, and examples may be more than benches.
+/// A file at the top of `benches/`, where folders hold parts, or an example that calls itself a bench.
 fn is_bench_file(path: &str) -> bool {
-    path.split_once("/benches/")
-        .is_some_and(|(_, inside)| !inside.contains('/'))
+    let at_top = path
+        .split_once("/benches/")
+        .is_some_and(|(_, inside)| !inside.contains('/'));
+    at_top || path.contains("/examples/bench_")
 }
 
 #[cfg(test)]
@@ -50,14 +52,16 @@ mod tests {
     const LISTED: Bench = Bench {
         name: "reconnect",
         package: "offhook-proto",
-        home: Home::Benches,
+        home: Home::Examples,
         measures: "x",
     };
 
     #[test]
     fn table_and_files_must_agree() {
-        let tree = Planted::new(&[("crates/proto/benches/reconnect.rs", "")]);
+        let tree = Planted::new(&[("crates/proto/examples/bench_reconnect.rs", "")]);
         assert_eq!(compare(&tree, &[LISTED]), []);
+        assert_eq!(compare(&tree, &[]).len(), 1, "a file without a line");
+        let tree = Planted::new(&[("crates/proto/benches/reconnect.rs", "")]);
         assert_eq!(compare(&tree, &[]).len(), 1, "a file without a line");
         let empty = Planted::new(&[("crates/proto/src/lib.rs", "")]);
         assert_eq!(compare(&empty, &[LISTED]).len(), 1, "a line without a file");
