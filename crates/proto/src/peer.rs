@@ -10,17 +10,60 @@
 //!
 //! Errors of remote peers are never `Err`: they are handled here and shown as events.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::history::{EntryId, RoomId};
-use crate::identity::{DeviceId, PersonId};
-use crate::store::{Store, StoreError};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 
+use crate::crypto::{SealKeyPair, Secret};
+use crate::history::{Class, Entry, EntryId, EntryRef, LogKey, RoomId};
+use crate::identity::{DeviceId, IdentityState, PREKEY_ROTATION_DAYS, PersonId};
+use crate::rooms::{Doorway, HistoryPolicy, Invite, LogCertificate, Op, Role, RoomKind};
+use crate::store::{Direction, LogNo, RoomNo, Store, StoreError, after_prefix};
+use crate::sync::Frame;
+use crate::sync::frame::AddressRecord;
+use crate::wire::Wire;
+
+mod author;
 pub mod command;
+mod commands;
+mod dial;
+mod exchange;
+mod join;
+mod keyring;
+mod line;
+mod people;
+mod receipts;
+mod record;
+mod room;
+mod table;
+mod timeline;
 pub mod view;
 
 pub use command::{Command, CommandError, Post, Reply};
+pub use timeline::TIMELINE_MAX;
+
+use author::Written;
+use dial::Dial;
+use line::Line;
+use people::Person;
+use record::{LogRecord, Me, Prekey, RoomRecord, StoredStanding};
+use room::{Ctx, Ingested, Room};
+
+/// How long acknowledgements and announcements are collected.
+const ANNOUNCE_DELAY: Duration = Duration::from_millis(150);
+/// How long after a change a receipt is made.
+const RECEIPT_DELAY: Duration = Duration::from_millis(1200);
+/// How often states are compared with every line.
+const RECONCILE_EVERY: Duration = Duration::from_secs(60);
+/// How long the invite inside the offer of a room of two holds, in seconds.
+const PAIR_INVITE_S: u64 = 3600;
+/// Lines that are accepted at once.
+const LINES_ACCEPTED_MAX: usize = 128;
+/// The longest that a superseded prekey is kept, in milliseconds: what was sealed to it may still be under way.
+const PREKEY_KEPT_MS: u64 = 400 * 24 * 3600 * 1000;
 
 /// Something that happened outside.
 #[derive(Debug, Clone)]
@@ -218,24 +261,486 @@ pub struct Secrets {
 pub struct Peer<S> {
     store: S,
     secrets: Secrets,
+    ctx: Ctx,
+    wall_at: Instant,
+    my_name: String,
+    my_profile: u64,
+    my_identity: IdentityState,
+    my_prekeys: Vec<Prekey>,
+    my_addresses: Option<AddressRecord>,
+    saved_numbers: (u32, u32),
+    rooms: BTreeMap<RoomNo, Room>,
+    by_id: BTreeMap<RoomId, RoomNo>,
+    people: BTreeMap<PersonId, Person>,
+    lines: BTreeMap<DeviceId, Line>,
+    book: BTreeMap<DeviceId, Dial>,
+    joins: BTreeMap<RoomNo, Invite>,
+    /// Rooms whose first answers are still under way, and who let this device in.
+    arriving: BTreeMap<RoomNo, DeviceId>,
+    read_up_to: BTreeMap<RoomNo, BTreeMap<[u8; 8], u32>>,
+    announce_at: Option<Instant>,
+    receipts_at: Option<Instant>,
+    receipts_due: BTreeSet<RoomNo>,
+    reconcile_at: Instant,
+    opened_room: Option<RoomNo>,
 }
 
 impl<S: Store> Peer<S> {
-    /// Opens a peer over its store. `name` is used when the store is new.
+    /// Opens a peer over its store. `name` is used when the store is new. `seed` must be fresh and random.
     pub fn open(store: S, secrets: Secrets, name: &str, seed: [u8; 32], now: Instant) -> Result<Self, StoreError> {
-        let _ = (name, seed, now);
-        Ok(Self { store, secrets })
+        let (me, device) = (secrets.root.person(), secrets.device.device());
+        let ctx = Ctx {
+            now,
+            wall_ms: 0,
+            rng: ChaCha20Rng::from_seed(seed),
+            out: Vec::new(),
+            me,
+            device,
+            prekeys: Vec::new(),
+            next_log: 1,
+            next_room: 1,
+            blocked: BTreeSet::new(),
+        };
+        let mut peer = Self {
+            store,
+            secrets,
+            ctx,
+            wall_at: now,
+            my_name: String::new(),
+            my_profile: 0,
+            my_identity: IdentityState::new(me),
+            my_prekeys: Vec::new(),
+            my_addresses: None,
+            saved_numbers: (0, 0),
+            rooms: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            people: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            book: BTreeMap::new(),
+            joins: BTreeMap::new(),
+            arriving: BTreeMap::new(),
+            read_up_to: BTreeMap::new(),
+            announce_at: None,
+            receipts_at: None,
+            receipts_due: BTreeSet::new(),
+            reconcile_at: now + RECONCILE_EVERY,
+            opened_room: None,
+        };
+        peer.load(name)?;
+        Ok(peer)
+    }
+
+    fn load(&mut self, name: &str) -> Result<(), StoreError> {
+        let restored = match self.store.get(table::ME)? {
+            Some(bytes) => {
+                let me: Me = record::decode(&bytes, "own state")?;
+                self.my_name = me.name;
+                self.my_profile = me.profile_number;
+                self.my_prekeys = me.prekeys;
+                self.ctx.next_room = me.next_room;
+                self.ctx.next_log = me.next_log;
+                me.restored
+            }
+            None => {
+                self.my_name = name.to_owned();
+                self.my_profile = 1;
+                false
+            }
+        };
+        self.saved_numbers = (self.ctx.next_room, self.ctx.next_log);
+        self.state_identity();
+        self.load_people()?;
+        self.load_book()?;
+        self.load_rooms()?;
+        if restored {
+            for room in self.rooms.values_mut() {
+                room.own_stale = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn load_rooms(&mut self) -> Result<(), StoreError> {
+        let scan =
+            |store: &S, table: u8| store.scan(&[table], &after_prefix(&[table]), Direction::Ascending, usize::MAX);
+        let mut own_logs: BTreeMap<RoomNo, Option<LogNo>> = BTreeMap::new();
+        for (key, value) in scan(&self.store, table::ROOMS)? {
+            let no = key
+                .get(1..5)
+                .and_then(|b| b.try_into().ok())
+                .map(u32::from_be_bytes)
+                .map(RoomNo);
+            let no = no.ok_or(StoreError::Damaged("room key"))?;
+            let record: RoomRecord = record::decode(&value, "room")?;
+            own_logs.insert(no, record.own_log);
+            self.by_id.insert(record.id, no);
+            self.rooms.insert(no, Room::from_record(no, &record));
+        }
+        for (key, value) in scan(&self.store, table::LOGS)? {
+            let no = key
+                .get(1..5)
+                .and_then(|b| b.try_into().ok())
+                .map(u32::from_be_bytes)
+                .map(LogNo);
+            let no = no.ok_or(StoreError::Damaged("log key"))?;
+            let record: LogRecord = record::decode(&value, "log")?;
+            let own = own_logs.get(&record.room).copied().flatten();
+            if let Some(room) = self.rooms.get_mut(&record.room) {
+                room.load_log(no, record, own);
+            }
+        }
+        for room in self.rooms.values_mut() {
+            room.load_rest(&self.store, u64::MAX >> 17)?;
+        }
+        for (key, value) in scan(&self.store, table::JOINS)? {
+            let no = key
+                .get(1..5)
+                .and_then(|b| b.try_into().ok())
+                .map(u32::from_be_bytes)
+                .map(RoomNo);
+            self.joins.insert(
+                no.ok_or(StoreError::Damaged("join key"))?,
+                record::decode(&value, "join")?,
+            );
+        }
+        let numbers: Vec<RoomNo> = self.rooms.keys().copied().collect();
+        for no in numbers {
+            self.learn_members(no)?;
+            self.load_read(no)?;
+        }
+        Ok(())
+    }
+
+    /// The own devices, prekey and profile as signed records.
+    fn state_identity(&mut self) {
+        let device = &self.secrets.device;
+        let mut records = vec![self.secrets.root.certify(device.device(), 1)];
+        self.ctx.prekeys = self
+            .my_prekeys
+            .iter()
+            .map(|prekey| SealKeyPair::from_seed(prekey.seed.clone()))
+            .collect();
+        if let (Some(newest), Some(pair)) = (self.my_prekeys.last(), self.ctx.prekeys.last()) {
+            records.push(device.state_prekey(newest.number, pair));
+        }
+        records.push(device.state_profile(self.my_profile, &self.my_name));
+        for record in &records {
+            // Signed by this very process a moment ago.
+            let _ = self.my_identity.merge(record);
+        }
+    }
+
+    /// Makes a new prekey when the newest is old, and forgets those that nothing can be under way for.
+    fn rotate_prekey(&mut self) -> Result<(), StoreError> {
+        let wall_ms = self.ctx.wall_ms;
+        let rotation_ms = PREKEY_ROTATION_DAYS * 24 * 3600 * 1000;
+        let newest = self.my_prekeys.last();
+        if newest.is_some_and(|newest| wall_ms < newest.made_ms.saturating_add(rotation_ms)) {
+            return Ok(());
+        }
+        let number = newest.map_or(1, |newest| newest.number + 1);
+        let seed = Secret::random(&mut self.ctx.rng);
+        self.my_prekeys.push(Prekey {
+            number,
+            made_ms: wall_ms,
+            seed,
+        });
+        // A room that was not told of a newer prekey still seals to an older one.
+        let told = self
+            .rooms
+            .values()
+            .filter(|room| room.is_member())
+            .map(|room| room.told_prekey)
+            .min();
+        let oldest_needed = told.unwrap_or(number);
+        let superseded_ms: BTreeMap<u64, u64> = self
+            .my_prekeys
+            .windows(2)
+            .map(|pair| (pair[0].number, pair[1].made_ms))
+            .collect();
+        self.my_prekeys.retain(|prekey| {
+            let under_way = superseded_ms
+                .get(&prekey.number)
+                .is_none_or(|ms| wall_ms < ms.saturating_add(PREKEY_KEPT_MS));
+            prekey.number >= oldest_needed || under_way
+        });
+        self.state_identity();
+        self.save_me()
+    }
+
+    fn save_me(&mut self) -> Result<(), StoreError> {
+        let me = Me {
+            name: self.my_name.clone(),
+            profile_number: self.my_profile,
+            prekeys: self.my_prekeys.clone(),
+            next_room: self.ctx.next_room,
+            next_log: self.ctx.next_log,
+            restored: false,
+        };
+        self.saved_numbers = (self.ctx.next_room, self.ctx.next_log);
+        self.store.put(table::ME, &me.to_bytes())
+    }
+
+    /// Marks a store that was copied from a backup: every room gets a new log before anything is written.
+    pub fn mark_restored(store: &mut S) -> Result<(), StoreError> {
+        let Some(bytes) = store.get(table::ME)? else {
+            return Ok(());
+        };
+        let mut me: Me = record::decode(&bytes, "own state")?;
+        me.restored = true;
+        store.put(table::ME, &me.to_bytes())
     }
 
     /// Applies one input and returns what to do after the commit.
     pub fn handle(&mut self, input: Input, now: Instant) -> Result<Outputs, StoreError> {
-        let _ = (input, now);
-        Ok(Outputs::default())
+        self.ctx.wall_ms += u64::try_from(now.saturating_duration_since(self.wall_at).as_millis()).unwrap_or(0);
+        self.wall_at = self.wall_at.max(now);
+        self.ctx.now = now;
+        match input {
+            Input::Command { id, command } => {
+                let reply = self.command(command)?;
+                self.ctx.out.push(Output::Reply { id, reply });
+            }
+            Input::WallClock { unix_ms } => {
+                self.ctx.wall_ms = unix_ms;
+                self.rotate_prekey()?;
+            }
+            Input::LineUp {
+                peer,
+                exporter,
+                address,
+            } => self.line_up(peer, exporter, address)?,
+            Input::LineDown { peer } => self.line_down(peer),
+            Input::DialFailed { peer } => self.dial_failed(peer),
+            Input::Frame { peer, bytes } => self.frame(peer, &bytes)?,
+            Input::Found { peer, addresses } => {
+                self.note_addresses(peer, addresses, None)?;
+                self.dial_soon(peer);
+            }
+            Input::OwnAddresses { addresses, relay } => self.state_own_addresses(&addresses, relay.as_deref())?,
+            Input::NetworkChanged => self.dial_everybody_soon(),
+            Input::Timeout => self.timeout()?,
+        }
+        self.plan_dials();
+        self.save()?;
+        Ok(Outputs(std::mem::take(&mut self.ctx.out)))
+    }
+
+    fn save(&mut self) -> Result<(), StoreError> {
+        for room in self.rooms.values_mut() {
+            room.save(&mut self.store)?;
+        }
+        if self.saved_numbers != (self.ctx.next_room, self.ctx.next_log) {
+            self.save_me()?;
+        }
+        Ok(())
+    }
+
+    fn timeout(&mut self) -> Result<(), StoreError> {
+        let now = self.ctx.now;
+        if self.announce_at.is_some_and(|at| at <= now) {
+            self.announce();
+        }
+        if self.receipts_at.is_some_and(|at| at <= now) {
+            self.make_receipts()?;
+        }
+        if self.reconcile_at <= now {
+            self.reconcile_at = now + RECONCILE_EVERY;
+            self.close_idle();
+            self.reconcile_all()?;
+        }
+        Ok(())
     }
 
     /// When [`Input::Timeout`] is due, and why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        None
+        let due = [
+            self.announce_at.map(|at| (at, "announce what is new")),
+            self.receipts_at.map(|at| (at, "send receipts")),
+            (!self.lines.is_empty()).then_some((self.reconcile_at, "compare states")),
+            self.next_dial().map(|at| (at, "dial")),
+        ];
+        due.into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    fn line_up(&mut self, peer: DeviceId, exporter: [u8; 32], address: Option<SocketAddr>) -> Result<(), StoreError> {
+        if self.lines.len() >= LINES_ACCEPTED_MAX && !self.lines.contains_key(&peer) {
+            self.ctx.out.push(Output::Close {
+                peer,
+                reason: "too many lines",
+            });
+            return Ok(());
+        }
+        self.new_line(peer, exporter);
+        self.note_seen(peer, address)?;
+        self.ctx.event(Event::Line { peer, up: true });
+        self.greet(peer);
+        self.knock(peer);
+        self.offer_pairs(peer)?;
+        self.send_addresses(peer);
+        Ok(())
+    }
+
+    fn line_down(&mut self, peer: DeviceId) {
+        self.drop_line(peer);
+        // Not a failed dial: the first try to come back is soon, the next ones are patient.
+        self.dial_failed(peer);
+        self.replan_wants();
+    }
+
+    fn drop_line(&mut self, peer: DeviceId) {
+        if self.lines.remove(&peer).is_some() {
+            self.ctx.event(Event::Line { peer, up: false });
+        }
+        if let Some(dial) = self.book.get_mut(&peer) {
+            dial.in_flight = None;
+        }
+    }
+
+    /// What was asked of a line that is gone is asked of others.
+    fn replan_wants(&mut self) {
+        let pairs: Vec<(DeviceId, RoomNo)> = self
+            .lines
+            .iter()
+            .flat_map(|(peer, line)| line.rooms.keys().map(|no| (*peer, *no)))
+            .collect();
+        for (peer, no) in pairs {
+            self.plan_wants(peer, no);
+        }
+    }
+
+    fn frame(&mut self, peer: DeviceId, bytes: &[u8]) -> Result<(), StoreError> {
+        let now = self.ctx.now;
+        let Some(line) = self.lines.get_mut(&peer) else {
+            return Ok(());
+        };
+        line.last_frame = now;
+        let Ok(frame) = Frame::from_bytes(bytes) else {
+            return self.misbehaved(peer, "a frame that does not decode");
+        };
+        match frame {
+            Frame::Hello { rooms } => {
+                self.on_hello(peer, rooms)?;
+                self.send_addresses(peer);
+                Ok(())
+            }
+            Frame::Addresses { records } => self.on_addresses(records),
+            Frame::Knock {
+                invite,
+                person,
+                identity,
+                log,
+            } => self.on_knock(peer, invite, person, identity, log),
+            Frame::Welcome { room, gifts } => self.on_welcome(peer, room, gifts),
+            Frame::Refused {
+                invite,
+                reason,
+                ask_others,
+            } => {
+                self.on_refused(peer, invite, reason, ask_others);
+                Ok(())
+            }
+            Frame::Offer { invite } => self.on_offer(peer, &invite),
+            Frame::Removed { tag, log, entry, key } => {
+                let no = self.lines.get(&peer).and_then(|line| line.tags.get(&tag).copied());
+                no.map_or(Ok(()), |no| self.on_removed(no, log, &entry, &key))
+            }
+            Frame::Summary { .. }
+            | Frame::NoBase { .. }
+            | Frame::Want { .. }
+            | Frame::WantAll { .. }
+            | Frame::WantPage { .. }
+            | Frame::Entries { .. }
+            | Frame::Done { .. }
+            | Frame::Have { .. }
+            | Frame::InStep { .. }
+            | Frame::Hashes { .. }
+            | Frame::NeedEpochs { .. }
+            | Frame::Epochs { .. }
+            | Frame::Receipts { .. } => self.room_frame(peer, frame),
+        }
+    }
+
+    /// Frames about a room that both sides share.
+    fn room_frame(&mut self, peer: DeviceId, frame: Frame) -> Result<(), StoreError> {
+        let Some(no) = frame.tag().map(|tag| self.room_of(peer, tag)).transpose()?.flatten() else {
+            return Ok(());
+        };
+        match frame {
+            Frame::Summary { base, changes, .. } => self.on_summary(peer, no, base, &changes),
+            Frame::NoBase { .. } => self.on_no_base(peer, no),
+            Frame::Want {
+                control_only, ranges, ..
+            } => self.on_want(peer, no, control_only, ranges),
+            Frame::WantAll { .. } => self.on_want_all(peer, no),
+            Frame::WantPage { count, .. } => self.on_want_page(peer, no, count),
+            Frame::Entries { runs, .. } => self.on_entries(peer, no, runs),
+            Frame::Done { complete, .. } => self.on_done(peer, no, complete),
+            Frame::Have { ranges, .. } => self.on_have(peer, no, ranges),
+            Frame::InStep { digest, .. } => self.on_in_step(peer, no, digest),
+            Frame::Hashes { log, hashes, .. } => self.on_hashes(peer, no, log, &hashes),
+            Frame::NeedEpochs { epochs, .. } => self.on_need_epochs(peer, no, &epochs),
+            Frame::Epochs { gifts, .. } => self.on_epochs(no, gifts),
+            Frame::Receipts { receipts, .. } => self.on_receipts(peer, no, receipts),
+            Frame::Hello { .. }
+            | Frame::Addresses { .. }
+            | Frame::Knock { .. }
+            | Frame::Welcome { .. }
+            | Frame::Refused { .. }
+            | Frame::Removed { .. }
+            | Frame::Offer { .. } => Ok(()),
+        }
+    }
+
+    /// A room's membership changed.
+    fn roster_changed(&mut self, no: RoomNo) -> Result<(), StoreError> {
+        self.learn_members(no)?;
+        let me = self.ctx.me;
+        let Some(room) = self.rooms.get_mut(&no) else {
+            return Ok(());
+        };
+        let in_it = room.roster.members.contains_key(&me);
+        if in_it {
+            room.sponsors.clear();
+        } else if room.is_member() && room.roster.former.contains_key(&me) {
+            room.standing = StoredStanding::Removed {};
+            room.dirty = true;
+            let (id, name) = (room.id, room.provisional_name.clone());
+            self.ctx.notice(
+                Some(id),
+                format!("You are no longer a member of “{name}”. What was said before can still be read."),
+            );
+        }
+        self.retry_limbo(no)?;
+        self.greet_all();
+        self.replan_wants();
+        Ok(())
+    }
+
+    /// What follows from own entries: others are sent them.
+    fn written(&mut self, no: RoomNo, written: &Written, outcome: Ingested) -> Result<(), StoreError> {
+        if let Some((log, _)) = written.entries.first() {
+            let log: LogKey = *log;
+            self.push(no, written);
+            self.after_ingest(
+                None,
+                no,
+                &log,
+                Ingested {
+                    new: Default::default(),
+                    ..outcome
+                },
+            )?;
+        }
+        let Some(room) = self.rooms.get_mut(&no) else {
+            return Ok(());
+        };
+        let control = |(_, entry): &(LogKey, Entry)| entry.header.class == Class::Control;
+        let refreshed = room.refresh_roster(&mut self.store, &mut self.ctx)?;
+        if refreshed || written.entries.iter().any(control) {
+            self.roster_changed(no)?;
+        }
+        Ok(())
     }
 
     /// The store, for the shell to commit or roll back.
@@ -243,62 +748,8 @@ impl<S: Store> Peer<S> {
         &mut self.store
     }
 
-    /// The own person and device.
-    pub fn me(&self) -> view::MeView {
-        view::MeView {
-            person: self.secrets.root.person(),
-            device: self.secrets.device.device(),
-            name: String::new(),
-        }
-    }
-
-    /// All rooms, the most recently active first.
-    pub fn rooms(&self) -> Result<Vec<view::RoomView>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    /// The members of a room, highest rank first.
-    pub fn members(&self, room: RoomId) -> Result<Option<Vec<view::MemberView>>, StoreError> {
-        let _ = room;
-        Ok(None)
-    }
-
-    /// Everybody known from any room.
-    pub fn contacts(&self) -> Result<Vec<view::ContactView>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    /// Peers and their lines.
-    pub fn peers(&self) -> Vec<view::PeerView> {
-        Vec::new()
-    }
-
-    /// At most `limit` lines of a room's timeline, ascending: the newest, or those before an entry.
-    pub fn timeline(
-        &self,
-        room: RoomId,
-        before: Option<EntryId>,
-        limit: usize,
-    ) -> Result<Option<Vec<view::LineView>>, StoreError> {
-        let _ = (room, before, limit);
-        Ok(None)
-    }
-
-    /// One entry as it is shown.
-    pub fn entry(&self, id: EntryId) -> Result<Option<view::EntryView>, StoreError> {
-        let _ = id;
-        Ok(None)
-    }
-
-    /// Where an entry is, and why not further.
-    pub fn where_is(&self, id: EntryId) -> Result<Option<view::WhereView>, StoreError> {
-        let _ = id;
-        Ok(None)
-    }
-
-    /// The newest messages that hold all `words` (a word ending in `*` is a prefix, words in double quotes are a phrase).
-    pub fn search(&self, words: &str, room: Option<RoomId>, limit: usize) -> Result<Vec<view::EntryView>, StoreError> {
-        let _ = (words, room, limit);
-        Ok(Vec::new())
+    /// The store, to look at.
+    pub fn store(&self) -> &S {
+        &self.store
     }
 }

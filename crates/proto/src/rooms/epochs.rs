@@ -275,6 +275,12 @@ impl ControlPayload {
         Ok(Control::from_bytes(&plain)?)
     }
 
+    /// Opens it with the key of this one payload ([`Header::payload_key`]): for who was shown just this entry.
+    pub fn open_alone(&self, header: &Header, log: &LogKey, key: &Secret) -> Result<Control, PayloadError> {
+        let plain = crypto::open_once(key, &self.bound(header, log), &self.body);
+        Ok(Control::from_bytes(&plain.map_err(|_| PayloadError::NotAuthentic)?)?)
+    }
+
     /// The epoch's secret, if one of the slots is for `device` and opens with one of its prekeys.
     pub fn open_slot(&self, device: &DeviceId, prekeys: &[SealKeyPair]) -> Option<EpochSecret> {
         let epoch = EpochId(crypto::prefix8(&self.commitment));
@@ -403,6 +409,11 @@ impl EpochBook {
         self.epochs
             .iter()
             .filter_map(|(id, epoch)| Some((*id, epoch.keys.as_ref()?)))
+    }
+
+    /// The control entries under an epoch that were opened here.
+    pub fn entries_under(&self, epoch: &EpochId) -> impl Iterator<Item = &EntryRef> + '_ {
+        self.epochs.get(epoch).into_iter().flat_map(|epoch| epoch.seals.keys())
     }
 
     /// What to send with; see the module's documentation. Changes only when the roster, the graph or this book does.

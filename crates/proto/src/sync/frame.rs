@@ -6,7 +6,7 @@
 use crate::crypto::{Secret, Signature};
 use crate::history::{Entry, EpochId, IntervalSet, LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityBundle, PersonId};
-use crate::rooms::{Address, InviteUse, LogCertificate, RelayUrl};
+use crate::rooms::{Address, Invite, InviteUse, LogCertificate, RelayUrl};
 use crate::sync::vector::Change;
 use crate::wire::{Reader, Wire, WireError, put_list, put_varint};
 use crate::{wire_enum, wire_struct};
@@ -104,24 +104,25 @@ impl Wire for Run {
     }
 }
 
-/// The keys of an epoch, as one member gives them to another over their line.
+/// An epoch, as one member gives it to another over their line, and as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EpochGift {
-    /// The epoch.
-    pub epoch: EpochId,
-    /// Opens control entries, and recognises the room.
-    pub control: Secret,
-    /// Opens messages; absent where the receiver may not read them.
-    pub content: Option<Secret>,
-    /// What the receiver needs besides to check that these keys are the epoch's.
-    pub check: [u8; 32],
+pub enum EpochGift {
+    /// Everything.
+    Whole {
+        /// The epoch's secret.
+        secret: Secret,
+    },
+    /// What is needed to follow the room's membership, and not to read.
+    Outline {
+        /// Opens control entries.
+        control: Secret,
+        /// Recognises the room.
+        sync: Secret,
+        /// Stands in for the content key.
+        content: [u8; 32],
+    },
 }
-wire_struct!(EpochGift {
-    epoch,
-    control,
-    content,
-    check
-});
+wire_enum!(EpochGift { 0 => Whole { secret }, 1 => Outline { control, sync, content } });
 
 /// Where a device can be reached, signed by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,10 +218,12 @@ pub enum Frame {
         /// Runs.
         runs: Vec<Run>,
     },
-    /// The answer to one `Want`, `WantAll` or `WantPage` is complete (what was not sent is not held).
+    /// The answer to one `Want`, `WantAll` or `WantPage` has been sent.
     Done {
         /// The room.
         tag: RoomTag,
+        /// What was not sent is not held; otherwise ask again.
+        complete: bool,
     },
     /// These entries are durable at the sender: acknowledges what came, announces what is new.
     Have {
@@ -309,6 +312,11 @@ pub enum Frame {
         /// Opens this payload and nothing else.
         key: Secret,
     },
+    /// Asks the receiver to join a room of two, made by the sender for the receiver's person.
+    Offer {
+        /// The way in.
+        invite: Invite,
+    },
 }
 wire_enum!(Frame {
     0 => Hello { rooms: list(ROOMS_MAX) },
@@ -318,7 +326,7 @@ wire_enum!(Frame {
     4 => WantAll { tag },
     5 => WantPage { tag, count },
     6 => Entries { tag, runs: list(RUNS_MAX) },
-    7 => Done { tag },
+    7 => Done { tag, complete },
     8 => Have { tag, ranges: list(RANGES_MAX) },
     9 => InStep { tag, digest },
     10 => Hashes { tag, log, hashes: list(64) },
@@ -330,7 +338,36 @@ wire_enum!(Frame {
     16 => Welcome { room, gifts: list(EPOCHS_MAX) },
     17 => Refused { invite, reason: text(REASON_BYTES_MAX), ask_others },
     18 => Removed { tag, log, entry, key },
+    19 => Offer { invite },
 });
+
+impl Frame {
+    /// The room that a frame is about, where it is about one that both sides share.
+    pub fn tag(&self) -> Option<RoomTag> {
+        match self {
+            Self::Summary { tag, .. }
+            | Self::NoBase { tag }
+            | Self::Want { tag, .. }
+            | Self::WantAll { tag }
+            | Self::WantPage { tag, .. }
+            | Self::Entries { tag, .. }
+            | Self::Done { tag, .. }
+            | Self::Have { tag, .. }
+            | Self::InStep { tag, .. }
+            | Self::Hashes { tag, .. }
+            | Self::NeedEpochs { tag, .. }
+            | Self::Epochs { tag, .. }
+            | Self::Receipts { tag, .. }
+            | Self::Removed { tag, .. } => Some(*tag),
+            Self::Hello { .. }
+            | Self::Addresses { .. }
+            | Self::Knock { .. }
+            | Self::Welcome { .. }
+            | Self::Refused { .. }
+            | Self::Offer { .. } => None,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

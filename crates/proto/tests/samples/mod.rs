@@ -211,7 +211,7 @@ fn frames() -> Samples {
         ("want-all", Frame::WantAll { tag }),
         ("want-page", Frame::WantPage { tag, count: 50 }),
         ("entries", entries_frame(tag, log)),
-        ("done", Frame::Done { tag }),
+        ("done", Frame::Done { tag, complete: true }),
         ("have", Frame::Have { tag, ranges: ranges() }),
         ("in-step", Frame::InStep { tag, digest: [13; 8] }),
         (
@@ -311,12 +311,17 @@ fn entries_frame(tag: RoomTag, log: LogKey) -> Frame {
 }
 
 fn gifts() -> Vec<EpochGift> {
-    vec![EpochGift {
-        epoch: EpochId([9; 8]),
+    let outline = EpochGift::Outline {
         control: Secret([16; 32]),
-        content: Some(Secret([17; 32])),
-        check: [18; 32],
-    }]
+        sync: Secret([17; 32]),
+        content: [18; 32],
+    };
+    vec![
+        EpochGift::Whole {
+            secret: Secret([15; 32]),
+        },
+        outline,
+    ]
 }
 
 fn receipt(log: LogKey) -> Receipt {

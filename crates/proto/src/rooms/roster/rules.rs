@@ -274,7 +274,7 @@ impl ControlGraph {
             }
             Op::Rename { .. } => pair.is_none() && author.role >= Role::Admin,
             Op::SetHistory { .. } => author.role >= Role::Admin,
-            Op::OpenInvite { role, .. } => pair.is_none() && author.role >= Role::Member && *role <= author.role,
+            Op::OpenInvite { role, .. } => author.role >= Role::Member && *role <= author.role,
             Op::CloseInvite { invite } => {
                 let opener = self.terms(invite, view).map(|terms| terms.by);
                 opener.is_some_and(|by| by == author.person || author.role >= Role::Moderator)

@@ -1,0 +1,1117 @@
+//! Getting in step: what is said to whom when a line comes up, entries arrive, or something is missing.
+
+use std::collections::BTreeMap;
+
+use crate::crypto::{Secret, prefix8};
+use crate::history::entry::{Class, Entry, LogKey};
+use crate::history::{EpochId, IntervalSet};
+use crate::identity::{DeviceId, PersonId};
+use crate::peer::author::{Written, random8};
+use crate::peer::line::{Asked, PAGE, RoomLine, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST};
+use crate::peer::record::{self, Base, Stored, StoredStanding};
+use crate::peer::room::{Ingested, Room};
+use crate::peer::{Event, Output, Peer, table};
+use crate::rooms::roster::Former;
+use crate::store::{Direction, EntryKey, LogNo, RoomNo, Store, StoreError, after_prefix};
+use crate::sync::frame::{EpochGift, Frame, LogName, LogRanges, RoomHello, RoomTag, Run};
+use crate::sync::{PADDING, Vector, vector};
+use crate::wire::Wire;
+
+/// A frame of entries is closed when it gets this large.
+const ENTRIES_FRAME_BYTES: usize = 128 * 1024;
+/// An answer to one want stops at this many bytes; the asker asks again.
+const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Hashes of one log in one `Hashes` frame.
+const HASHES_MAX: usize = 24;
+/// Entries sent to show where a log forks.
+const FORK_ENTRIES_MAX: u32 = 64;
+/// Tags of a hello that are kept because a room may be joined later.
+const UNKNOWN_TAGS_MAX: usize = 4096;
+
+impl<S: Store> Peer<S> {
+    /// Says which rooms there are: all, or those that the line has not been told.
+    pub(super) fn greet(&mut self, peer: DeviceId) {
+        let Some(line) = self.lines.get_mut(&peer) else { return };
+        let me = self.ctx.device;
+        let mut rooms: Vec<RoomHello> = Vec::new();
+        for room in self.rooms.values_mut() {
+            if !room.is_member() || line.greeted.contains_key(&room.no) {
+                continue;
+            }
+            let Some(sync) = room.epochs.current_sync(&room.roster, &room.graph, me) else {
+                continue;
+            };
+            let tag = line.tag(&sync, &me);
+            let digest = line.digest(&sync, &me, &room.digest());
+            line.greeted.insert(room.no, tag);
+            line.tags.insert(tag, room.no);
+            rooms.push(RoomHello { tag, digest });
+        }
+        if rooms.is_empty() && !line.greeted.is_empty() {
+            return;
+        }
+        let padded = rooms.len().max(1).next_multiple_of(PADDING);
+        while rooms.len() < padded {
+            rooms.push(RoomHello {
+                tag: random8(&mut self.ctx),
+                digest: random8(&mut self.ctx),
+            });
+        }
+        // Tags are as good as random: sorting by them is shuffling.
+        rooms.sort_by_key(|hello| hello.tag);
+        self.send(peer, &Frame::Hello { rooms });
+    }
+
+    pub(super) fn greet_all(&mut self) {
+        let peers: Vec<DeviceId> = self.lines.keys().copied().collect();
+        for peer in peers {
+            self.greet(peer);
+            self.recognise(peer);
+        }
+    }
+
+    /// The other side's rooms.
+    pub(super) fn on_hello(&mut self, peer: DeviceId, rooms: Vec<RoomHello>) -> Result<(), StoreError> {
+        let Some(line) = self.lines.get_mut(&peer) else {
+            return Ok(());
+        };
+        for hello in rooms {
+            if line.unknown.len() < UNKNOWN_TAGS_MAX {
+                line.unknown.push((hello.tag, hello.digest));
+            }
+        }
+        self.recognise_all(peer)
+    }
+
+    fn recognise(&mut self, peer: DeviceId) {
+        // A store that fails here fails again, and is reported, at the next input.
+        let _ = self.recognise_all(peer);
+    }
+
+    /// Looks for own rooms among the tags of the other side's hellos.
+    pub(super) fn recognise_all(&mut self, peer: DeviceId) -> Result<(), StoreError> {
+        let Some(line) = self.lines.get_mut(&peer) else {
+            return Ok(());
+        };
+        if line.unknown.is_empty() {
+            return Ok(());
+        }
+        let mut expected: BTreeMap<RoomTag, (RoomNo, Secret)> = BTreeMap::new();
+        for room in self.rooms.values() {
+            if room.is_member() {
+                for sync in room.epochs.sync_secrets() {
+                    expected.insert(line.tag(sync, &peer), (room.no, sync.clone()));
+                }
+            }
+        }
+        let mut found = Vec::new();
+        line.unknown.retain(|(tag, digest)| match expected.get(tag) {
+            Some((no, sync)) => {
+                found.push((*no, *tag, *digest, sync.clone()));
+                false
+            }
+            None => true,
+        });
+        for (no, tag, digest, sync) in found {
+            self.meet(peer, no, tag, digest, sync)?;
+        }
+        Ok(())
+    }
+
+    /// A room turned out to be shared.
+    fn meet(
+        &mut self,
+        peer: DeviceId,
+        no: RoomNo,
+        tag: RoomTag,
+        digest: [u8; 8],
+        sync: Secret,
+    ) -> Result<(), StoreError> {
+        if !self.may_serve(peer, no) {
+            return self.tell_removed(peer, no, tag);
+        }
+        self.share(peer, no, tag, &sync)?;
+        let (Some(line), Some(room)) = (self.lines.get_mut(&peer), self.rooms.get_mut(&no)) else {
+            return Ok(());
+        };
+        line.tags.insert(tag, no);
+        if line.digest(&sync, &peer, &room.digest()) == digest {
+            let all = room
+                .vector()
+                .0
+                .into_iter()
+                .map(|(log, held)| (log, held.held))
+                .collect();
+            if let Some(shared) = line.rooms.get_mut(&no) {
+                shared.has = Some(all);
+                shared.agreed = Some(room.digest());
+            }
+            self.note_in_step(peer, no)?;
+            return self.after_contact(peer, no);
+        }
+        self.send_summary(peer, no)
+    }
+
+    /// Begins to share a room with a line. The first tag that either side recognised stays.
+    fn share(&mut self, peer: DeviceId, no: RoomNo, tag: RoomTag, sync: &Secret) -> Result<(), StoreError> {
+        let base = self.store.get(&table::room_device(table::BASES, no, &peer))?;
+        let base = base.map(|bytes| record::decode::<Base>(&bytes, "base")).transpose()?;
+        let Some(line) = self.lines.get_mut(&peer) else {
+            return Ok(());
+        };
+        line.rooms
+            .entry(no)
+            .or_insert_with(|| RoomLine::new(tag, sync.clone(), base));
+        Ok(())
+    }
+
+    /// Whether entries of a room may be given to a device: it belongs to a member.
+    pub(super) fn may_serve(&self, peer: DeviceId, no: RoomNo) -> bool {
+        let Some(room) = self.rooms.get(&no) else { return false };
+        room.is_member() && (room.devices.contains_key(&peer) || room.sponsors.contains(&peer))
+    }
+
+    pub(super) fn tell_removed(&mut self, peer: DeviceId, no: RoomNo, tag: RoomTag) -> Result<(), StoreError> {
+        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
+        let theirs = |(person, former): (&PersonId, &Former)| former.identity.has_device(&peer).then_some(*person);
+        let Some(person) = room.roster.former.iter().find_map(theirs) else {
+            return Ok(());
+        };
+        if let Some((log, entry, key)) = room.removal_of(&self.store, &person)? {
+            self.send(peer, &Frame::Removed { tag, log, entry, key });
+        }
+        Ok(())
+    }
+
+    fn send_summary(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
+        let (Some(line), Some(room)) = (self.lines.get_mut(&peer), self.rooms.get(&no)) else {
+            return Ok(());
+        };
+        let Some(shared) = line.rooms.get_mut(&no) else {
+            return Ok(());
+        };
+        if std::mem::replace(&mut shared.summary_sent, true) {
+            return Ok(());
+        }
+        let empty = Vector::default();
+        let base = shared.base.as_ref();
+        let changes = vector::difference(base.map_or(&empty, |base| &base.vector), &room.vector());
+        let frame = Frame::Summary {
+            tag: shared.tag,
+            base: base.map(|base| base.digest),
+            changes,
+        };
+        self.send(peer, &frame);
+        Ok(())
+    }
+
+    /// The room that a tag names, if entries may be exchanged about it. Begins to share it where the other side recognised our hello first.
+    pub(super) fn room_of(&mut self, peer: DeviceId, tag: RoomTag) -> Result<Option<RoomNo>, StoreError> {
+        let Some(line) = self.lines.get(&peer) else {
+            return Ok(None);
+        };
+        let Some(no) = line.tags.get(&tag).copied() else {
+            return Ok(None);
+        };
+        if !self.may_serve(peer, no) {
+            self.tell_removed(peer, no, tag)?;
+            return Ok(None);
+        }
+        if !line.rooms.contains_key(&no) {
+            let Some(room) = self.rooms.get(&no) else {
+                return Ok(None);
+            };
+            let me = self.ctx.device;
+            let Some(sync) = room.epochs.sync_secrets().find(|s| line.tag(s, &me) == tag).cloned() else {
+                return Ok(None);
+            };
+            self.share(peer, no, tag, &sync)?;
+        }
+        Ok(Some(no))
+    }
+
+    pub(super) fn on_summary(
+        &mut self,
+        peer: DeviceId,
+        no: RoomNo,
+        base: Option<[u8; 8]>,
+        changes: &[vector::Change],
+    ) -> Result<(), StoreError> {
+        let Some(shared) = self.shared(peer, no) else {
+            return Ok(());
+        };
+        let empty = Vector::default();
+        let vector = match (base, shared.base.as_ref()) {
+            (None, _) => &empty,
+            (Some(digest), Some(known)) if known.digest == digest => {
+                shared.base_confirmed = true;
+                &known.vector
+            }
+            (Some(_), _) => {
+                let tag = shared.tag;
+                shared.base = None;
+                self.send(peer, &Frame::NoBase { tag });
+                return Ok(());
+            }
+        };
+        let Ok(has) = vector::apply(vector, changes) else {
+            return self.misbehaved(peer, "a summary that does not fit its base");
+        };
+        shared.has = Some(has.clone());
+        let sent = shared.summary_sent;
+        self.note_known(no, &has);
+        if !sent {
+            self.send_summary(peer, no)?;
+        }
+        self.after_contact(peer, no)
+    }
+
+    /// What others hold exists. The own log included: if they hold more of it than is here, this home is a copy or was restored.
+    fn note_known(&mut self, no: RoomNo, has: &BTreeMap<LogKey, IntervalSet>) {
+        let Some(room) = self.rooms.get_mut(&no) else { return };
+        for (log, seqs) in has {
+            if !room.roster.logs.contains_key(log) {
+                continue;
+            }
+            let held = room.logs.get(log).map_or(0, |state| state.held.max());
+            let frozen = room.frozen_at(log).unwrap_or(u32::MAX);
+            if room.own.as_ref().is_some_and(|own| own.log == *log) && seqs.max() > held && held < frozen {
+                room.own_stale = true;
+            }
+            room.known.entry(*log).or_default().union(seqs);
+        }
+    }
+
+    pub(super) fn on_no_base(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
+        let Some(shared) = self.shared(peer, no) else {
+            return Ok(());
+        };
+        shared.base = None;
+        shared.summary_sent = false;
+        self.store.delete(&table::room_device(table::BASES, no, &peer))?;
+        self.send_summary(peer, no)
+    }
+
+    /// Asks for what is missing, or says that nothing is.
+    pub(super) fn after_contact(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
+        self.ask_epochs(peer, no);
+        self.plan_wants(peer, no);
+        self.say_in_step(peer, no)?;
+        self.send_receipts(peer, no)
+    }
+
+    /// Asks a peer for what it holds and this node lacks, unless another was asked for it.
+    pub(super) fn plan_wants(&mut self, peer: DeviceId, no: RoomNo) {
+        loop {
+            let missing = self.missing_at(peer, no);
+            let Some(shared) = self.shared(peer, no) else { return };
+            if missing.is_empty() || !shared.may_ask() {
+                return;
+            }
+            let total: u64 = missing.values().map(IntervalSet::len).sum();
+            let tag = shared.tag;
+            let first = shared.asked.is_empty();
+            let frame = if total <= WANT_ALL_MAX && first && !self.asked_elsewhere(peer, no) {
+                self.ask(peer, no, missing, false);
+                Frame::WantAll { tag }
+            } else {
+                let Some(shared) = self.shared(peer, no) else { return };
+                if total > WANT_ALL_MAX && !shared.control_asked {
+                    shared.control_asked = true;
+                    let ranges = shared.name_ranges(missing);
+                    shared.asked.push_back(Asked {
+                        ranges: BTreeMap::new(),
+                        partial: true,
+                    });
+                    Frame::Want {
+                        tag,
+                        control_only: true,
+                        ranges,
+                    }
+                } else if total > WANT_ALL_MAX && !shared.page_asked {
+                    shared.page_asked = true;
+                    shared.asked.push_back(Asked {
+                        ranges: BTreeMap::new(),
+                        partial: true,
+                    });
+                    Frame::WantPage { tag, count: PAGE }
+                } else {
+                    let picked = pick_newest(&missing);
+                    let ranges = shared.name_ranges(picked.clone());
+                    self.ask(peer, no, picked, false);
+                    Frame::Want {
+                        tag,
+                        control_only: false,
+                        ranges,
+                    }
+                }
+            };
+            self.send(peer, &frame);
+        }
+    }
+
+    fn ask(&mut self, peer: DeviceId, no: RoomNo, ranges: BTreeMap<LogKey, IntervalSet>, partial: bool) {
+        if let Some(shared) = self.shared(peer, no) {
+            shared.asked.push_back(Asked { ranges, partial });
+        }
+    }
+
+    fn asked_elsewhere(&self, peer: DeviceId, no: RoomNo) -> bool {
+        let others = self.lines.iter().filter(|(device, _)| **device != peer);
+        others
+            .filter_map(|(_, line)| line.rooms.get(&no))
+            .any(|shared| !shared.asked.is_empty())
+    }
+
+    /// What a peer holds, this node lacks and has asked nobody for. Logs of nobody in the room only as far as they may introduce themselves.
+    fn missing_at(&self, peer: DeviceId, no: RoomNo) -> BTreeMap<LogKey, IntervalSet> {
+        let mut missing = BTreeMap::new();
+        let (Some(room), Some(line)) = (self.rooms.get(&no), self.lines.get(&peer)) else {
+            return missing;
+        };
+        let Some(has) = line.rooms.get(&no).and_then(|shared| shared.has.as_ref()) else {
+            return missing;
+        };
+        for (log, seqs) in has {
+            let mut lacking = match room.logs.get(log) {
+                Some(state) => seqs.minus(&state.held),
+                None => seqs.clone(),
+            };
+            if let Some(last) = room.frozen_at(log) {
+                lacking = lacking.up_to(last);
+            }
+            if lacking.is_empty() {
+                continue;
+            }
+            for other in self.lines.values() {
+                if let Some(shared) = other.rooms.get(&no) {
+                    lacking = lacking.minus(&shared.was_asked(log));
+                }
+            }
+            if !lacking.is_empty() {
+                missing.insert(*log, lacking);
+            }
+        }
+        missing
+    }
+
+    pub(super) fn on_want(
+        &mut self,
+        peer: DeviceId,
+        no: RoomNo,
+        control_only: bool,
+        ranges: Vec<LogRanges>,
+    ) -> Result<(), StoreError> {
+        let Some(shared) = self.shared(peer, no) else {
+            return Ok(());
+        };
+        let mut wanted = BTreeMap::new();
+        for LogRanges { log, seqs } in ranges {
+            if let Some(log) = shared.resolve(log) {
+                wanted.insert(log, seqs);
+            }
+        }
+        self.serve(peer, no, &wanted, control_only)
+    }
+
+    pub(super) fn on_want_all(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
+        let Some(has) = self.shared(peer, no).and_then(|shared| shared.has.clone()) else {
+            return Ok(());
+        };
+        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
+        let mut wanted = BTreeMap::new();
+        for (log, state) in &room.logs {
+            let lacking = has
+                .get(log)
+                .map_or_else(|| state.held.clone(), |seqs| state.held.minus(seqs));
+            if !lacking.is_empty() {
+                wanted.insert(*log, lacking);
+            }
+        }
+        self.serve(peer, no, &wanted, false)
+    }
+
+    pub(super) fn on_want_page(&mut self, peer: DeviceId, no: RoomNo, count: u32) -> Result<(), StoreError> {
+        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
+        let prefix = table::key(table::ORDER, &[&no.0.to_be_bytes()]);
+        let limit = count.min(4 * PAGE) as usize;
+        let page = self
+            .store
+            .scan(&prefix, &after_prefix(&prefix), Direction::Descending, limit)?;
+        let mut wanted: BTreeMap<LogKey, IntervalSet> = BTreeMap::new();
+        for (key, _) in page {
+            if let Some((_, log, seq)) = table::order_parts(&key)
+                && let Some(log) = room.by_prefix.get(&log)
+            {
+                wanted.entry(*log).or_default().insert(seq, seq);
+            }
+        }
+        self.serve(peer, no, &wanted, false)
+    }
+
+    /// Sends what is held of `wanted`: control entries first, then logs in order.
+    fn serve(
+        &mut self,
+        peer: DeviceId,
+        no: RoomNo,
+        wanted: &BTreeMap<LogKey, IntervalSet>,
+        control_only: bool,
+    ) -> Result<(), StoreError> {
+        let mut answer = Answer::default();
+        for class in [Class::Control, Class::Message] {
+            if class == Class::Message && control_only {
+                break;
+            }
+            for (log, seqs) in wanted {
+                self.serve_log(peer, no, log, seqs, class, &mut answer)?;
+            }
+        }
+        self.flush_answer(peer, no, &mut answer);
+        if let Some(tag) = self.shared(peer, no).map(|shared| shared.tag) {
+            self.send(
+                peer,
+                &Frame::Done {
+                    tag,
+                    complete: answer.bytes_total <= ANSWER_BYTES_MAX,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn serve_log(
+        &mut self,
+        peer: DeviceId,
+        no: RoomNo,
+        log: &LogKey,
+        seqs: &IntervalSet,
+        class: Class,
+        answer: &mut Answer,
+    ) -> Result<(), StoreError> {
+        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
+        let Some(state) = room.logs.get(log) else { return Ok(()) };
+        let log_no = state.no;
+        let held = state.held.minus(&state.held.minus(seqs));
+        if class == Class::Control {
+            for seq in self.control_seqs(no, log_no, &held)? {
+                self.serve_range(peer, no, log, log_no, (seq, seq), class, answer)?;
+            }
+            return Ok(());
+        }
+        for range in held.ranges() {
+            self.serve_range(peer, no, log, log_no, *range, class, answer)?;
+        }
+        Ok(())
+    }
+
+    fn control_seqs(&self, no: RoomNo, log: LogNo, within: &IntervalSet) -> Result<Vec<u32>, StoreError> {
+        let prefix = table::key(table::CONTROL, &[&no.0.to_be_bytes(), &log.0.to_be_bytes()]);
+        let records = self
+            .store
+            .scan(&prefix, &after_prefix(&prefix), Direction::Ascending, usize::MAX)?;
+        let seq_of = |key: &[u8]| key.get(9..13).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
+        Ok(records
+            .iter()
+            .filter_map(|(key, _)| seq_of(key))
+            .filter(|seq| within.contains(*seq))
+            .collect())
+    }
+
+    /// Adds one range to an answer. Of control entries that stand between messages, only themselves; with messages, the control entries
+    /// between them again, so that one signature covers the run (they were sent, and are skipped by the receiver, only where a range is long).
+    #[allow(clippy::too_many_arguments, reason = "the state of one answer in progress")]
+    fn serve_range(
+        &mut self,
+        peer: DeviceId,
+        no: RoomNo,
+        log: &LogKey,
+        log_no: LogNo,
+        (from, to): (u32, u32),
+        class: Class,
+        answer: &mut Answer,
+    ) -> Result<(), StoreError> {
+        let mut next = from;
+        while next <= to && answer.bytes_total <= ANSWER_BYTES_MAX {
+            let batch = self.store.entries(log_no, next, to, 256)?;
+            let Some((last, _)) = batch.last() else { break };
+            next = last.saturating_add(1);
+            let mut run: Vec<Stored> = Vec::new();
+            for (seq, bytes) in batch {
+                let stored: Stored = record::decode(&bytes, "entry")?;
+                let wrong_class = stored.entry.header.class != class;
+                let consecutive = run.last().is_none_or(|before| before.entry.header.seq + 1 == seq);
+                if !consecutive || wrong_class || answer.bytes + answer.pending > ENTRIES_FRAME_BYTES {
+                    self.add_run(peer, no, log, std::mem::take(&mut run), answer);
+                }
+                if !wrong_class {
+                    answer.pending += bytes.len();
+                    run.push(stored);
+                }
+            }
+            self.add_run(peer, no, log, run, answer);
+        }
+        Ok(())
+    }
+
+    /// Closes a run. It ends at an entry whose own signature holds.
+    fn add_run(&mut self, peer: DeviceId, no: RoomNo, log: &LogKey, mut run: Vec<Stored>, answer: &mut Answer) {
+        let Some(room) = self.rooms.get(&no) else { return };
+        while run.last().is_some_and(|stored| !room.signature_holds(log, stored)) {
+            run.pop();
+        }
+        answer.bytes_total += answer.pending;
+        answer.bytes += std::mem::take(&mut answer.pending);
+        if run.is_empty() {
+            return;
+        }
+        let Some(shared) = self.shared(peer, no) else { return };
+        let seqs = IntervalSet::range(run[0].entry.header.seq, run[run.len() - 1].entry.header.seq);
+        shared.note_has(log, &seqs);
+        let name = shared.name(log);
+        answer.runs.push(Run {
+            log: name,
+            entries: run.into_iter().map(|stored| stored.entry).collect(),
+        });
+        if answer.bytes > ENTRIES_FRAME_BYTES {
+            self.flush_answer(peer, no, answer);
+        }
+    }
+
+    fn flush_answer(&mut self, peer: DeviceId, no: RoomNo, answer: &mut Answer) {
+        answer.bytes = 0;
+        let runs = std::mem::take(&mut answer.runs);
+        if let Some(tag) = self.shared(peer, no).map(|shared| shared.tag)
+            && !runs.is_empty()
+        {
+            self.send(peer, &Frame::Entries { tag, runs });
+        }
+    }
+
+    /// Entries came: asked for, or new.
+    pub(super) fn on_entries(&mut self, peer: DeviceId, no: RoomNo, runs: Vec<Run>) -> Result<(), StoreError> {
+        for Run { log, entries } in runs {
+            let Some(shared) = self.shared(peer, no) else {
+                return Ok(());
+            };
+            let Some(log) = shared.resolve(log) else {
+                return self.misbehaved(peer, "a log that was never named");
+            };
+            if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
+                let seqs = IntervalSet::range(first.header.seq, last.header.seq);
+                shared.note_has(&log, &seqs);
+            }
+            self.take_run(peer, no, log, entries)?;
+        }
+        self.settle(no)
+    }
+
+    /// Takes one run from a peer. What belongs to a log that is nobody's yet waits until the membership changes.
+    fn take_run(&mut self, peer: DeviceId, no: RoomNo, log: LogKey, entries: Vec<Entry>) -> Result<(), StoreError> {
+        let needs_roster = |room: &Room| room.roster_dirty && !room.roster.logs.contains_key(&log);
+        if self.rooms.get(&no).is_some_and(needs_roster) {
+            self.settle(no)?;
+        }
+        let Some(room) = self.rooms.get_mut(&no) else {
+            return Ok(());
+        };
+        if !room.accepts(&log, &entries) {
+            room.keep_in_limbo(log, entries);
+            return Ok(());
+        }
+        let outcome = room.ingest(&mut self.store, &mut self.ctx, log, entries)?;
+        if outcome.refused.is_some() {
+            return self.misbehaved(peer, "entries that their author did not sign");
+        }
+        if outcome.forks {
+            self.send_hashes(peer, no, &log)?;
+        }
+        self.after_ingest(Some(peer), no, &log, outcome)
+    }
+
+    /// Tries again what came before its log was known.
+    pub(super) fn retry_limbo(&mut self, no: RoomNo) -> Result<(), StoreError> {
+        let Some(room) = self.rooms.get_mut(&no) else {
+            return Ok(());
+        };
+        for (log, entries) in room.take_from_limbo() {
+            let Some(room) = self.rooms.get_mut(&no) else {
+                return Ok(());
+            };
+            let outcome = room.ingest(&mut self.store, &mut self.ctx, log, entries)?;
+            self.after_ingest(None, no, &log, outcome)?;
+        }
+        Ok(())
+    }
+
+    /// What follows from new entries: riders, proofs, acknowledgements, announcements.
+    pub(super) fn after_ingest(
+        &mut self,
+        from: Option<DeviceId>,
+        no: RoomNo,
+        log: &LogKey,
+        outcome: Ingested,
+    ) -> Result<(), StoreError> {
+        for (person, record) in outcome.riders {
+            self.learn_identity(&person, &record)?;
+        }
+        if let Some(proof) = outcome.proof {
+            self.publish_fork(no, proof)?;
+        }
+        if outcome.new.is_empty() {
+            return Ok(());
+        }
+        for (device, line) in &mut self.lines {
+            let Some(shared) = line.rooms.get_mut(&no) else {
+                continue;
+            };
+            let holds = shared.has.as_ref().and_then(|has| has.get(log));
+            let news = holds.map_or_else(|| outcome.new.clone(), |has| outcome.new.minus(has));
+            let asked_for = from == Some(*device) && !shared.asked.is_empty();
+            let acknowledge = from == Some(*device) && !asked_for;
+            let announce = if acknowledge { outcome.new.clone() } else { news };
+            if !announce.is_empty() && shared.has.is_some() && !asked_for {
+                shared.announce.entry(*log).or_default().union(&announce);
+                self.announce_at.get_or_insert(self.ctx.now + super::ANNOUNCE_DELAY);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is due to be acknowledged and announced.
+    pub(super) fn announce(&mut self) {
+        self.announce_at = None;
+        let mut frames = Vec::new();
+        for (device, line) in &mut self.lines {
+            for shared in line.rooms.values_mut() {
+                let announce = std::mem::take(&mut shared.announce);
+                if !announce.is_empty() {
+                    let ranges = shared.name_ranges(announce);
+                    frames.push((
+                        *device,
+                        Frame::Have {
+                            tag: shared.tag,
+                            ranges,
+                        },
+                    ));
+                }
+            }
+        }
+        for (device, frame) in frames {
+            self.send(device, &frame);
+        }
+    }
+
+    /// The membership may have changed: brings everything up to date that hangs on it.
+    pub(super) fn settle(&mut self, no: RoomNo) -> Result<(), StoreError> {
+        let Some(room) = self.rooms.get_mut(&no) else {
+            return Ok(());
+        };
+        if !room.refresh_roster(&mut self.store, &mut self.ctx)? {
+            return Ok(());
+        }
+        self.roster_changed(no)
+    }
+
+    pub(super) fn on_done(&mut self, peer: DeviceId, no: RoomNo, complete: bool) -> Result<(), StoreError> {
+        let held: BTreeMap<LogKey, IntervalSet> = match self.rooms.get(&no) {
+            Some(room) => room
+                .logs
+                .iter()
+                .map(|(log, state)| (*log, state.held.clone()))
+                .collect(),
+            None => return Ok(()),
+        };
+        let Some(shared) = self.shared(peer, no) else {
+            return Ok(());
+        };
+        let Some(asked) = shared.asked.pop_front() else {
+            return Ok(());
+        };
+        if complete
+            && !asked.partial
+            && let Some(has) = &mut shared.has
+        {
+            // What was asked for and did not come is not to be had there after all.
+            for (log, seqs) in &asked.ranges {
+                let lacking = held.get(log).map_or_else(|| seqs.clone(), |held| seqs.minus(held));
+                if let Some(has) = has.get_mut(log) {
+                    *has = has.minus(&lacking);
+                }
+            }
+        }
+        self.join_progress(no)?;
+        self.after_contact(peer, no)?;
+        // Others may hold what this one turned out not to.
+        let others: Vec<DeviceId> = self.lines.keys().copied().filter(|other| *other != peer).collect();
+        for other in others {
+            self.plan_wants(other, no);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_have(&mut self, peer: DeviceId, no: RoomNo, ranges: Vec<LogRanges>) -> Result<(), StoreError> {
+        let mut has = BTreeMap::new();
+        let Some(shared) = self.shared(peer, no) else {
+            return Ok(());
+        };
+        for LogRanges { log, seqs } in ranges {
+            let Some(log) = shared.resolve(log) else {
+                return self.misbehaved(peer, "a log that was never named");
+            };
+            shared.has.get_or_insert_default().entry(log).or_default().union(&seqs);
+            has.insert(log, seqs);
+        }
+        self.note_known(no, &has);
+        self.note_reached(peer, no, &has)?;
+        self.after_contact(peer, no)
+    }
+
+    /// Says that nothing is missing, once for each state.
+    fn say_in_step(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
+        if !self.missing_at(peer, no).is_empty() {
+            return Ok(());
+        }
+        let me = self.ctx.device;
+        let (Some(line), Some(room)) = (self.lines.get_mut(&peer), self.rooms.get_mut(&no)) else {
+            return Ok(());
+        };
+        let digest = room.digest();
+        let Some(shared) = line.rooms.get_mut(&no) else {
+            return Ok(());
+        };
+        if !shared.asked.is_empty() || shared.in_step_sent == Some(digest) || shared.has.is_none() {
+            return Ok(());
+        }
+        shared.in_step_sent = Some(digest);
+        let (tag, sync) = (shared.tag, shared.sync.clone());
+        let keyed = line.digest(&sync, &me, &digest);
+        self.send(peer, &Frame::InStep { tag, digest: keyed });
+        self.note_in_step(peer, no)
+    }
+
+    pub(super) fn on_in_step(&mut self, peer: DeviceId, no: RoomNo, keyed: [u8; 8]) -> Result<(), StoreError> {
+        let (Some(line), Some(room)) = (self.lines.get_mut(&peer), self.rooms.get_mut(&no)) else {
+            return Ok(());
+        };
+        let Some(sync) = line.rooms.get(&no).map(|shared| shared.sync.clone()) else {
+            return Ok(());
+        };
+        let digest = room.digest();
+        let equal = line.digest(&sync, &peer, &digest) == keyed;
+        let all: BTreeMap<LogKey, IntervalSet> = room.vector().0.into_iter().map(|(log, h)| (log, h.held)).collect();
+        let Some(shared) = line.rooms.get_mut(&no) else {
+            return Ok(());
+        };
+        if equal {
+            shared.has = Some(all.clone());
+            shared.agreed = Some(digest);
+            shared.disagreements = 0;
+            self.note_reached(peer, no, &all)?;
+            self.say_in_step(peer, no)?;
+            self.note_in_step(peer, no)?;
+            return self.send_receipts(peer, no);
+        }
+        shared.agreed = None;
+        if !shared.asked.is_empty() {
+            return Ok(());
+        }
+        shared.disagreements += 1;
+        if shared.disagreements < 2 {
+            return Ok(());
+        }
+        shared.disagreements = 0;
+        if shared.has.as_ref() == Some(&all) {
+            return self.send_all_hashes(peer, no);
+        }
+        // The peer's state is not what its frames said: begin again.
+        shared.summary_sent = false;
+        self.send_summary(peer, no)
+    }
+
+    /// Both sides said that they are in the same state: it is the next base.
+    fn note_in_step(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
+        let (Some(line), Some(room)) = (self.lines.get_mut(&peer), self.rooms.get_mut(&no)) else {
+            return Ok(());
+        };
+        let digest = room.digest();
+        let Some(shared) = line.rooms.get_mut(&no) else {
+            return Ok(());
+        };
+        let known = shared.base.as_ref().is_some_and(|base| base.digest == prefix8(&digest));
+        if shared.agreed != Some(digest) || known {
+            return Ok(());
+        }
+        // Numbers of logs on this line stand for places in the base that it began with: the new one serves the next line.
+        let base = Base {
+            digest: prefix8(&digest),
+            vector: room.vector(),
+        };
+        self.store
+            .put(&table::room_device(table::BASES, no, &peer), &base.to_bytes())
+    }
+
+    /// Compares notes again with everybody, now and then: what events missed, digests find.
+    pub(super) fn reconcile_all(&mut self) -> Result<(), StoreError> {
+        let pairs: Vec<(DeviceId, RoomNo)> = self
+            .lines
+            .iter()
+            .flat_map(|(peer, line)| line.rooms.keys().map(|no| (*peer, *no)))
+            .collect();
+        for (peer, no) in pairs {
+            let Some(room) = self.rooms.get_mut(&no) else { continue };
+            let digest = room.digest();
+            let Some(shared) = self.shared(peer, no) else { continue };
+            if shared.agreed == Some(digest) {
+                continue;
+            }
+            shared.in_step_sent = None;
+            self.after_contact(peer, no)?;
+        }
+        Ok(())
+    }
+
+    fn send_all_hashes(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
+        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
+        let logs: Vec<LogKey> = room.logs.keys().copied().collect();
+        for log in logs {
+            self.send_hashes(peer, no, &log)?;
+        }
+        Ok(())
+    }
+
+    /// Sends hashes of a log at exponentially spaced places, so that the peer can tell where it parts from its own.
+    fn send_hashes(&mut self, peer: DeviceId, no: RoomNo, log: &LogKey) -> Result<(), StoreError> {
+        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
+        let Some(state) = room.logs.get(log) else { return Ok(()) };
+        let top = state.held.contiguous();
+        let mut hashes = Vec::new();
+        let mut step = 0;
+        while hashes.len() < HASHES_MAX && top > step {
+            let seq = top - step;
+            if let Some(stored) = room.stored(&self.store, EntryKey { log: state.no, seq })? {
+                hashes.push((seq, prefix8(&stored.entry.header.hash(log))));
+            }
+            step = if step == 0 { 1 } else { step * 2 };
+        }
+        let Some(shared) = self.shared(peer, no) else {
+            return Ok(());
+        };
+        let frame = Frame::Hashes {
+            tag: shared.tag,
+            log: shared.name(log),
+            hashes,
+        };
+        self.send(peer, &frame);
+        Ok(())
+    }
+
+    /// Where our log differs from the hashes, shows our entries there: with the peer's own they prove the fork.
+    pub(super) fn on_hashes(
+        &mut self,
+        peer: DeviceId,
+        no: RoomNo,
+        log: LogName,
+        hashes: &[(u32, [u8; 8])],
+    ) -> Result<(), StoreError> {
+        let Some(log) = self.shared(peer, no).and_then(|shared| shared.resolve(log)) else {
+            return Ok(());
+        };
+        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
+        let Some(state) = room.logs.get(&log) else {
+            return Ok(());
+        };
+        let (mut differs, mut agrees) = (None, 0);
+        for (seq, hash) in hashes {
+            let Some(stored) = room.stored(
+                &self.store,
+                EntryKey {
+                    log: state.no,
+                    seq: *seq,
+                },
+            )?
+            else {
+                continue;
+            };
+            if prefix8(&stored.entry.header.hash(&log)) == *hash {
+                agrees = agrees.max(*seq);
+            } else {
+                differs = Some(differs.map_or(*seq, |d: u32| d.min(*seq)));
+            }
+        }
+        let Some(differs) = differs else { return Ok(()) };
+        let last = differs.min(agrees.saturating_add(FORK_ENTRIES_MAX));
+        let log_no = state.no;
+        let mut runs = Vec::new();
+        for (_, bytes) in self
+            .store
+            .entries(log_no, agrees + 1, last, FORK_ENTRIES_MAX as usize)?
+        {
+            let stored: Stored = record::decode(&bytes, "entry")?;
+            let Some(shared) = self.shared(peer, no) else {
+                return Ok(());
+            };
+            runs.push(Run {
+                log: shared.name(&log),
+                entries: vec![stored.entry],
+            });
+        }
+        let Some(tag) = self.shared(peer, no).map(|shared| shared.tag) else {
+            return Ok(());
+        };
+        self.send(peer, &Frame::Entries { tag, runs });
+        Ok(())
+    }
+
+    /// Asks for the keys of epochs that entries here need.
+    fn ask_epochs(&mut self, peer: DeviceId, no: RoomNo) {
+        let Some(room) = self.rooms.get(&no) else { return };
+        let epochs: Vec<EpochId> = room.wanted_epochs.iter().copied().take(256).collect();
+        let Some(shared) = self.shared(peer, no) else { return };
+        let count = u32::try_from(epochs.len()).unwrap_or(u32::MAX);
+        if epochs.is_empty() || shared.epochs_asked == count {
+            return;
+        }
+        shared.epochs_asked = count;
+        let tag = shared.tag;
+        self.send(peer, &Frame::NeedEpochs { tag, epochs });
+    }
+
+    /// Gives a member the keys of epochs that it missed through a fork. It is on the roster, or its frames were not heard.
+    pub(super) fn on_need_epochs(&mut self, peer: DeviceId, no: RoomNo, epochs: &[EpochId]) -> Result<(), StoreError> {
+        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
+        let Some(person) = room.devices.get(&peer) else {
+            return Ok(());
+        };
+        let give = |epoch: &EpochId| room.epochs.reseal(epoch, &room.roster, &room.graph, person);
+        let gifts: Vec<EpochGift> = epochs.iter().filter_map(give).collect();
+        let Some(tag) = self.shared(peer, no).map(|shared| shared.tag) else {
+            return Ok(());
+        };
+        if !gifts.is_empty() {
+            self.send(peer, &Frame::Epochs { tag, gifts });
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_epochs(&mut self, no: RoomNo, gifts: Vec<EpochGift>) -> Result<(), StoreError> {
+        self.take_gifts(no, gifts)?;
+        self.settle(no)
+    }
+
+    /// Takes keys that another member gave, where they are what they claim to be.
+    pub(super) fn take_gifts(&mut self, no: RoomNo, gifts: Vec<EpochGift>) -> Result<(), StoreError> {
+        for gift in gifts {
+            let Some(room) = self.rooms.get_mut(&no) else {
+                return Ok(());
+            };
+            let Some(epoch) = room.epochs.learn_gift(&gift) else {
+                continue;
+            };
+            if let Some(gift) = room.epochs.gift(&epoch) {
+                self.store.put(&table::epoch(no, &epoch), &gift.to_bytes())?;
+            }
+            let outcome = room.unseal(&mut self.store, &mut self.ctx, epoch, None)?;
+            for (person, record) in outcome.riders {
+                self.learn_identity(&person, &record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what was just written to everybody who shares the room and has a line.
+    pub(super) fn push(&mut self, no: RoomNo, written: &Written) {
+        if written.entries.is_empty() {
+            return;
+        }
+        let peers: Vec<DeviceId> = self.lines.keys().copied().collect();
+        for peer in peers {
+            if !self.may_serve(peer, no) {
+                continue;
+            }
+            let Some(shared) = self.shared(peer, no) else { continue };
+            let mut runs = Vec::new();
+            for (log, entry) in &written.entries {
+                shared.note_has(log, &IntervalSet::range(entry.header.seq, entry.header.seq));
+                runs.push(Run {
+                    log: shared.name(log),
+                    entries: vec![entry.clone()],
+                });
+            }
+            let frame = Frame::Entries { tag: shared.tag, runs };
+            self.send(peer, &frame);
+        }
+    }
+
+    /// This device was removed: another member shows the entry that says so.
+    pub(super) fn on_removed(
+        &mut self,
+        no: RoomNo,
+        log: LogKey,
+        entry: &Entry,
+        key: &Secret,
+    ) -> Result<(), StoreError> {
+        let Some(room) = self.rooms.get_mut(&no) else {
+            return Ok(());
+        };
+        let me = self.ctx.me;
+        if !room.is_member() || !room.accept_removal(&log, entry, key, &me) {
+            return Ok(());
+        }
+        room.standing = StoredStanding::Removed {};
+        room.dirty = true;
+        let (id, name) = (room.id, room.roster.name.clone());
+        self.ctx.event(Event::Room { room: id });
+        self.ctx.notice(
+            Some(id),
+            format!("You were removed from “{name}”. What was said before can still be read."),
+        );
+        Ok(())
+    }
+
+    pub(super) fn shared(&mut self, peer: DeviceId, no: RoomNo) -> Option<&mut RoomLine> {
+        self.lines.get_mut(&peer)?.rooms.get_mut(&no)
+    }
+
+    pub(super) fn send(&mut self, peer: DeviceId, frame: &Frame) {
+        self.ctx.out.push(Output::Send {
+            peer,
+            bytes: frame.to_bytes(),
+        });
+    }
+
+    /// A peer broke the protocol: its line is closed. What it sent before stays checked on its own.
+    pub(super) fn misbehaved(&mut self, peer: DeviceId, reason: &'static str) -> Result<(), StoreError> {
+        self.ctx.out.push(Output::Close { peer, reason });
+        self.drop_line(peer);
+        Ok(())
+    }
+}
+
+/// An answer to a want, in progress.
+#[derive(Debug, Default)]
+struct Answer {
+    runs: Vec<Run>,
+    /// Bytes of the frame in progress.
+    bytes: usize,
+    /// Bytes of the run in progress.
+    pending: usize,
+    bytes_total: usize,
+}
+
+/// The newest of each log, up to a bound altogether.
+fn pick_newest(missing: &BTreeMap<LogKey, IntervalSet>) -> BTreeMap<LogKey, IntervalSet> {
+    let mut picked = BTreeMap::new();
+    let mut total = 0;
+    for (log, seqs) in missing {
+        let mut set = IntervalSet::default();
+        for (from, to) in seqs.newest(WANT_NEWEST) {
+            set.insert(from, to);
+        }
+        total += set.len();
+        picked.insert(*log, set);
+        if total >= WANT_ENTRIES_MAX {
+            break;
+        }
+    }
+    picked
+}

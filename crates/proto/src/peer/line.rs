@@ -1,0 +1,194 @@
+//! One line: what a peer at the other end of a connection shares with us, holds, and was asked for.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use crate::crypto::{Secret, prefix8};
+use crate::history::{IntervalSet, LogKey};
+use crate::identity::DeviceId;
+use crate::peer::record::Base;
+use crate::store::RoomNo;
+use crate::sync::frame::{LogName, LogRanges, RoomTag};
+
+/// Entries asked of one peer in one `Want`.
+pub(super) const WANT_ENTRIES_MAX: u64 = 1024;
+/// Of those, the newest of each log first.
+pub(super) const WANT_NEWEST: u32 = 256;
+/// What is missing altogether up to this is asked for by one `WantAll`.
+pub(super) const WANT_ALL_MAX: u64 = 4096;
+/// Messages in the first page of a room that is far behind.
+pub(super) const PAGE: u32 = 50;
+/// Wants that one peer may owe answers to, for one room.
+const OUTSTANDING_MAX: usize = 2;
+/// The most logs that one peer may name in one room on one connection.
+const NAMES_MAX: usize = 64 * 1024;
+
+const TAG: &[u8] = b"tag";
+const DIGEST: &[u8] = b"digest";
+
+/// A connection to a peer.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub exporter: [u8; 32],
+    pub last_frame: Instant,
+    /// Rooms by the tags of either side's hello.
+    pub tags: BTreeMap<RoomTag, RoomNo>,
+    /// Rooms that both sides are known to share.
+    pub rooms: BTreeMap<RoomNo, RoomLine>,
+    /// Own hello tags that were sent, by room.
+    pub greeted: BTreeMap<RoomNo, RoomTag>,
+    /// Tags of the other's hello that meant nothing (yet).
+    pub unknown: Vec<([u8; 8], [u8; 8])>,
+    /// The age of each address record sent.
+    pub addresses_sent: BTreeMap<DeviceId, u64>,
+}
+
+impl Line {
+    pub(super) fn new(exporter: [u8; 32], now: Instant) -> Self {
+        Self {
+            exporter,
+            last_frame: now,
+            tags: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            greeted: BTreeMap::new(),
+            unknown: Vec::new(),
+            addresses_sent: BTreeMap::new(),
+        }
+    }
+
+    /// The tag by which `sender` names the room whose epoch has this sync secret.
+    pub(super) fn tag(&self, sync: &Secret, sender: &DeviceId) -> RoomTag {
+        prefix8(&sync.mac(&[&self.exporter[..], &sender.0, TAG].concat()))
+    }
+
+    /// A room digest as `sender` says it.
+    pub(super) fn digest(&self, sync: &Secret, sender: &DeviceId, digest: &[u8; 32]) -> [u8; 8] {
+        prefix8(&sync.mac(&[&self.exporter[..], &sender.0, DIGEST, digest].concat()))
+    }
+}
+
+/// A room that both ends of a line share.
+#[derive(Debug)]
+pub(super) struct RoomLine {
+    /// How to name the room to the peer.
+    pub tag: RoomTag,
+    /// The sync secret behind that tag: digests on this line are keyed by it.
+    pub sync: Secret,
+    /// The last state that both agreed on.
+    pub base: Option<Base>,
+    /// The peer used the same base: places in it name logs.
+    pub base_confirmed: bool,
+    /// What the peer holds, as far as it said; `None` until it said anything.
+    pub has: Option<BTreeMap<LogKey, IntervalSet>>,
+    /// Numbers that we gave to logs on this line.
+    names_out: BTreeMap<LogKey, u32>,
+    /// Logs that the peer numbered.
+    names_in: Vec<LogKey>,
+    pub summary_sent: bool,
+    /// Wants that the peer owes answers to, oldest first.
+    pub asked: VecDeque<Asked>,
+    pub control_asked: bool,
+    pub page_asked: bool,
+    /// The digest of the last `InStep` sent, unkeyed, and the state that it stood for.
+    pub in_step_sent: Option<[u8; 32]>,
+    /// The peer's last `InStep` was this state.
+    pub agreed: Option<[u8; 32]>,
+    /// How often digests differed although nothing was missing: logs fork.
+    pub disagreements: u32,
+    /// To be announced or acknowledged: durable here since the last `Have`.
+    pub announce: BTreeMap<LogKey, IntervalSet>,
+    pub receipts_sent: BTreeMap<LogKey, u64>,
+    pub epochs_asked: u32,
+}
+
+/// One want.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    pub ranges: BTreeMap<LogKey, IntervalSet>,
+    /// Only control entries of the ranges, or a page: what does not come may still be held.
+    pub partial: bool,
+}
+
+impl RoomLine {
+    pub(super) fn new(tag: RoomTag, sync: Secret, base: Option<Base>) -> Self {
+        Self {
+            tag,
+            sync,
+            base,
+            base_confirmed: false,
+            has: None,
+            names_out: BTreeMap::new(),
+            names_in: Vec::new(),
+            summary_sent: false,
+            asked: VecDeque::new(),
+            control_asked: false,
+            page_asked: false,
+            in_step_sent: None,
+            agreed: None,
+            disagreements: 0,
+            announce: BTreeMap::new(),
+            receipts_sent: BTreeMap::new(),
+            epochs_asked: 0,
+        }
+    }
+
+    pub(super) fn may_ask(&self) -> bool {
+        self.asked.len() < OUTSTANDING_MAX
+    }
+
+    /// Whether this peer was asked for an entry and has not answered yet.
+    pub(super) fn was_asked(&self, log: &LogKey) -> IntervalSet {
+        let mut all = IntervalSet::default();
+        for asked in &self.asked {
+            if let Some(ranges) = asked.ranges.get(log) {
+                all.union(ranges);
+            }
+        }
+        all
+    }
+
+    /// How to name a log to the peer.
+    pub(super) fn name(&mut self, log: &LogKey) -> LogName {
+        if let Some(number) = self.names_out.get(log) {
+            return LogName::Known(*number);
+        }
+        let place = |base: &Base| base.vector.0.keys().position(|key| key == log);
+        if let Some(place) = self.base.as_ref().filter(|_| self.base_confirmed).and_then(place) {
+            return LogName::Known(2 * u32::try_from(place).unwrap_or(u32::MAX / 2));
+        }
+        let number = 2 * u32::try_from(self.names_out.len()).unwrap_or(u32::MAX / 2) + 1;
+        self.names_out.insert(*log, number);
+        LogName::New(*log)
+    }
+
+    /// Which log the peer means. Even numbers are places in the base, odd ones logs named on this line.
+    pub(super) fn resolve(&mut self, name: LogName) -> Option<LogKey> {
+        match name {
+            LogName::New(log) if self.names_in.len() < NAMES_MAX => {
+                self.names_in.push(log);
+                Some(log)
+            }
+            LogName::New(_) => None,
+            LogName::Known(n) if n % 2 == 1 => self.names_in.get(n as usize / 2).copied(),
+            LogName::Known(n) => self.base.as_ref()?.vector.0.keys().nth(n as usize / 2).copied(),
+        }
+    }
+
+    /// Names ranges for a frame.
+    pub(super) fn name_ranges(&mut self, ranges: BTreeMap<LogKey, IntervalSet>) -> Vec<LogRanges> {
+        ranges
+            .into_iter()
+            .map(|(log, seqs)| LogRanges {
+                log: self.name(&log),
+                seqs,
+            })
+            .collect()
+    }
+
+    /// The peer holds these.
+    pub(super) fn note_has(&mut self, log: &LogKey, seqs: &IntervalSet) {
+        if let Some(has) = &mut self.has {
+            has.entry(*log).or_default().union(seqs);
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The values of the records that a peer stores.
+
+use crate::crypto::{Hash, Secret};
+use crate::history::{Clock, Entry, EntryId, EntryRef, IntervalSet, LogKey, RoomId};
+use crate::identity::{IdentityBundle, PersonId};
+use crate::rooms::{Address, RelayUrl};
+use crate::store::{LogNo, RoomNo, StoreError};
+use crate::wire::{Reader, Wire, WireError, put_varint};
+use crate::{wire_enum, wire_struct};
+
+/// Decodes a stored value.
+pub(super) fn decode<T: Wire>(bytes: &[u8], what: &'static str) -> Result<T, StoreError> {
+    T::from_bytes(bytes).map_err(|_| StoreError::Damaged(what))
+}
+
+/// The own person's and device's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Me {
+    /// The own name.
+    pub name: String,
+    /// Counts own profiles.
+    pub profile_number: u64,
+    /// Seeds of own prekeys, oldest first, with their numbers.
+    pub prekeys: Vec<Prekey>,
+    /// Next local room number.
+    pub next_room: u32,
+    /// Next local log number.
+    pub next_log: u32,
+    /// Opened from a backup: every room gets a new log before anything is written.
+    pub restored: bool,
+}
+wire_struct!(Me {
+    name: text(64),
+    profile_number,
+    prekeys: list(1024),
+    next_room,
+    next_log,
+    restored
+});
+
+/// An own prekey.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Prekey {
+    pub number: u64,
+    pub made_ms: u64,
+    pub seed: Secret,
+}
+wire_struct!(Prekey { number, made_ms, seed });
+
+/// How a room stands, as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StoredStanding {
+    Joining {},
+    Member {},
+    Left {},
+    Removed {},
+}
+wire_enum!(StoredStanding { 0 => Joining {}, 1 => Member {}, 2 => Left {}, 3 => Removed {} });
+
+/// A room, as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RoomRecord {
+    pub id: RoomId,
+    pub standing: StoredStanding,
+    /// Name until the roster is known.
+    pub name: String,
+    /// The own log.
+    pub own_log: Option<LogNo>,
+    /// Entries of other logs that nothing here refers to.
+    pub tips: Vec<EntryRef>,
+    /// Messages here.
+    pub messages: u64,
+    /// Of those, not seen by the person.
+    pub unread: u64,
+    /// Timeline position up to which the person has seen.
+    pub read: Option<(u64, EntryId)>,
+    /// The number of the newest own prekey that this room was told.
+    pub told_prekey: u64,
+    /// The number of the newest own profile that this room was told.
+    pub told_profile: u64,
+    /// Counts own receipts.
+    pub receipts: u64,
+}
+wire_struct!(RoomRecord {
+    id,
+    standing,
+    name: text(256),
+    own_log,
+    tips: list(65_536),
+    messages,
+    unread,
+    read,
+    told_prekey,
+    told_profile,
+    receipts,
+});
+
+impl Wire for LogNo {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+    fn decode(input: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self(u32::decode(input)?))
+    }
+}
+
+impl Wire for RoomNo {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+    fn decode(input: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self(u32::decode(input)?))
+    }
+}
+
+/// A log, as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LogRecord {
+    pub room: RoomNo,
+    pub key: LogKey,
+    pub held: IntervalSet,
+    pub top_hash: Hash,
+    pub top_clock: Clock,
+    /// The seed of the signing key, for own logs.
+    pub seed: Option<Secret>,
+}
+wire_struct!(LogRecord {
+    room,
+    key,
+    held,
+    top_hash,
+    top_clock,
+    seed
+});
+
+/// What is known of a person beyond rosters.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct ContactRecord {
+    pub petname: String,
+    pub verified: bool,
+    pub blocked: bool,
+    pub identity: IdentityBundle,
+}
+wire_struct!(ContactRecord {
+    petname: text(64),
+    verified,
+    blocked,
+    identity
+});
+
+/// Where a device was last reached.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct DeviceRecord {
+    pub addresses: Vec<Address>,
+    pub relay: Option<RelayUrl>,
+    /// The age of the device's own signed record, in milliseconds since 1970.
+    pub made_ms: u64,
+    /// The device's own signed record, to hand on.
+    pub signed: Vec<u8>,
+    /// When a line was last up, in milliseconds since 1970; 0 for never.
+    pub seen_ms: u64,
+}
+wire_struct!(DeviceRecord {
+    addresses: list(64),
+    relay,
+    made_ms,
+    signed: bytes(4096),
+    seen_ms
+});
+
+/// How far a device has got with the own log of a room.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct DeliveryRecord {
+    /// Durable there.
+    pub reached: IntervalSet,
+    /// Its person has seen everything up to here.
+    pub read: u32,
+}
+wire_struct!(DeliveryRecord { reached, read });
+
+/// The person who knows of the deletion, as stored with an annotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ReactionRecord {
+    pub person: PersonId,
+    pub emoji: String,
+    pub clock: Clock,
+    pub by: EntryId,
+    pub on: bool,
+}
+wire_struct!(ReactionRecord {
+    person,
+    emoji: text(32),
+    clock,
+    by,
+    on
+});
+
+/// What was done to an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Annotations {
+    /// Edits: clock, the entry that edits.
+    pub edits: Vec<(Clock, EntryId)>,
+    /// The entry that deletes.
+    pub deletes: Vec<EntryId>,
+    /// Reactions, one for each person and emoji.
+    pub reactions: Vec<ReactionRecord>,
+}
+wire_struct!(Annotations {
+    edits: list(4096),
+    deletes: list(64),
+    reactions: list(4096)
+});
+
+/// An entry's signature was checked by itself, not only through the chain.
+pub(super) const SIGNED: u8 = 1;
+/// It came after entries that stand below it had been here.
+pub(super) const LATE: u8 = 2;
+/// It is in the timeline.
+pub(super) const SHOWN: u8 = 4;
+/// It waits for keys.
+pub(super) const SEALED: u8 = 8;
+
+/// An entry as stored: what is local, then the entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub flags: u8,
+    /// The effective clock, see [`crate::history`].
+    pub effective: i64,
+    /// When it became durable here, in milliseconds since 1970.
+    pub saved_ms: u64,
+    pub entry: Entry,
+}
+
+impl Wire for Stored {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.flags);
+        out.extend_from_slice(&self.effective.to_be_bytes());
+        put_varint(out, self.saved_ms);
+        self.entry.encode(out);
+    }
+    fn decode(input: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            flags: input.byte()?,
+            effective: i64::from_be_bytes(input.array()?),
+            saved_ms: input.varint()?,
+            entry: Entry::decode_trusted(input)?,
+        })
+    }
+}
+
+/// A stored state of a room that both sides of a line agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Base {
+    pub digest: [u8; 8],
+    pub vector: crate::sync::Vector,
+}
+wire_struct!(Base { digest, vector });

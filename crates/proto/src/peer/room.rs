@@ -1,0 +1,1263 @@
+//! One room as a peer holds it: its logs, its membership, its keys, and how an entry finds its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use rand_chacha::ChaCha20Rng;
+
+use crate::crypto::{Hash, KeyPair, Secret, prefix8};
+use crate::history::entry::{self, Class, Clock, Entry, EntryId, EntryRef, EpochId, Header, LogKey, RoomId};
+use crate::history::run::{self, Neighbours, RunError};
+use crate::history::{Body, IntervalSet, Said};
+use crate::identity::{DeviceId, IdentityRecord, PersonId};
+use crate::peer::keyring::Keyring;
+use crate::peer::record::{
+    self, Annotations, DeliveryRecord, LATE, LogRecord, ReactionRecord, RoomRecord, SEALED, SHOWN, SIGNED, Stored,
+    StoredStanding,
+};
+use crate::peer::{Event, Output, table};
+use crate::rooms::{Control, ControlEntry, ControlGraph, ControlPayload, Equivocation, Op, Role, Roster};
+use crate::store::{Direction, EntryKey, LogNo, RoomNo, Store, StoreError, after_prefix};
+use crate::sync::Vector;
+use crate::sync::frame::EpochGift;
+use crate::sync::vector::Held;
+use crate::wire::Wire;
+
+/// How far ahead of the wall clock another's clock may drag the own one.
+pub(super) const CLOCK_AHEAD_MAX_MS: u64 = 5 * 60 * 1000;
+/// How many entries of a removed device above its cut-off are kept (marked, without authority).
+const BEYOND_CUTOFF_MAX: u32 = 1000;
+/// How many logs whose owner is not known yet may be held in a room.
+const UNKNOWN_LOGS_MAX: usize = 256;
+
+/// How many entries of logs that are nobody's yet are kept until the membership changes.
+const LIMBO_ENTRIES_MAX: usize = 4096;
+
+/// What every part of a peer needs to act.
+#[derive(Debug)]
+pub(super) struct Ctx {
+    pub now: Instant,
+    pub wall_ms: u64,
+    pub rng: ChaCha20Rng,
+    pub out: Vec<Output>,
+    pub me: PersonId,
+    pub device: DeviceId,
+    /// Seeds of the own prekeys, for opening what was sealed to this device.
+    pub prekeys: Vec<crate::crypto::SealKeyPair>,
+    pub next_log: u32,
+    pub next_room: u32,
+    pub blocked: BTreeSet<PersonId>,
+}
+
+impl Ctx {
+    pub(super) fn event(&mut self, event: Event) {
+        self.out.push(Output::Event(event));
+    }
+
+    pub(super) fn notice(&mut self, room: Option<RoomId>, text: String) {
+        self.event(Event::Notice { room, text });
+    }
+}
+
+/// A log as held here.
+#[derive(Debug, Clone)]
+pub(super) struct LogState {
+    pub no: LogNo,
+    pub held: IntervalSet,
+    pub top_hash: Hash,
+    pub top_clock: Clock,
+    pub dirty: bool,
+}
+
+/// The log that this device writes.
+#[derive(Debug, Clone)]
+pub(super) struct OwnLog {
+    pub key: KeyPair,
+    pub log: LogKey,
+}
+
+/// One room.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub no: RoomNo,
+    pub id: RoomId,
+    pub standing: StoredStanding,
+    pub provisional_name: String,
+    pub graph: ControlGraph,
+    pub roster: Roster,
+    pub roster_dirty: bool,
+    pub epochs: Keyring,
+    pub logs: BTreeMap<LogKey, LogState>,
+    pub by_prefix: BTreeMap<[u8; 8], LogKey>,
+    pub own: Option<OwnLog>,
+    /// Peers know the own log further than this node does: open another before writing.
+    pub own_stale: bool,
+    pub tips: BTreeMap<[u8; 8], EntryRef>,
+    pub last_clock: Clock,
+    pub messages: u64,
+    pub unread: u64,
+    pub read: Option<(u64, EntryId)>,
+    pub told_prekey: u64,
+    pub told_profile: u64,
+    pub receipts: u64,
+    pub dirty: bool,
+    /// What others said they hold, beyond what is here.
+    pub known: BTreeMap<LogKey, IntervalSet>,
+    /// Epochs that entries here need and whose keys are not here.
+    pub wanted_epochs: BTreeSet<EpochId>,
+    /// The digest of what is held, until that changes.
+    pub digest_cache: Option<Hash>,
+    /// The clock of the room's first entry, in milliseconds since 1970: nobody's clock can rightly be before.
+    pub created_ms: u64,
+    /// Devices of current members, with whose they are.
+    pub devices: BTreeMap<DeviceId, PersonId>,
+    /// Devices that let this one in, heard until the membership is known.
+    pub sponsors: BTreeSet<DeviceId>,
+    /// Runs of logs that are nobody's yet.
+    limbo: Vec<(LogKey, Vec<Entry>)>,
+    /// How far each other device has got with the own log.
+    pub deliveries: BTreeMap<DeviceId, DeliveryRecord>,
+}
+
+/// What came of a run of entries.
+#[derive(Debug, Default)]
+pub(super) struct Ingested {
+    /// Stored now.
+    pub new: IntervalSet,
+    /// A control entry was among them.
+    pub control: bool,
+    /// Two entries with one sequence number.
+    pub proof: Option<Equivocation>,
+    /// The run does not fit what is held although it is signed: the log forks somewhere below.
+    pub forks: bool,
+    /// The run was refused for this reason.
+    pub refused: Option<&'static str>,
+    /// Identity records that rode along, with their author.
+    pub riders: Vec<(PersonId, IdentityRecord)>,
+}
+
+impl Ingested {
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.new.union(&other.new);
+        self.control |= other.control;
+        self.forks |= other.forks;
+        self.proof = self.proof.take().or(other.proof);
+        self.refused = self.refused.or(other.refused);
+        self.riders.extend(other.riders);
+    }
+}
+
+/// An entry on its way into the store.
+struct Arrival<'a> {
+    log: &'a LogKey,
+    key: EntryKey,
+    hash: Hash,
+    signed: bool,
+    entry: Entry,
+}
+
+/// The effective clock of an entry with nothing above it. There is room below for pulling it down.
+pub(super) fn effective_of(clock: Clock) -> i64 {
+    const FLOOR: u64 = 1 << 40;
+    (clock.0.max(FLOOR) ^ (1 << 63)).cast_signed()
+}
+
+/// The wall time that an effective clock stands for, in milliseconds since 1970.
+pub(super) fn effective_ms(effective: i64) -> u64 {
+    (effective.cast_unsigned() ^ (1 << 63)) >> 16
+}
+
+impl Room {
+    /// A room about which nothing but its id is known.
+    pub(super) fn new(no: RoomNo, id: RoomId, standing: StoredStanding, name: String) -> Self {
+        let graph = ControlGraph::new(id);
+        let roster = graph.resolve();
+        Self {
+            no,
+            id,
+            standing,
+            provisional_name: name,
+            graph,
+            roster,
+            roster_dirty: false,
+            epochs: Keyring::default(),
+            logs: BTreeMap::new(),
+            by_prefix: BTreeMap::new(),
+            own: None,
+            own_stale: false,
+            tips: BTreeMap::new(),
+            last_clock: Clock::default(),
+            messages: 0,
+            unread: 0,
+            read: None,
+            told_prekey: 0,
+            told_profile: 0,
+            receipts: 0,
+            dirty: true,
+            known: BTreeMap::new(),
+            wanted_epochs: BTreeSet::new(),
+            digest_cache: None,
+            created_ms: 0,
+            devices: BTreeMap::new(),
+            sponsors: BTreeSet::new(),
+            limbo: Vec::new(),
+            deliveries: BTreeMap::new(),
+        }
+    }
+
+    /// Reads a room back, given its record. Logs are added by [`Room::load_log`], then [`Room::load_rest`] completes it.
+    pub(super) fn from_record(no: RoomNo, record: &RoomRecord) -> Self {
+        let mut room = Self::new(no, record.id, record.standing, record.name.clone());
+        room.tips = record.tips.iter().map(|tip| (tip.log, *tip)).collect();
+        room.messages = record.messages;
+        room.unread = record.unread;
+        room.read = record.read;
+        room.told_prekey = record.told_prekey;
+        room.told_profile = record.told_profile;
+        room.receipts = record.receipts;
+        room.dirty = false;
+        room
+    }
+
+    pub(super) fn load_log(&mut self, no: LogNo, record: LogRecord, own: Option<LogNo>) {
+        if let (Some(seed), true) = (&record.seed, own == Some(no)) {
+            self.own = Some(OwnLog {
+                key: KeyPair::from_seed(seed),
+                log: record.key,
+            });
+        }
+        self.last_clock = self.last_clock.max(record.top_clock);
+        self.by_prefix.insert(record.key.prefix(), record.key);
+        let state = LogState {
+            no,
+            held: record.held,
+            top_hash: record.top_hash,
+            top_clock: record.top_clock,
+            dirty: false,
+        };
+        self.logs.insert(record.key, state);
+    }
+
+    pub(super) fn load_rest<S: Store>(&mut self, store: &S, wall_ms: u64) -> Result<(), StoreError> {
+        self.last_clock = self.last_clock.min(Clock::at_ms(wall_ms + CLOCK_AHEAD_MAX_MS));
+        let prefix = table::key(table::EPOCHS, &[&self.no.0.to_be_bytes()]);
+        for (_, value) in store.scan(&prefix, &after_prefix(&prefix), Direction::Ascending, usize::MAX)? {
+            self.epochs.learn_gift(&record::decode::<EpochGift>(&value, "epoch")?);
+        }
+        let names: BTreeMap<LogNo, LogKey> = self.logs.iter().map(|(key, state)| (state.no, *key)).collect();
+        let prefix = table::key(table::CONTROL, &[&self.no.0.to_be_bytes()]);
+        for (key, _) in store.scan(&prefix, &after_prefix(&prefix), Direction::Ascending, usize::MAX)? {
+            let at = key.get(5..13).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
+            let at = EntryKey::from_u64(at.ok_or(StoreError::Damaged("control index"))?);
+            let log = *names.get(&at.log).ok_or(StoreError::Damaged("control index"))?;
+            let stored = self.stored(store, at)?.ok_or(StoreError::Damaged("control entry"))?;
+            if let Some(payload) = &stored.entry.payload {
+                self.learn_control(&log, &stored.entry.header, payload, None);
+            }
+        }
+        let prefix = table::key(table::SEALED, &[&self.no.0.to_be_bytes()]);
+        for (key, _) in store.scan(&prefix, &after_prefix(&prefix), Direction::Ascending, usize::MAX)? {
+            if let Some(epoch) = key.get(5..13).and_then(|b| b.try_into().ok()).map(EpochId)
+                && !self.epochs.knows(&epoch)
+            {
+                self.wanted_epochs.insert(epoch);
+            }
+        }
+        let prefix = table::key(table::DELIVERIES, &[&self.no.0.to_be_bytes()]);
+        for (key, value) in store.scan(&prefix, &after_prefix(&prefix), Direction::Ascending, usize::MAX)? {
+            if let Some(device) = key.get(5..37).and_then(|b| b.try_into().ok()).map(DeviceId) {
+                self.deliveries.insert(device, record::decode(&value, "delivery")?);
+            }
+        }
+        self.roster = self.graph.resolve();
+        self.roster_dirty = false;
+        self.devices.clone_from(self.roster.devices());
+        Ok(())
+    }
+
+    /// Writes what changed.
+    pub(super) fn save<S: Store>(&mut self, store: &mut S) -> Result<(), StoreError> {
+        for (key, state) in &mut self.logs {
+            if !std::mem::take(&mut state.dirty) {
+                continue;
+            }
+            let seed = self
+                .own
+                .as_ref()
+                .filter(|own| own.log == *key)
+                .map(|own| own.key.seed());
+            let record = LogRecord {
+                room: self.no,
+                key: *key,
+                held: state.held.clone(),
+                top_hash: state.top_hash,
+                top_clock: state.top_clock,
+                seed,
+            };
+            store.put(&table::log(state.no), &record.to_bytes())?;
+            self.dirty = true;
+        }
+        if std::mem::take(&mut self.dirty) {
+            store.put(&table::room(self.no), &self.to_record().to_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn to_record(&self) -> RoomRecord {
+        RoomRecord {
+            id: self.id,
+            standing: self.standing,
+            name: self.provisional_name.clone(),
+            own_log: self
+                .own
+                .as_ref()
+                .and_then(|own| self.logs.get(&own.log))
+                .map(|state| state.no),
+            tips: self.tips.values().copied().collect(),
+            messages: self.messages,
+            unread: self.unread,
+            read: self.read,
+            told_prekey: self.told_prekey,
+            told_profile: self.told_profile,
+            receipts: self.receipts,
+        }
+    }
+
+    pub(super) fn is_member(&self) -> bool {
+        matches!(self.standing, StoredStanding::Member {})
+    }
+
+    /// The own role, if a member.
+    pub(super) fn my_role(&self, me: &PersonId) -> Option<Role> {
+        self.is_member().then(|| self.roster.role(me)).flatten()
+    }
+
+    /// What is held of every log, frozen parts left out.
+    pub(super) fn vector(&self) -> Vector {
+        let held = |(log, state): (&LogKey, &LogState)| {
+            (!state.held.is_empty()).then(|| {
+                (
+                    *log,
+                    Held {
+                        held: state.held.clone(),
+                        top: prefix8(&state.top_hash),
+                    },
+                )
+            })
+        };
+        Vector(self.logs.iter().filter_map(held).collect())
+    }
+
+    /// Stands for what is held.
+    pub(super) fn digest(&mut self) -> Hash {
+        if let Some(digest) = self.digest_cache {
+            return digest;
+        }
+        let digest = self.vector().digest();
+        self.digest_cache = Some(digest);
+        digest
+    }
+
+    /// The highest sequence number of a log that counts, if it is frozen.
+    pub(super) fn frozen_at(&self, log: &LogKey) -> Option<u32> {
+        self.roster.frozen.get(log).copied()
+    }
+
+    /// Adds a log that nothing is held of.
+    pub(super) fn add_log(&mut self, ctx: &mut Ctx, log: LogKey) -> LogNo {
+        let no = LogNo(ctx.next_log);
+        ctx.next_log += 1;
+        self.by_prefix.insert(log.prefix(), log);
+        let state = LogState {
+            no,
+            held: IntervalSet::default(),
+            top_hash: [0; 32],
+            top_clock: Clock::default(),
+            dirty: true,
+        };
+        self.logs.insert(log, state);
+        no
+    }
+
+    /// A stored entry.
+    pub(super) fn stored<S: Store>(&self, store: &S, key: EntryKey) -> Result<Option<Stored>, StoreError> {
+        store
+            .entry(key)?
+            .map(|bytes| record::decode(&bytes, "entry"))
+            .transpose()
+    }
+
+    /// Where an entry of this room is stored, if it is held.
+    pub(super) fn find(&self, id: &EntryId) -> Option<(LogKey, EntryKey)> {
+        let log = self.by_prefix.get(&id.log)?;
+        let state = self.logs.get(log)?;
+        state.held.contains(id.seq).then_some((
+            *log,
+            EntryKey {
+                log: state.no,
+                seq: id.seq,
+            },
+        ))
+    }
+
+    /// Takes consecutive entries of one log: checks them, stores those that are new, and gives them their place.
+    pub(super) fn ingest<S: Store>(
+        &mut self,
+        store: &mut S,
+        ctx: &mut Ctx,
+        log: LogKey,
+        run: Vec<Entry>,
+    ) -> Result<Ingested, StoreError> {
+        let mut outcome = Ingested::default();
+        if !self.accepts(&log, &run) {
+            outcome.refused = Some("the log is nobody's in this room");
+            return Ok(outcome);
+        }
+        if !self.logs.contains_key(&log) {
+            self.add_log(ctx, log);
+        }
+        let frozen = self.frozen_at(&log).unwrap_or(u32::MAX);
+        let mut stretch: Vec<Entry> = Vec::new();
+        for entry in run.into_iter().filter(|entry| entry.header.seq <= frozen) {
+            let held = self
+                .logs
+                .get(&log)
+                .is_some_and(|state| state.held.contains(entry.header.seq));
+            if !held {
+                stretch.push(entry);
+                continue;
+            }
+            let stretch = std::mem::take(&mut stretch);
+            outcome.absorb(self.ingest_stretch(store, ctx, &log, stretch)?);
+            if let Some(proof) = self.compare(store, &log, entry)? {
+                outcome.proof = Some(proof);
+            }
+        }
+        outcome.absorb(self.ingest_stretch(store, ctx, &log, stretch)?);
+        Ok(outcome)
+    }
+
+    /// Whether entries of this log are taken at all: its owner is known, or it may be about to say whose it is.
+    pub(super) fn accepts(&self, log: &LogKey, run: &[Entry]) -> bool {
+        if let Some(owner) = self.roster.logs.get(log) {
+            let beyond = |cutoff: u32| {
+                run.iter()
+                    .any(|e| e.header.seq > cutoff.saturating_add(BEYOND_CUTOFF_MAX))
+            };
+            return owner.cutoff.is_none_or(|cutoff| !beyond(cutoff));
+        }
+        let introduces = run
+            .first()
+            .is_some_and(|e| e.header.seq == 1 && e.header.class == Class::Control);
+        let continues = self.logs.contains_key(log) && run.iter().all(|e| e.header.class == Class::Control);
+        let same_prefix = self.by_prefix.get(&log.prefix()).is_some_and(|other| other != log);
+        (introduces || continues) && !same_prefix && self.logs.len() < self.roster.logs.len() + UNKNOWN_LOGS_MAX
+    }
+
+    /// Keeps a run until its log is known, within bounds: the oldest goes first.
+    pub(super) fn keep_in_limbo(&mut self, log: LogKey, entries: Vec<Entry>) {
+        self.limbo.push((log, entries));
+        while self.limbo.iter().map(|(_, run)| run.len()).sum::<usize>() > LIMBO_ENTRIES_MAX {
+            self.limbo.remove(0);
+        }
+    }
+
+    /// The runs whose logs are known by now.
+    pub(super) fn take_from_limbo(&mut self) -> Vec<(LogKey, Vec<Entry>)> {
+        let limbo = std::mem::take(&mut self.limbo);
+        let (ready, waiting) = limbo.into_iter().partition(|(log, run)| self.accepts(log, run));
+        self.limbo = waiting;
+        ready
+    }
+
+    /// Takes in the entry that removed this person, opened with the one key that came with it. False if it is no such entry.
+    pub(super) fn accept_removal(&mut self, log: &LogKey, entry: &Entry, key: &Secret, me: &PersonId) -> bool {
+        let hash = entry.header.hash(log);
+        if entry::verify(log, &hash, &entry.signature).is_err() || !self.roster.logs.contains_key(log) {
+            return false;
+        }
+        let Some(Ok(payload)) = entry.payload.as_ref().map(|bytes| ControlPayload::from_bytes(bytes)) else {
+            return false;
+        };
+        let Ok(control) = payload.open_alone(&entry.header, log, key) else {
+            return false;
+        };
+        let role = self.author(log).and_then(|author| self.roster.role(&author));
+        role >= Some(Role::Moderator) && control.ops.iter().any(|op| is_removal_of(op, me))
+    }
+
+    /// Compares an entry with the one held under its sequence number.
+    fn compare<S: Store>(&self, store: &S, log: &LogKey, entry: Entry) -> Result<Option<Equivocation>, StoreError> {
+        let Some(state) = self.logs.get(log) else {
+            return Ok(None);
+        };
+        let key = EntryKey {
+            log: state.no,
+            seq: entry.header.seq,
+        };
+        let Some(stored) = self.stored(store, key)? else {
+            return Ok(None);
+        };
+        if stored.entry.header == entry.header {
+            return Ok(None);
+        }
+        let bare = |entry: Entry| Entry { payload: None, ..entry };
+        let proof = Equivocation {
+            log: *log,
+            a: bare(stored.entry),
+            b: bare(entry),
+        };
+        Ok(proof.verify().is_ok().then_some(proof))
+    }
+
+    fn ingest_stretch<S: Store>(
+        &mut self,
+        store: &mut S,
+        ctx: &mut Ctx,
+        log: &LogKey,
+        run: Vec<Entry>,
+    ) -> Result<Ingested, StoreError> {
+        let mut outcome = Ingested::default();
+        let (Some(first), Some(last)) = (run.first().map(|e| e.header.seq), run.last().map(|e| e.header.seq)) else {
+            return Ok(outcome);
+        };
+        let known = self.neighbours(store, log, first, last)?;
+        let (hashes, signed) = match run::verify(log, &run, known) {
+            Ok(verified) => verified,
+            Err(RunError::BrokenChain) if run::verify(log, &run, Neighbours::default()).is_ok() => {
+                outcome.forks = true;
+                return Ok(outcome);
+            }
+            Err(_) => {
+                outcome.refused = Some("the entries are not what their author signed");
+                return Ok(outcome);
+            }
+        };
+        let Some(no) = self.logs.get(log).map(|state| state.no) else {
+            return Ok(outcome);
+        };
+        let count = run.len();
+        for (i, (entry, hash)) in run.into_iter().zip(hashes).enumerate() {
+            let key = EntryKey {
+                log: no,
+                seq: entry.header.seq,
+            };
+            let arrival = Arrival {
+                log,
+                key,
+                hash,
+                signed: signed && i + 1 == count,
+                entry,
+            };
+            self.admit(store, ctx, arrival, &mut outcome)?;
+        }
+        outcome.new.insert(first, last);
+        Ok(outcome)
+    }
+
+    fn neighbours<S: Store>(&self, store: &S, log: &LogKey, first: u32, last: u32) -> Result<Neighbours, StoreError> {
+        let mut known = Neighbours::default();
+        let Some(state) = self.logs.get(log) else {
+            return Ok(known);
+        };
+        if first > 1 && state.held.contains(first - 1) {
+            known.before = if state.held.max() == first - 1 {
+                Some(state.top_hash)
+            } else {
+                let before = self.stored(
+                    store,
+                    EntryKey {
+                        log: state.no,
+                        seq: first - 1,
+                    },
+                )?;
+                before.map(|stored| stored.entry.header.hash(log))
+            };
+        }
+        if let Some(next) = last.checked_add(1)
+            && state.held.contains(next)
+        {
+            let after = self.stored(
+                store,
+                EntryKey {
+                    log: state.no,
+                    seq: next,
+                },
+            )?;
+            known.after_prev = after.map(|stored| stored.entry.header.prev);
+        }
+        Ok(known)
+    }
+
+    /// Stores one believed entry, gives it its place, and takes in what it says.
+    fn admit<S: Store>(
+        &mut self,
+        store: &mut S,
+        ctx: &mut Ctx,
+        arrival: Arrival<'_>,
+        outcome: &mut Ingested,
+    ) -> Result<(), StoreError> {
+        let Arrival {
+            log,
+            key,
+            hash,
+            signed,
+            entry,
+        } = arrival;
+        let id = EntryId {
+            log: log.prefix(),
+            seq: key.seq,
+        };
+        self.note_clock(ctx, entry.header.clock);
+        self.note_tip(log, &entry.header, &hash);
+        let effective = self.first_effective(store, log, &entry.header)?;
+        self.pull_below(store, log, &entry.header, effective)?;
+        let flags = if signed { SIGNED } else { 0 };
+        let mut stored = Stored {
+            flags,
+            effective,
+            saved_ms: ctx.wall_ms,
+            entry,
+        };
+        self.mark_held(log, &stored.entry.header, hash);
+        match stored.entry.header.class {
+            Class::Control => {
+                store.put(&table::control(self.no, key), &[])?;
+                outcome.control |= self.take_control(store, ctx, log, key, &stored)?;
+                self.show(store, ctx, &id, &mut stored, key, false)?;
+            }
+            Class::Message => self.take_message(store, ctx, log, key, &mut stored, outcome)?,
+        }
+        store.put_entry(key, &stored.to_bytes())
+    }
+
+    /// Follows others' clocks, but never far ahead of the own one, unless the own one is plainly wrong.
+    fn note_clock(&mut self, ctx: &Ctx, clock: Clock) {
+        let trusted = ctx.wall_ms.saturating_add(CLOCK_AHEAD_MAX_MS);
+        if clock.ms() <= trusted || trusted < self.created_ms {
+            self.last_clock = self.last_clock.max(clock);
+        }
+    }
+
+    /// This entry is referred to by nothing here; what it refers to no longer is a tip.
+    fn note_tip(&mut self, log: &LogKey, header: &Header, hash: &Hash) {
+        for parent in &header.parents {
+            if self.tips.get(&parent.log).is_some_and(|tip| tip.seq <= parent.seq) {
+                self.tips.remove(&parent.log);
+            }
+        }
+        let tip = EntryRef {
+            log: log.prefix(),
+            seq: header.seq,
+            hash: prefix8(hash),
+        };
+        let newer = self.logs.get(log).is_none_or(|state| state.held.max() < header.seq);
+        if newer {
+            self.tips.insert(tip.log, tip);
+        }
+        self.dirty = true;
+    }
+
+    /// The effective clock of an arriving entry: its own, or what entries above it that came earlier demand.
+    fn first_effective<S: Store>(&self, store: &mut S, log: &LogKey, header: &Header) -> Result<i64, StoreError> {
+        let own = effective_of(header.clock);
+        let waiting = table::in_room(table::WAITING, self.no, &log.prefix(), header.seq);
+        let Some(value) = store.get(&waiting)? else {
+            return Ok(own);
+        };
+        store.delete(&waiting)?;
+        let limit = value
+            .try_into()
+            .map(i64::from_be_bytes)
+            .map_err(|_| StoreError::Damaged("waiting"))?;
+        Ok(own.min(limit))
+    }
+
+    /// Makes everything below an entry stand before it.
+    fn pull_below<S: Store>(
+        &mut self,
+        store: &mut S,
+        log: &LogKey,
+        header: &Header,
+        effective: i64,
+    ) -> Result<(), StoreError> {
+        let mut below: Vec<([u8; 8], u32, i64)> = Vec::new();
+        push_below(&mut below, log, header, effective);
+        while let Some((log, seq, limit)) = below.pop() {
+            let id = EntryId { log, seq };
+            let Some((log_key, key)) = self.find(&id) else {
+                // An earlier entry of the same log has a smaller clock anyway.
+                let waiting = table::in_room(table::WAITING, self.no, &log, seq);
+                let before = store
+                    .get(&waiting)?
+                    .and_then(|v| v.try_into().ok())
+                    .map(i64::from_be_bytes);
+                if before.is_none_or(|before| limit < before) {
+                    store.put(&waiting, &limit.to_be_bytes())?;
+                }
+                continue;
+            };
+            let Some(mut stored) = self.stored(store, key)? else {
+                continue;
+            };
+            if stored.effective <= limit {
+                continue;
+            }
+            if stored.flags & SHOWN != 0 {
+                store.delete(&table::order(self.no, stored.effective, &log, seq))?;
+                store.put(&table::order(self.no, limit, &log, seq), &key.log.0.to_be_bytes())?;
+            }
+            stored.effective = limit;
+            store.put_entry(key, &stored.to_bytes())?;
+            push_below(&mut below, &log_key, &stored.entry.header, limit);
+        }
+        Ok(())
+    }
+
+    fn mark_held(&mut self, log: &LogKey, header: &Header, hash: Hash) {
+        let Some(state) = self.logs.get_mut(log) else { return };
+        if header.seq > state.held.max() {
+            state.top_hash = hash;
+            state.top_clock = header.clock;
+        }
+        state.held.insert(header.seq, header.seq);
+        state.dirty = true;
+        self.digest_cache = None;
+    }
+
+    /// Puts an entry into the timeline.
+    fn show<S: Store>(
+        &mut self,
+        store: &mut S,
+        ctx: &mut Ctx,
+        id: &EntryId,
+        stored: &mut Stored,
+        key: EntryKey,
+        is_message: bool,
+    ) -> Result<(), StoreError> {
+        let order = table::order(self.no, stored.effective, &id.log, id.seq);
+        store.put(&order, &key.log.0.to_be_bytes())?;
+        let first_time = stored.flags & SHOWN == 0;
+        stored.flags |= SHOWN;
+        let mine = self.own.as_ref().is_some_and(|own| own.log.prefix() == id.log);
+        let before_read = self
+            .read
+            .is_some_and(|(at, _)| (stored.effective.cast_unsigned() ^ (1 << 63)) < at);
+        if before_read && !mine {
+            stored.flags |= LATE;
+        }
+        if is_message && first_time {
+            self.messages += 1;
+            self.unread += u64::from(!mine);
+        }
+        self.dirty = true;
+        ctx.event(Event::Entry {
+            room: self.id,
+            id: *id,
+            new: first_time,
+        });
+        Ok(())
+    }
+
+    /// Takes in a control entry. True if the membership may have changed.
+    fn take_control<S: Store>(
+        &mut self,
+        store: &mut S,
+        ctx: &mut Ctx,
+        log: &LogKey,
+        key: EntryKey,
+        stored: &Stored,
+    ) -> Result<bool, StoreError> {
+        let header = &stored.entry.header;
+        let Some(payload) = &stored.entry.payload else {
+            return Ok(false);
+        };
+        let known_before = self.epochs.knows(&header.epoch);
+        if self.learn_control(log, header, payload, Some((&ctx.device, &ctx.prekeys))) {
+            self.roster_dirty = true;
+        } else {
+            store.put(&table::sealed(self.no, &header.epoch, key), &[])?;
+            self.wanted_epochs.insert(header.epoch);
+        }
+        if !known_before && let Some(gift) = self.epochs.gift(&header.epoch) {
+            store.put(&table::epoch(self.no, &header.epoch), &gift.to_bytes())?;
+            self.unseal(store, ctx, header.epoch, Some(key))?;
+        }
+        Ok(true)
+    }
+
+    /// Opens a control entry's payload and gives it to the graph. False if its keys are not here.
+    fn learn_control(
+        &mut self,
+        log: &LogKey,
+        header: &Header,
+        payload: &[u8],
+        mine: Option<(&DeviceId, &[crate::crypto::SealKeyPair])>,
+    ) -> bool {
+        let Ok(payload) = ControlPayload::from_bytes(payload) else {
+            return true;
+        };
+        let hash = header.hash(log);
+        let id = EntryRef {
+            log: log.prefix(),
+            seq: header.seq,
+            hash: prefix8(&hash),
+        };
+        if hash == self.id.0 {
+            self.created_ms = header.clock.ms();
+        }
+        if let Some((device, prekeys)) = mine
+            && !self.epochs.knows(&header.epoch)
+            && payload.speaks_of(&header.epoch)
+            && let Some(secret) = payload.open_slot(device, prekeys)
+        {
+            self.epochs.learn_secret(secret);
+        }
+        let Some(keys) = self.epochs.keys(&header.epoch) else {
+            return false;
+        };
+        let Ok(control) = payload.open(header, log, keys) else {
+            return true;
+        };
+        let makes_a_room = control.ops.iter().any(|op| matches!(op, Op::Create { .. }));
+        if makes_a_room && hash != self.id.0 {
+            return true;
+        }
+        self.epochs.note_control(id, header, &payload);
+        self.graph.insert(ControlEntry {
+            id,
+            log: *log,
+            seq: header.seq,
+            clock: header.clock,
+            control,
+        });
+        true
+    }
+
+    /// An epoch's keys came: takes in what waited for them, except `not`, which is being taken in already.
+    pub(super) fn unseal<S: Store>(
+        &mut self,
+        store: &mut S,
+        ctx: &mut Ctx,
+        epoch: EpochId,
+        not: Option<EntryKey>,
+    ) -> Result<Ingested, StoreError> {
+        let mut outcome = Ingested::default();
+        self.wanted_epochs.remove(&epoch);
+        let names: BTreeMap<LogNo, LogKey> = self.logs.iter().map(|(key, state)| (state.no, *key)).collect();
+        let prefix = table::key(table::SEALED, &[&self.no.0.to_be_bytes(), &epoch.0]);
+        for (record_key, _) in store.scan(&prefix, &after_prefix(&prefix), Direction::Ascending, usize::MAX)? {
+            store.delete(&record_key)?;
+            let at = record_key
+                .get(13..21)
+                .and_then(|b| b.try_into().ok())
+                .map(u64::from_be_bytes);
+            let key = EntryKey::from_u64(at.ok_or(StoreError::Damaged("sealed index"))?);
+            if not == Some(key) {
+                continue;
+            }
+            let Some(log) = names.get(&key.log).copied() else {
+                continue;
+            };
+            let Some(mut stored) = self.stored(store, key)? else {
+                continue;
+            };
+            match stored.entry.header.class {
+                Class::Control => outcome.control |= self.take_control(store, ctx, &log, key, &stored)?,
+                Class::Message => {
+                    self.hide(store, &log, &mut stored, key)?;
+                    self.take_message(store, ctx, &log, key, &mut stored, &mut outcome)?;
+                    store.put_entry(key, &stored.to_bytes())?;
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Takes an entry out of the timeline.
+    fn hide<S: Store>(
+        &mut self,
+        store: &mut S,
+        log: &LogKey,
+        stored: &mut Stored,
+        key: EntryKey,
+    ) -> Result<(), StoreError> {
+        if stored.flags & SHOWN != 0 {
+            store.delete(&table::order(self.no, stored.effective, &log.prefix(), key.seq))?;
+            stored.flags &= !SHOWN;
+        }
+        stored.flags &= !SEALED;
+        Ok(())
+    }
+
+    /// The key that opens a message of this epoch, where this device may read it.
+    pub(super) fn content_key(&self, log: &LogKey, header: &Header) -> Option<Secret> {
+        let content = self.epochs.keys(&header.epoch)?.content_key()?;
+        Some(Header::payload_key(log, header.seq, content))
+    }
+
+    /// Opens a message entry.
+    pub(super) fn open(&self, log: &LogKey, entry: &Entry) -> Option<Said> {
+        let key = self.content_key(log, &entry.header)?;
+        let payload = entry.payload.as_ref()?;
+        let plain = crate::crypto::open_once(&key, &entry.header.bound(log), payload).ok()?;
+        Said::from_bytes(&plain).ok()
+    }
+
+    /// The person behind a log.
+    pub(super) fn author(&self, log: &LogKey) -> Option<PersonId> {
+        self.roster.logs.get(log).map(|owner| owner.person)
+    }
+
+    fn take_message<S: Store>(
+        &mut self,
+        store: &mut S,
+        ctx: &mut Ctx,
+        log: &LogKey,
+        key: EntryKey,
+        stored: &mut Stored,
+        outcome: &mut Ingested,
+    ) -> Result<(), StoreError> {
+        let id = EntryId {
+            log: log.prefix(),
+            seq: key.seq,
+        };
+        self.epochs
+            .note_use(&stored.entry.header.epoch, stored.entry.header.clock);
+        if stored.entry.payload.is_none() {
+            return self.show(store, ctx, &id, stored, key, true);
+        }
+        let Some(said) = self.open(log, &stored.entry) else {
+            return self.keep_sealed(store, ctx, &id, key, stored);
+        };
+        let author = self.author(log);
+        if let Some(person) = author {
+            outcome
+                .riders
+                .extend(said.riders.into_iter().map(|record| (person, record)));
+        }
+        let clock = stored.entry.header.clock;
+        match said.body {
+            Body::Text { text, .. } => self.take_text(store, ctx, log, key, stored, text)?,
+            Body::Edit { target, .. } => {
+                self.annotate(store, ctx, &target, |notes| {
+                    if !notes.edits.iter().any(|(_, by)| *by == id) {
+                        notes.edits.push((clock, id));
+                        notes.edits.sort_unstable();
+                    }
+                })?;
+                store.put_entry(key, &stored.to_bytes())?;
+                self.reindex(store, &target)?;
+            }
+            Body::Delete { target } => {
+                self.annotate(store, ctx, &target, |notes| {
+                    if !notes.deletes.contains(&id) {
+                        notes.deletes.push(id);
+                    }
+                })?;
+                self.drop_if_deleted(store, ctx, &target)?;
+            }
+            Body::React { target, emoji, on } => {
+                let Some(person) = author else { return Ok(()) };
+                let reaction = ReactionRecord {
+                    person,
+                    emoji,
+                    clock,
+                    by: id,
+                    on,
+                };
+                self.annotate(store, ctx, &target, |notes| put_reaction(notes, reaction))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_sealed<S: Store>(
+        &mut self,
+        store: &mut S,
+        ctx: &mut Ctx,
+        id: &EntryId,
+        key: EntryKey,
+        stored: &mut Stored,
+    ) -> Result<(), StoreError> {
+        let epoch = stored.entry.header.epoch;
+        stored.flags |= SEALED;
+        if self.epochs.knows(&epoch) {
+            // The keys here open no messages of that time (history policy), or the payload is garbage: nothing to show.
+            return Ok(());
+        }
+        store.put(&table::sealed(self.no, &epoch, key), &[])?;
+        self.wanted_epochs.insert(epoch);
+        self.show(store, ctx, id, stored, key, false)
+    }
+
+    fn take_text<S: Store>(
+        &mut self,
+        store: &mut S,
+        ctx: &mut Ctx,
+        log: &LogKey,
+        key: EntryKey,
+        stored: &mut Stored,
+        text: String,
+    ) -> Result<(), StoreError> {
+        let id = EntryId {
+            log: log.prefix(),
+            seq: key.seq,
+        };
+        let notes = self.annotations(store, &id)?;
+        if self.is_deleted(&notes, log) {
+            stored.entry.payload = None;
+        } else {
+            let text = self.edited(store, &notes, log)?.map_or(text, |(_, text)| text);
+            store.index_text(self.no, key, stored.entry.header.clock.ms(), &text)?;
+        }
+        self.show(store, ctx, &id, stored, key, true)
+    }
+
+    /// What was done to an entry.
+    pub(super) fn annotations<S: Store>(&self, store: &S, id: &EntryId) -> Result<Annotations, StoreError> {
+        match store.get(&table::in_room(table::ANNOTATIONS, self.no, &id.log, id.seq))? {
+            Some(bytes) => record::decode(&bytes, "annotations"),
+            None => Ok(Annotations::default()),
+        }
+    }
+
+    fn annotate<S: Store>(
+        &mut self,
+        store: &mut S,
+        ctx: &mut Ctx,
+        target: &EntryId,
+        change: impl FnOnce(&mut Annotations),
+    ) -> Result<(), StoreError> {
+        let mut notes = self.annotations(store, target)?;
+        change(&mut notes);
+        store.put(
+            &table::in_room(table::ANNOTATIONS, self.no, &target.log, target.seq),
+            &notes.to_bytes(),
+        )?;
+        ctx.event(Event::Entry {
+            room: self.id,
+            id: *target,
+            new: false,
+        });
+        Ok(())
+    }
+
+    /// Whether a deletion of an entry in `log` counts: by its author's person, or by a moderator.
+    pub(super) fn is_deleted(&self, notes: &Annotations, log: &LogKey) -> bool {
+        let author = self.author(log);
+        notes.deletes.iter().any(|by| {
+            let Some(person) = self.by_prefix.get(&by.log).and_then(|log| self.author(log)) else {
+                return false;
+            };
+            Some(person) == author || self.roster.role(&person).is_some_and(|role| role >= Role::Moderator)
+        })
+    }
+
+    /// The text that the newest valid edit gives an entry of `log`, and when.
+    pub(super) fn edited<S: Store>(
+        &self,
+        store: &S,
+        notes: &Annotations,
+        log: &LogKey,
+    ) -> Result<Option<(Clock, String)>, StoreError> {
+        for (clock, by) in notes.edits.iter().rev() {
+            let Some((edit_log, key)) = self.find(by) else { continue };
+            if self.author(&edit_log) != self.author(log) {
+                continue;
+            }
+            let Some(stored) = self.stored(store, key)? else {
+                continue;
+            };
+            if let Some(Said {
+                body: Body::Edit { text, .. },
+                ..
+            }) = self.open(&edit_log, &stored.entry)
+            {
+                return Ok(Some((*clock, text)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes an edited message findable by its new text only.
+    fn reindex<S: Store>(&mut self, store: &mut S, target: &EntryId) -> Result<(), StoreError> {
+        let Some((log, key)) = self.find(target) else {
+            return Ok(());
+        };
+        let Some(stored) = self.stored(store, key)? else {
+            return Ok(());
+        };
+        let Some(Said {
+            body: Body::Text { text, .. },
+            ..
+        }) = self.open(&log, &stored.entry)
+        else {
+            return Ok(());
+        };
+        let mut notes = self.annotations(store, target)?;
+        let Some((_, now)) = self.edited(store, &notes, &log)? else {
+            return Ok(());
+        };
+        notes.edits.pop();
+        let before = self.edited(store, &notes, &log)?.map_or(text, |(_, text)| text);
+        let at = stored.entry.header.clock.ms();
+        store.unindex_text(self.no, key, at, &before)?;
+        store.index_text(self.no, key, at, &now)
+    }
+
+    /// Drops the payload of a message whose deletion counts.
+    pub(super) fn drop_if_deleted<S: Store>(
+        &mut self,
+        store: &mut S,
+        ctx: &mut Ctx,
+        target: &EntryId,
+    ) -> Result<(), StoreError> {
+        let Some((log, key)) = self.find(target) else {
+            return Ok(());
+        };
+        let notes = self.annotations(store, target)?;
+        let Some(mut stored) = self.stored(store, key)? else {
+            return Ok(());
+        };
+        if !self.is_deleted(&notes, &log) || stored.entry.payload.is_none() {
+            return Ok(());
+        }
+        if let Some(Said {
+            body: Body::Text { text, .. },
+            ..
+        }) = self.open(&log, &stored.entry)
+        {
+            let text = self.edited(store, &notes, &log)?.map_or(text, |(_, text)| text);
+            store.unindex_text(self.no, key, stored.entry.header.clock.ms(), &text)?;
+            stored.entry.payload = None;
+            store.put_entry(key, &stored.to_bytes())?;
+            ctx.event(Event::Entry {
+                room: self.id,
+                id: *target,
+                new: false,
+            });
+        }
+        Ok(())
+    }
+
+    /// Brings the membership up to date, and takes what is above a proven fork out of sight.
+    pub(super) fn refresh_roster<S: Store>(&mut self, store: &mut S, ctx: &mut Ctx) -> Result<bool, StoreError> {
+        if !std::mem::take(&mut self.roster_dirty) {
+            return Ok(false);
+        }
+        self.roster = self.graph.resolve();
+        self.devices.clone_from(self.roster.devices());
+        if !self.roster.name.is_empty() {
+            self.provisional_name.clone_from(&self.roster.name);
+        }
+        self.dirty = true;
+        let frozen: Vec<(LogKey, u32)> = self.roster.frozen.iter().map(|(log, seq)| (*log, *seq)).collect();
+        for (log, last) in frozen {
+            self.freeze(store, &log, last)?;
+        }
+        ctx.event(Event::Room { room: self.id });
+        Ok(true)
+    }
+
+    fn freeze<S: Store>(&mut self, store: &mut S, log: &LogKey, last: u32) -> Result<(), StoreError> {
+        let Some(state) = self.logs.get(log) else { return Ok(()) };
+        let (no, gone) = (state.no, state.held.minus(&IntervalSet::range(1, last)));
+        if gone.is_empty() {
+            return Ok(());
+        }
+        for (from, to) in gone.ranges() {
+            for seq in *from..=*to {
+                let key = EntryKey { log: no, seq };
+                if let Some(mut stored) = self.stored(store, key)? {
+                    self.hide(store, log, &mut stored, key)?;
+                    store.put_entry(key, &stored.to_bytes())?;
+                }
+            }
+        }
+        let top = self.stored(store, EntryKey { log: no, seq: last })?;
+        if let Some(state) = self.logs.get_mut(log) {
+            state.held = state.held.up_to(last);
+            state.dirty = true;
+            if let Some(top) = top {
+                state.top_hash = top.entry.header.hash(log);
+                state.top_clock = top.entry.header.clock;
+            }
+        }
+        self.tips.remove(&log.prefix());
+        self.digest_cache = None;
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Operations of a control entry held here, for the timeline.
+    pub(super) fn control_of(&self, log: &LogKey, entry: &Entry) -> Option<Control> {
+        let payload = ControlPayload::from_bytes(entry.payload.as_ref()?).ok()?;
+        let keys = self.epochs.keys(&entry.header.epoch)?;
+        payload.open(&entry.header, log, keys).ok()
+    }
+
+    /// The control entry that removed a person, to show it to them: log, entry, and the key of its payload alone.
+    pub(super) fn removal_of<S: Store>(
+        &self,
+        store: &S,
+        person: &PersonId,
+    ) -> Result<Option<(LogKey, Entry, Secret)>, StoreError> {
+        let Some(former) = self.roster.former.get(person) else {
+            return Ok(None);
+        };
+        let Some((log, key)) = self.find(&former.entry.id()) else {
+            return Ok(None);
+        };
+        let Some(stored) = self.stored(store, key)? else {
+            return Ok(None);
+        };
+        let Some(keys) = self.epochs.keys(&stored.entry.header.epoch) else {
+            return Ok(None);
+        };
+        let secret = Header::payload_key(&log, key.seq, &keys.control);
+        Ok(Some((log, stored.entry, secret)))
+    }
+
+    /// Checks a signature that was only covered by its chain, before others are shown it as the end of a run.
+    pub(super) fn signature_holds(&self, log: &LogKey, stored: &Stored) -> bool {
+        stored.flags & SIGNED != 0
+            || entry::verify(log, &stored.entry.header.hash(log), &stored.entry.signature).is_ok()
+    }
+
+    /// Sequence numbers of a log that are known to exist and are not here.
+    pub(super) fn missing(&self, log: &LogKey) -> IntervalSet {
+        let held = self.logs.get(log).map(|state| state.held.clone()).unwrap_or_default();
+        let mut exist = self.known.get(log).cloned().unwrap_or_default();
+        exist.insert(1, held.max());
+        let missing = exist.minus(&held);
+        match self.frozen_at(log) {
+            Some(last) => missing.up_to(last),
+            None => missing,
+        }
+    }
+}
+
+fn push_below(below: &mut Vec<([u8; 8], u32, i64)>, log: &LogKey, header: &Header, effective: i64) {
+    // The one before in the same log has a smaller clock: it needs pulling only if this one was pulled itself.
+    if header.seq > 1 && effective < effective_of(header.clock) {
+        below.push((log.prefix(), header.seq - 1, effective.saturating_sub(1)));
+    }
+    for parent in &header.parents {
+        below.push((parent.log, parent.seq, effective.saturating_sub(1)));
+    }
+}
+
+fn put_reaction(notes: &mut Annotations, reaction: ReactionRecord) {
+    let same = |r: &&mut ReactionRecord| r.person == reaction.person && r.emoji == reaction.emoji;
+    match notes.reactions.iter_mut().find(same) {
+        Some(old) if (old.clock, old.by) < (reaction.clock, reaction.by) => *old = reaction,
+        Some(_) => {}
+        None => notes.reactions.push(reaction),
+    }
+}
+
+/// Whether an operation concerns who is in the room.
+pub(super) fn is_removal_of(op: &Op, who: &PersonId) -> bool {
+    matches!(op, Op::Remove { person, .. } if person == who)
+}

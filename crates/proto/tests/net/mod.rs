@@ -1,0 +1,301 @@
+//! A few peers in one process with perfect lines between all that are online: for stepping by hand.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "a test's own scaffold, of which each file uses a part"
+)]
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use offhook_proto::crypto::{KeyPair, Secret};
+use offhook_proto::history::{EntryId, RoomId};
+use offhook_proto::identity::{DeviceId, DeviceKey, PersonId, RootKey};
+use offhook_proto::peer::view::LineView;
+use offhook_proto::peer::{Command, CommandError, Event, Input, Output, Peer, Post, Reply, Secrets};
+use offhook_proto::rooms::{HistoryPolicy, Role};
+use offhook_proto::store::MemoryStore;
+
+pub struct Net {
+    pub nodes: Vec<Node>,
+    pub now: Instant,
+    wall_ms: u64,
+    queue: VecDeque<(usize, Input)>,
+    lines: BTreeSet<(usize, usize)>,
+    next_command: u64,
+    pub replies: Vec<(u64, Result<Reply, CommandError>)>,
+    pub events: Vec<(usize, Event)>,
+    /// Bytes sent, by sender and receiver.
+    pub sent: Vec<(usize, usize, Vec<u8>)>,
+}
+
+pub struct Node {
+    pub peer: Peer<MemoryStore>,
+    pub device: DeviceId,
+    pub secrets: Secrets,
+    pub online: bool,
+}
+
+pub fn text(text: &str) -> Post {
+    Post::Text {
+        text: text.into(),
+        reply_to: None,
+    }
+}
+
+impl Net {
+    pub fn new(_seed: u8) -> Self {
+        Self {
+            nodes: Vec::new(),
+            now: Instant::now(),
+            wall_ms: 1_790_000_000_000,
+            queue: VecDeque::new(),
+            lines: BTreeSet::new(),
+            next_command: 0,
+            replies: Vec::new(),
+            events: Vec::new(),
+            sent: Vec::new(),
+        }
+    }
+
+    pub fn add(&mut self, name: &str) -> usize {
+        let at = self.nodes.len();
+        let seed = u8::try_from(at).unwrap() + 1;
+        let root = RootKey::from_entropy(Secret([seed; 32]));
+        let device = DeviceKey(KeyPair::from_seed(&Secret([seed + 100; 32])));
+        let secrets = Secrets { root, device };
+        let id = secrets.device.device();
+        let peer = Peer::open(MemoryStore::default(), secrets.clone(), name, [seed; 32], self.now).unwrap();
+        self.nodes.push(Node {
+            peer,
+            device: id,
+            secrets,
+            online: true,
+        });
+        self.input(at, Input::WallClock { unix_ms: self.wall_ms });
+        let address = format!("192.0.2.{seed}:4433").parse().unwrap();
+        self.input(
+            at,
+            Input::OwnAddresses {
+                addresses: vec![address],
+                relay: None,
+            },
+        );
+        at
+    }
+
+    pub fn peer(&self, at: usize) -> &Peer<MemoryStore> {
+        &self.nodes[at].peer
+    }
+
+    pub fn person(&self, at: usize) -> PersonId {
+        self.nodes[at].secrets.root.person()
+    }
+
+    pub fn input(&mut self, at: usize, input: Input) {
+        let outputs = self.nodes[at].peer.handle(input, self.now).unwrap();
+        for output in outputs.0 {
+            self.output(at, output);
+        }
+    }
+
+    fn output(&mut self, at: usize, output: Output) {
+        match output {
+            Output::Reply { id, reply } => self.replies.push((id, reply)),
+            Output::Send { peer, bytes } => {
+                let to = self.at(&peer);
+                if self.lines.contains(&(at.min(to), at.max(to))) {
+                    self.sent.push((at, to, bytes.clone()));
+                    self.queue.push_back((
+                        to,
+                        Input::Frame {
+                            peer: self.nodes[at].device,
+                            bytes,
+                        },
+                    ));
+                }
+            }
+            Output::Dial { peer, .. } => {
+                let to = self.at(&peer);
+                if self.nodes[to].online && self.nodes[at].online {
+                    self.connect(at, to);
+                } else {
+                    self.queue.push_back((at, Input::DialFailed { peer }));
+                }
+            }
+            Output::Close { peer, .. } => {
+                let to = self.at(&peer);
+                self.disconnect(at, to);
+            }
+            Output::Event(event) => self.events.push((at, event)),
+        }
+    }
+
+    pub fn at(&self, device: &DeviceId) -> usize {
+        self.nodes.iter().position(|node| node.device == *device).unwrap()
+    }
+
+    pub fn connect(&mut self, a: usize, b: usize) {
+        let pair = (a.min(b), a.max(b));
+        if self.lines.insert(pair) {
+            let exporter = [u8::try_from(pair.0 * 16 + pair.1).unwrap(); 32];
+            for (x, y) in [(a, b), (b, a)] {
+                let peer = self.nodes[y].device;
+                self.queue.push_back((
+                    x,
+                    Input::LineUp {
+                        peer,
+                        exporter,
+                        address: None,
+                    },
+                ));
+            }
+        }
+    }
+
+    fn disconnect(&mut self, a: usize, b: usize) {
+        if self.lines.remove(&(a.min(b), a.max(b))) {
+            for (x, y) in [(a, b), (b, a)] {
+                let peer = self.nodes[y].device;
+                self.queue.push_back((x, Input::LineDown { peer }));
+            }
+        }
+    }
+
+    pub fn offline(&mut self, at: usize) {
+        self.nodes[at].online = false;
+        for other in 0..self.nodes.len() {
+            self.disconnect(at, other);
+        }
+        self.drain();
+    }
+
+    pub fn online(&mut self, at: usize) {
+        self.nodes[at].online = true;
+        self.input(at, Input::NetworkChanged);
+    }
+
+    /// Delivers everything under way.
+    pub fn drain(&mut self) {
+        for _ in 0..200_000 {
+            let Some((to, input)) = self.queue.pop_front() else {
+                return;
+            };
+            if let Input::Frame { peer, .. } = &input {
+                let from = self.at(peer);
+                if !self.lines.contains(&(from.min(to), from.max(to))) {
+                    continue;
+                }
+            }
+            self.input(to, input);
+        }
+        panic!("the peers never stop talking");
+    }
+
+    /// Lets ten seconds pass.
+    pub fn settle(&mut self) {
+        self.pass(Duration::from_secs(10));
+    }
+
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.drain();
+            let due = (0..self.nodes.len())
+                .filter_map(|at| Some((self.nodes[at].peer.poll_timeout()?.0, at)))
+                .min();
+            match due {
+                Some((when, at)) if when <= end => {
+                    let step = when.saturating_duration_since(self.now).max(Duration::from_millis(1));
+                    self.now += step;
+                    self.wall_ms += u64::try_from(step.as_millis()).unwrap();
+                    self.input(at, Input::Timeout);
+                }
+                _ => break,
+            }
+        }
+        self.now = end;
+        self.drain();
+    }
+
+    pub fn command(&mut self, at: usize, command: Command) -> Result<Reply, CommandError> {
+        let id = self.next_command;
+        self.next_command += 1;
+        self.input(at, Input::Command { id, command });
+        let found = self
+            .replies
+            .iter()
+            .position(|(reply, _)| *reply == id)
+            .expect("every command is answered");
+        self.replies.remove(found).1
+    }
+
+    pub fn room(&mut self, at: usize, name: &str) -> RoomId {
+        self.room_with(at, name, HistoryPolicy::All {})
+    }
+
+    pub fn room_with(&mut self, at: usize, name: &str, history: HistoryPolicy) -> RoomId {
+        match self.command(
+            at,
+            Command::CreateRoom {
+                name: name.into(),
+                history,
+            },
+        ) {
+            Ok(Reply::Room(room)) => room,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn join(&mut self, from: usize, to: usize, room: RoomId) {
+        let invite = Command::Invite {
+            room,
+            expires_s: 3600,
+            uses: 1,
+            role: Role::Member,
+            only_me: false,
+        };
+        let Ok(Reply::Invite(invite)) = self.command(from, invite) else {
+            panic!("no invite")
+        };
+        self.command(to, Command::Join { invite }).unwrap();
+        self.settle();
+        let members = self.peer(to).members(room).unwrap().unwrap();
+        assert!(
+            members.iter().any(|member| member.is_me),
+            "{to} did not get in: {:?}",
+            self.events
+        );
+    }
+
+    pub fn post(&mut self, at: usize, room: RoomId, post: Post) -> EntryId {
+        match self.command(
+            at,
+            Command::Post {
+                room,
+                post,
+                client_id: None,
+            },
+        ) {
+            Ok(Reply::Entry(id)) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn say(&mut self, at: usize, room: RoomId, words: &str) -> EntryId {
+        self.post(at, room, text(words))
+    }
+
+    /// The messages that a peer shows.
+    pub fn texts(&self, at: usize, room: RoomId) -> Vec<String> {
+        use offhook_proto::peer::view::EntryKind;
+        let lines = self.peer(at).timeline(room, None, 1000).unwrap().unwrap_or_default();
+        let text = |line: LineView| match line {
+            LineView::Entry(entry) if entry.kind != EntryKind::Control => Some(entry.text),
+            LineView::Entry(_) => None,
+            LineView::Gap { from, to, .. } => Some(format!("(gap {from}-{to})")),
+        };
+        lines.into_iter().filter_map(text).collect()
+    }
+}
