@@ -1,0 +1,121 @@
+//! Who sent a request: digest credentials checked against the tables, challenges, and whom not to answer.
+
+use super::Exchange;
+use crate::flow::{Flow, Transport};
+use crate::sip::digest::{Algorithm, Credentials, Freshness, Secret, challenge};
+use crate::sip::{Message, NameAddr};
+use crate::time::Moment;
+
+/// What a request proved.
+pub(super) enum Identity {
+    /// It is this account.
+    Account(String),
+    /// Ask again.
+    Challenge {
+        /// The credentials were right but their nonce is old.
+        stale: bool,
+    },
+    /// Say nothing.
+    Silence,
+}
+
+impl Exchange {
+    pub(super) fn identify(&mut self, request: &Message, flow: Flow, now: Moment) -> Identity {
+        if !self.config.authenticate {
+            return unproved_account(request)
+                .map_or(Identity::Challenge { stale: false }, Identity::Account);
+        }
+        let offered = request
+            .all("Authorization")
+            .chain(request.all("Proxy-Authorization"));
+        let credentials = offered
+            .filter_map(Credentials::parse)
+            .find(|c| c.realm == self.config.domain);
+        let Some(credentials) = credentials else {
+            return Identity::Challenge { stale: false };
+        };
+        let source = flow.remote.ip();
+        if !self.registrar.knows_flow(flow)
+            && !self.guard.admits_account(&credentials.username, now)
+        {
+            self.counters.ignored += 1;
+            return Identity::Silence;
+        }
+        let method = request.method().map_or("", |method| method.as_str());
+        // An unknown account costs the same work as a wrong password.
+        let nobody = Secret {
+            sha256: String::new(),
+            md5: String::new(),
+        };
+        let secret = self
+            .tables
+            .account(&credentials.username)
+            .map_or(&nobody, |account| &account.secret);
+        if !credentials.proves(secret, method) || !same_uri(&credentials.uri, request) {
+            self.counters.wrong_passwords += 1;
+            self.guard.failed(source, &credentials.username, now);
+            return Identity::Challenge { stale: false };
+        }
+        if self.nonces.check(&credentials.nonce, now.unix_s(), source) == Freshness::Stale {
+            return Identity::Challenge { stale: true };
+        }
+        self.guard.succeeded(source, &credentials.username);
+        Identity::Account(credentials.username)
+    }
+
+    /// 401 with both algorithms. An unproved UDP source never gets more octets than it sent: the weaker
+    /// challenge goes first, and if even that is too long, nothing is sent.
+    pub(super) fn challenge_response(
+        &mut self,
+        request: &Message,
+        flow: Flow,
+        request_length: usize,
+        stale: bool,
+        now: Moment,
+    ) -> Option<Message> {
+        self.counters.challenges += 1;
+        let nonce = self.nonces.issue(now.unix_s(), flow.remote.ip());
+        let tag = self.tokens.next_token();
+        let bounded = flow.transport == Transport::Udp && !self.registrar.knows_flow(flow);
+        for algorithms in [&[Algorithm::Sha256, Algorithm::Md5][..], &[Algorithm::Md5]] {
+            let mut response = Message::response_to(request, 401);
+            tag_to(&mut response, &tag);
+            for algorithm in algorithms {
+                response.push(
+                    "WWW-Authenticate",
+                    challenge(&self.config.domain, &nonce, *algorithm, stale),
+                );
+            }
+            if !bounded || response.to_bytes().len() <= request_length {
+                return Some(response);
+            }
+        }
+        self.counters.ignored += 1;
+        None
+    }
+}
+
+/// Without authentication a phone is who it says it is.
+fn unproved_account(request: &Message) -> Option<String> {
+    let from = NameAddr::parse(request.get("From")?).ok()?;
+    from.uri.map(|uri| uri.user).filter(|user| !user.is_empty())
+}
+
+/// The digest URI must name what is asked for, else credentials of one request would serve for another.
+fn same_uri(digest_uri: &str, request: &Message) -> bool {
+    let asked = request.uri().unwrap_or_default();
+    let parse = |text: &str| crate::sip::Uri::parse(text).ok();
+    digest_uri == asked
+        || matches!((parse(digest_uri), parse(asked)), (Some(a), Some(b)) if a.user == b.user && a.host == b.host)
+}
+
+/// Puts a tag into a response's To, unless it has one.
+pub(super) fn tag_to(response: &mut Message, tag: &str) {
+    let Some(to) = response.get("To").map(str::to_owned) else {
+        return;
+    };
+    let tagged = NameAddr::parse(&to).is_ok_and(|to| to.tag().is_some());
+    if !tagged && !tag.is_empty() {
+        response.replace("To", format!("{to};tag={tag}"));
+    }
+}

@@ -1,0 +1,193 @@
+//! Doing what calls want: requests get Via and Contact, replies their copied header fields, and changed state goes
+//! out as replica records.
+
+use super::authenticate::tag_to;
+use super::incoming::ALLOW;
+use super::{ClientOwner, Exchange, StoreCommand};
+use crate::bridge::{Disposition, Effect, Reply};
+use crate::flow::{Flow, Transport};
+use crate::replica::{Key, Record};
+use crate::sip::{CSeq, Message, Method};
+use crate::time::Moment;
+use crate::transaction::{ClientId, Transmit};
+
+impl Exchange {
+    pub(super) fn apply(&mut self, key: &str, effects: Vec<Effect>, now: Moment) {
+        for effect in effects {
+            match effect {
+                Effect::Request {
+                    leg,
+                    message,
+                    flow,
+                    purpose,
+                } => {
+                    let request = self.dress(message, flow);
+                    let ringing = purpose == crate::bridge::Purpose::Invite;
+                    let client = self.transactions.request(request, flow, now);
+                    self.clients.insert(
+                        client,
+                        ClientOwner {
+                            call: key.to_owned(),
+                            leg,
+                            purpose,
+                        },
+                    );
+                    if let Some(call) = self.calls.get_mut(key).filter(|_| ringing) {
+                        call.set_client(leg, client);
+                    }
+                }
+                Effect::Cancel { client, .. } => self.cancel(client, now),
+                Effect::Ack {
+                    client,
+                    message,
+                    to_tag,
+                    flow,
+                } => {
+                    let ack = self.dress(message, flow).to_bytes();
+                    self.transactions.keep_ack(client, &to_tag, ack.clone());
+                    self.outputs.send.push(Transmit { flow, bytes: ack });
+                }
+                Effect::Reply(reply) => self.reply(&reply, now),
+                Effect::Acked(server) => {
+                    self.invites.remove(&server);
+                    self.transactions.acked(server);
+                }
+                Effect::Relay(command) => self.outputs.relay.push(command),
+                Effect::Record(record) => {
+                    self.counters.calls_ended += 1;
+                    self.counters.calls_answered +=
+                        u64::from(record.disposition == Disposition::Answered);
+                    self.outputs.store.push(StoreCommand::Record(record));
+                }
+                Effect::LegGone(leg) => {
+                    if let Some(dialog) = self.dialog_of.remove(&(key.to_owned(), leg)) {
+                        self.dialogs.remove(&dialog);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds Via, Contact and what else every request of ours carries.
+    fn dress(&mut self, mut request: Message, flow: Flow) -> Message {
+        let via = format!(
+            "SIP/2.0/{} {};branch={};rport",
+            flow.transport.token(),
+            self.sent_by(flow.transport),
+            self.tokens.next_branch()
+        );
+        request.headers.insert(0, ("Via".to_owned(), via));
+        if !matches!(request.method(), Some(Method::Bye | Method::Cancel)) {
+            request.push("Contact", self.contact(flow.transport));
+        }
+        if request.method() == Some(&Method::Invite) {
+            request.push("Allow", ALLOW);
+        }
+        request.with("User-Agent", "Offhook")
+    }
+
+    fn sent_by(&self, transport: Transport) -> String {
+        let port = if transport == Transport::Tls {
+            self.config.tls_port
+        } else {
+            self.config.port
+        };
+        std::net::SocketAddr::new(self.config.address, port).to_string()
+    }
+
+    fn contact(&self, transport: Transport) -> String {
+        let sent_by = self.sent_by(transport);
+        match transport {
+            Transport::Udp => format!("<sip:{sent_by}>"),
+            Transport::Tcp => format!("<sip:{sent_by};transport=tcp>"),
+            Transport::Tls => format!("<sip:{sent_by};transport=tls>"),
+        }
+    }
+
+    fn reply(&mut self, reply: &Reply, now: Moment) {
+        let Some(request) = self.transactions.request_of(reply.server).cloned() else {
+            return;
+        };
+        let transport = self
+            .transactions
+            .flow_of(reply.server)
+            .map_or(Transport::Udp, |flow| flow.transport);
+        let mut response = Message::response_to(&request, reply.status);
+        tag_to(&mut response, &reply.to_tag);
+        for route in request.all("Record-Route") {
+            response.push("Record-Route", route);
+        }
+        let invite = matches!(request.method(), Some(Method::Invite | Method::Update));
+        if reply.status < 300 && (invite || request.method() == Some(&Method::Refer)) {
+            response.push("Contact", self.contact(transport));
+        }
+        if (200..300).contains(&reply.status) && invite {
+            response.push("Allow", ALLOW);
+            response.push("Supported", "100rel, timer, replaces");
+        }
+        for (name, value) in &reply.headers {
+            response.push(name, value.clone());
+        }
+        if let Some(sdp) = &reply.sdp {
+            response = response.with_body("application/sdp", sdp.clone());
+        }
+        if reply.status >= 300 {
+            self.invites.remove(&reply.server);
+        }
+        self.transactions.respond(reply.server, &response, now);
+    }
+
+    /// CANCEL for an INVITE of ours: same branch, its own transaction (RFC 3261 section 9.1).
+    fn cancel(&mut self, client: ClientId, now: Moment) {
+        let Some((invite, flow)) = self.transactions.sent(client) else {
+            return;
+        };
+        let mut cancel = Message::request(Method::Cancel, invite.uri().unwrap_or_default());
+        let number = invite
+            .get("CSeq")
+            .and_then(CSeq::parse)
+            .map_or(0, |cseq| cseq.number);
+        for name in ["Via", "Max-Forwards", "Route", "From", "To", "Call-ID"] {
+            for value in invite.all(name) {
+                cancel.push(name, value);
+            }
+        }
+        cancel.push("CSeq", format!("{number} CANCEL"));
+        self.transactions.request(cancel, flow, now);
+        self.transactions.cancelled(client, now);
+    }
+
+    /// A confirmed call's record goes to the standby whenever it has changed.
+    pub(super) fn replicate_call(&mut self, key: &str) {
+        let Some(call) = self
+            .calls
+            .get(key)
+            .filter(|call| self.config.replicate && call.is_confirmed())
+        else {
+            return;
+        };
+        let record = Record::call(call, self.config.node, self.config.epoch);
+        self.put_out(record);
+    }
+
+    pub(super) fn withdraw_call(&mut self, key: &str) {
+        let known = self.replicas.contains_key(&Key::Call(key.to_owned()));
+        if self.config.replicate && known {
+            let record = Record::gone(
+                Key::Call(key.to_owned()),
+                self.config.node,
+                self.config.epoch,
+            );
+            self.put_out(record);
+            self.replicas.remove(&Key::Call(key.to_owned()));
+        }
+    }
+
+    /// Numbers a record and puts it out.
+    pub(super) fn put_out(&mut self, mut record: Record) {
+        let version = self.replicas.entry(record.key.clone()).or_insert(0);
+        *version += 1;
+        record.version = *version;
+        self.outputs.replicate.push(record);
+    }
+}

@@ -1,0 +1,12 @@
+//! SIP on the wire, by the nouns of RFC 3261: messages, URIs, header fields, session descriptions.
+
+pub mod digest;
+pub mod header;
+pub mod message;
+pub mod sdp;
+pub mod uri;
+pub mod validate;
+
+pub use header::{CSeq, Contact, NameAddr, Via};
+pub use message::{Framer, Message, Method, ParseError, StartLine};
+pub use uri::Uri;

@@ -1,0 +1,250 @@
+//! Typed header fields: what the exchange reads from them (RFC 3261 section 20).
+
+use super::message::{Method, is_token, parse_decimal};
+use super::uri::{Uri, UriError, parse_host_port};
+
+/// Splits at commas outside quotes and angle brackets.
+pub fn split_commas(value: &str) -> impl Iterator<Item = &str> {
+    split_outside(value, ',')
+        .into_iter()
+        .map(str::trim)
+        .filter(|element| !element.is_empty())
+}
+
+fn split_outside(value: &str, separator: char) -> Vec<&str> {
+    let (mut quoted, mut escaped, mut bracket, mut start) = (false, false, false, 0);
+    let mut parts = Vec::new();
+    for (at, c) in value.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '<' if !quoted => bracket = true,
+            '>' if !quoted => bracket = false,
+            c if c == separator && !quoted && !bracket => {
+                parts.push(&value[start..at]);
+                start = at + c.len_utf8();
+            }
+            _ => {}
+        }
+    }
+    parts.push(&value[start..]);
+    parts
+}
+
+/// Parameters after a header value.
+pub type Params = Vec<(String, Option<String>)>;
+
+fn parse_params<'a>(parts: impl Iterator<Item = &'a str>) -> Option<Params> {
+    parts.map(|part| parse_param(part.trim())).collect()
+}
+
+fn parse_param(part: &str) -> Option<(String, Option<String>)> {
+    let (name, value) = match part.split_once('=') {
+        Some((name, value)) => (name.trim(), Some(unquote(value.trim())?)),
+        None => (part, None),
+    };
+    is_token(name).then(|| (name.to_owned(), value))
+}
+
+/// Takes off quotes and their backslashes; `None` when the quotes do not balance.
+pub fn unquote(value: &str) -> Option<String> {
+    let Some(inner) = value.strip_prefix('"') else {
+        return (!value.contains('"')).then(|| value.to_owned());
+    };
+    let mut out = String::new();
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => out.push(chars.next()?),
+            '"' => return chars.next().is_none().then_some(out),
+            c => out.push(c),
+        }
+    }
+    None
+}
+
+/// Finds a parameter by name.
+pub fn find_param<'a>(params: &'a Params, name: &str) -> Option<&'a str> {
+    params
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_deref().unwrap_or(""))
+}
+
+/// A name-addr or addr-spec with header parameters: From, To, Contact, Route, Refer-To.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameAddr {
+    /// Display name, unquoted; empty when there is none.
+    pub display: String,
+    /// The URI as written.
+    pub raw_uri: String,
+    /// The URI, when its scheme is sip or sips.
+    pub uri: Option<Uri>,
+    /// Header parameters.
+    pub params: Params,
+}
+
+/// Contacts have the same shape.
+pub type Contact = NameAddr;
+
+impl NameAddr {
+    /// Parses one element.
+    pub fn parse(text: &str) -> Result<Self, UriError> {
+        let text = text.trim();
+        let bracketed = split_bracket(text)?;
+        let (display, raw_uri, rest) = match bracketed {
+            Some((display, uri, rest)) => (parse_display(display)?, uri, rest),
+            None => {
+                // Without brackets, parameters and a comma or '?' belong to the header, not the URI.
+                let (uri, rest) = text.find(';').map_or((text, ""), |at| text.split_at(at));
+                if uri.contains(['?', ',']) {
+                    return Err(UriError::Malformed);
+                }
+                (String::new(), uri.trim_end(), rest)
+            }
+        };
+        let uri = match Uri::parse(raw_uri) {
+            Ok(uri) => Some(uri),
+            Err(UriError::Scheme) => None,
+            Err(error) => return Err(error),
+        };
+        let rest = rest.trim();
+        let params = match rest.strip_prefix(';') {
+            Some(rest) => {
+                parse_params(split_outside(rest, ';').into_iter()).ok_or(UriError::Malformed)?
+            }
+            None if rest.is_empty() => Params::new(),
+            None => return Err(UriError::Malformed),
+        };
+        Ok(Self {
+            display,
+            raw_uri: raw_uri.to_owned(),
+            uri,
+            params,
+        })
+    }
+
+    /// A header parameter's value.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        find_param(&self.params, name)
+    }
+
+    /// The tag, of From and To.
+    pub fn tag(&self) -> Option<&str> {
+        self.param("tag").filter(|tag| !tag.is_empty())
+    }
+}
+
+/// Display name, URI and rest around `<` and `>`, looked for outside quotes.
+fn split_bracket(text: &str) -> Result<Option<(&str, &str, &str)>, UriError> {
+    let (mut quoted, mut escaped, mut open) = (false, false, None);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' if open.is_none() => quoted = !quoted,
+            '<' if !quoted && open.is_none() => open = Some(at),
+            '>' if !quoted => {
+                let open = open.ok_or(UriError::Malformed)?;
+                return Ok(Some((&text[..open], &text[open + 1..at], &text[at + 1..])));
+            }
+            _ => {}
+        }
+    }
+    if quoted && open.is_none() && text.starts_with('"') || open.is_some() {
+        Err(UriError::Malformed)
+    } else {
+        Ok(None)
+    }
+}
+
+fn parse_display(text: &str) -> Result<String, UriError> {
+    let text = text.trim();
+    if text.starts_with('"') {
+        return unquote(text).ok_or(UriError::Malformed);
+    }
+    let tokens = text.split_whitespace().all(is_token);
+    tokens.then(|| text.to_owned()).ok_or(UriError::Malformed)
+}
+
+/// The topmost or any other Via element.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Via {
+    /// Transport token as written: UDP, TCP, TLS, ...
+    pub transport: String,
+    /// Host of the sender.
+    pub host: String,
+    /// Port of the sender.
+    pub port: Option<u16>,
+    /// Parameters.
+    pub params: Params,
+}
+
+impl Via {
+    /// Parses one element.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (protocol, rest) = split_protocol(text)?;
+        let mut parts = split_outside(rest, ';').into_iter();
+        let sent_by: String = parts.next()?.split_whitespace().collect();
+        let (host, port) = parse_host_port(&sent_by).ok()?;
+        let params = parse_via_params(parts)?;
+        Some(Self {
+            transport: protocol,
+            host,
+            port,
+            params,
+        })
+    }
+
+    /// The branch, without regard to its cookie.
+    pub fn branch(&self) -> Option<&str> {
+        find_param(&self.params, "branch").filter(|branch| !branch.is_empty())
+    }
+}
+
+/// Via's `received` may hold a bare IPv6 address, which is no token.
+fn parse_via_params<'a>(parts: impl Iterator<Item = &'a str>) -> Option<Params> {
+    parse_params(parts)
+}
+
+/// `SIP / 2.0 / UDP host` with any white space around the slashes.
+fn split_protocol(text: &str) -> Option<(String, &str)> {
+    let (name, rest) = text.split_once('/')?;
+    let (version, rest) = rest.split_once('/')?;
+    let rest = rest.trim_start();
+    let end = rest.find(char::is_whitespace)?;
+    let (transport, rest) = rest.split_at(end);
+    let ok =
+        name.trim().eq_ignore_ascii_case("SIP") && version.trim() == "2.0" && is_token(transport);
+    ok.then(|| (transport.to_ascii_uppercase(), rest.trim_start()))
+}
+
+/// Sequence number and method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CSeq {
+    /// Below 2^31.
+    pub number: u32,
+    /// The method.
+    pub method: Method,
+}
+
+impl CSeq {
+    /// Parses the header value.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split_whitespace();
+        let number = parse_decimal(parts.next()?).filter(|number| *number < 1 << 31)?;
+        let method = parts.next().filter(|method| is_token(method))?;
+        parts.next().is_none().then(|| Self {
+            number,
+            method: Method::from_name(method),
+        })
+    }
+}
+
+/// Session-Expires or Min-SE: seconds and parameters (RFC 4028).
+pub fn parse_delta(text: &str) -> Option<(u32, Params)> {
+    let mut parts = text.split(';');
+    let seconds = parse_decimal(parts.next()?.trim())?;
+    Some((seconds, parse_params(parts)?))
+}
