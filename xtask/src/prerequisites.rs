@@ -48,6 +48,21 @@ const TEST: &[Need] = &[
         probe: &["cargo", "clippy", "--version"],
         source: Source::Rustup("clippy"),
     },
+    Need {
+        what: "sipp (the exchange's tests)",
+        probe: &["sh", "-c", "command -v sipp"],
+        source: Source::Apt("sip-tester"),
+    },
+    Need {
+        what: "the phone baresip (the exchange's tests)",
+        probe: &["sh", "-c", "command -v baresip"],
+        source: Source::Apt("baresip-core"),
+    },
+    Need {
+        what: "the phone linphone (the exchange's tests)",
+        probe: &["sh", "-c", "command -v linphonec"],
+        source: Source::Apt("linphone-cli"),
+    },
 ];
 
 /// Makes sure of what a build needs.

@@ -425,39 +425,16 @@ impl Call {
         }
     }
 
-    fn response(
-        &mut self,
-        leg: LegId,
-        client: ClientId,
-        purpose: Purpose,
-        message: &Message,
-        ctx: &mut Context<'_>,
-    ) {
+    fn response(&mut self, leg: LegId, client: ClientId, purpose: Purpose, message: &Message, ctx: &mut Context<'_>) {
         let status = message.status().unwrap_or(500);
         match purpose {
             Purpose::Invite => self.invite_response(leg, client, status, message, ctx),
             Purpose::Refresh => self.refresh_response(leg, client, status, message, ctx),
-            Purpose::Forward {
-                server,
-                from,
-                offered,
-            } => {
-                self.forward_response(
-                    leg,
-                    client,
-                    Forwarded {
-                        server,
-                        from,
-                        offered,
-                    },
-                    message,
-                    ctx,
-                );
+            Purpose::Forward { server, from, offered } => {
+                self.forward_response(leg, client, Forwarded { server, from, offered }, message, ctx);
             }
             Purpose::Join { then } => self.join_response(leg, client, then, message, ctx),
-            Purpose::Replace { new, old } => {
-                self.replace_response(leg, client, new, old, message, ctx)
-            }
+            Purpose::Replace { new, old } => self.replace_response(leg, client, new, old, message, ctx),
             Purpose::Notify { last } if status >= 200 && last => self.release_leg(leg, ctx),
             Purpose::Release if status >= 200 => self.forget_leg(leg, ctx),
             Purpose::Stray if status >= 200 => {}
@@ -504,13 +481,7 @@ impl Call {
 
     /// Whether its state is worth replicating: two confirmed legs.
     pub fn is_confirmed(&self) -> bool {
-        self.phase == Phase::Up
-            && self
-                .legs
-                .values()
-                .filter(|leg| leg.state == LegState::Up)
-                .count()
-                >= 2
+        self.phase == Phase::Up && self.legs.values().filter(|leg| leg.state == LegState::Up).count() >= 2
     }
 
     fn leg(&mut self, id: LegId) -> Option<&mut Leg> {
@@ -540,13 +511,7 @@ impl Call {
     }
 
     /// Refuses a request inside a dialog.
-    pub fn refuse_request(
-        &mut self,
-        leg: LegId,
-        server: ServerId,
-        status: u16,
-        ctx: &mut Context<'_>,
-    ) {
+    pub fn refuse_request(&mut self, leg: LegId, server: ServerId, status: u16, ctx: &mut Context<'_>) {
         self.reply(leg, server, status, ctx);
     }
 
@@ -578,13 +543,7 @@ struct Forwarded {
 }
 
 impl Leg {
-    fn new(
-        side: Side,
-        account: String,
-        dialog: Dialog,
-        state: LegState,
-        tokens: &mut Tokens,
-    ) -> Self {
+    fn new(side: Side, account: String, dialog: Dialog, state: LegState, tokens: &mut Tokens) -> Self {
         Self {
             side,
             account,

@@ -45,10 +45,7 @@ impl Dialog {
             remote: invite.get("From")?.to_owned(),
             remote_tag: remote.tag().unwrap_or("").to_owned(),
             local_cseq: 0,
-            remote_cseq: invite
-                .get("CSeq")
-                .and_then(CSeq::parse)
-                .map(|cseq| cseq.number),
+            remote_cseq: invite.get("CSeq").and_then(CSeq::parse).map(|cseq| cseq.number),
             routes: record_routes(invite),
             target: contact_uri(invite)?,
             flow,

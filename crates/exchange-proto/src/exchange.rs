@@ -255,18 +255,13 @@ impl Exchange {
             Input::Tables(tables) => self.tables = tables,
             Input::Timeout => self.timeout(now),
         }
-        self.outputs
-            .send
-            .extend(self.transactions.drain_transmits());
+        self.outputs.send.extend(self.transactions.drain_transmits());
         std::mem::take(&mut self.outputs)
     }
 
     /// The next deadline and why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let transactions = self
-            .transactions
-            .poll_timeout()
-            .map(|at| (at, "transaction"));
+        let transactions = self.transactions.poll_timeout().map(|at| (at, "transaction"));
         let calls = self.call_deadlines.first().map(|(at, _)| (*at, "call"));
         let bindings = self.registrar.poll_timeout().map(|at| (at, "binding"));
         let keep_alive = Some((self.keep_alive_at, "keep-alive"));
@@ -289,12 +284,7 @@ impl Exchange {
         for elapsed in self.transactions.handle_timeout(now) {
             self.elapsed(elapsed, now);
         }
-        while let Some((_, key)) = self
-            .call_deadlines
-            .first()
-            .filter(|(at, _)| *at <= now)
-            .cloned()
-        {
+        while let Some((_, key)) = self.call_deadlines.first().filter(|(at, _)| *at <= now).cloned() {
             self.with_call(&key, now, |call, ctx| call.handle_timeout(ctx));
         }
         for change in self.registrar.handle_timeout(now) {
@@ -367,12 +357,10 @@ impl Exchange {
             .map(|(_, b)| b.flow)
             .filter(|f| f.transport == Transport::Udp)
             .collect();
-        self.outputs
-            .send
-            .extend(flows.into_iter().map(|flow| Transmit {
-                flow,
-                bytes: b"\r\n\r\n".to_vec(),
-            }));
+        self.outputs.send.extend(flows.into_iter().map(|flow| Transmit {
+            flow,
+            bytes: b"\r\n\r\n".to_vec(),
+        }));
     }
 
     /// Runs a call with its context and applies the effects.
@@ -390,11 +378,7 @@ impl Exchange {
         Some(result)
     }
 
-    fn in_context<R>(
-        &mut self,
-        now: Moment,
-        run: impl FnOnce(&mut Context<'_>) -> R,
-    ) -> (R, Vec<Effect>) {
+    fn in_context<R>(&mut self, now: Moment, run: impl FnOnce(&mut Context<'_>) -> R) -> (R, Vec<Effect>) {
         let mut ctx = Context {
             now,
             tokens: &mut self.tokens,
@@ -417,9 +401,7 @@ impl Exchange {
         let deadline = call.poll_timeout().map(|(at, _)| at);
         for (&leg, state) in &call.legs {
             let dialog = (state.dialog.call_id.clone(), state.dialog.local_tag.clone());
-            if let std::collections::btree_map::Entry::Vacant(entry) =
-                self.dialog_of.entry((key.to_owned(), leg))
-            {
+            if let std::collections::btree_map::Entry::Vacant(entry) = self.dialog_of.entry((key.to_owned(), leg)) {
                 entry.insert(dialog.clone());
                 self.dialogs.insert(dialog, (key.to_owned(), leg));
             }
@@ -450,11 +432,7 @@ impl Exchange {
             started: call.started,
             answered: call.answered,
             legs: call.legs.values().map(|leg| leg.account.clone()).collect(),
-            ports: call
-                .legs
-                .values()
-                .flat_map(|leg| leg.ports.clone())
-                .collect(),
+            ports: call.legs.values().flat_map(|leg| leg.ports.clone()).collect(),
         };
         self.calls.values().map(view).collect()
     }

@@ -54,12 +54,7 @@ impl Flow {
 
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}",
-            self.transport.token().to_ascii_lowercase(),
-            self.remote
-        )?;
+        write!(f, "{}:{}", self.transport.token().to_ascii_lowercase(), self.remote)?;
         if self.connection != 0 {
             write!(f, "#{}", self.connection)?;
         }

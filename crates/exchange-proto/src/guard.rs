@@ -98,8 +98,7 @@ impl Guard {
         self.suspects
             .retain(|_, s| s.paused_until > now || now.since_ms(s.seen) < WINDOW_MS);
         if self.suspects.len() >= REMEMBERED_MAX {
-            let mut seen: Vec<Moment> =
-                self.suspects.values().map(|suspect| suspect.seen).collect();
+            let mut seen: Vec<Moment> = self.suspects.values().map(|suspect| suspect.seen).collect();
             seen.sort_unstable();
             let median = seen[seen.len() / 2];
             self.suspects.retain(|_, suspect| suspect.seen > median);

@@ -26,6 +26,5 @@ pub mod token;
 pub mod transaction;
 
 pub use exchange::{
-    CALLS_MAX, CallView, Config, Counters, Exchange, Input, KEEP_ALIVE_MS, MediaPath, Outputs,
-    Seeds, StoreCommand,
+    CALLS_MAX, CallView, Config, Counters, Exchange, Input, KEEP_ALIVE_MS, MediaPath, Outputs, Seeds, StoreCommand,
 };

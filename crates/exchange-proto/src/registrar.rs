@@ -58,9 +58,9 @@ impl Binding {
         self.flow.transport == Transport::Udp
             && Uri::parse(&self.contact).is_ok_and(|uri| {
                 let port = uri.port.unwrap_or(5060);
-                uri.host.parse().is_ok_and(|ip: std::net::IpAddr| {
-                    (ip, port) != (self.flow.remote.ip(), self.flow.remote.port())
-                })
+                uri.host
+                    .parse()
+                    .is_ok_and(|ip: std::net::IpAddr| (ip, port) != (self.flow.remote.ip(), self.flow.remote.port()))
             })
     }
 
@@ -146,9 +146,8 @@ impl Registrar {
     fn merge(&mut self, account: &str, wanted: Vec<Wanted>) -> Result<(), Refused> {
         let held = self.bindings_of(account);
         let out_of_order = wanted.iter().any(|w| {
-            held.iter().any(|h| {
-                w.binding.replaces(h) && h.call_id == w.binding.call_id && h.cseq >= w.binding.cseq
-            })
+            held.iter()
+                .any(|h| w.binding.replaces(h) && h.call_id == w.binding.call_id && h.cseq >= w.binding.cseq)
         });
         if out_of_order {
             return Err(Refused::Status(500));
@@ -170,8 +169,7 @@ impl Registrar {
     /// The one place where bindings and their indexes change.
     fn set(&mut self, account: &str, bindings: Vec<Binding>) {
         for binding in self.bindings.remove(account).unwrap_or_default() {
-            self.expiries
-                .remove(&(binding.expires_at, account.to_owned()));
+            self.expiries.remove(&(binding.expires_at, account.to_owned()));
             self.flows.remove(&(binding.flow, account.to_owned()));
         }
         if bindings.is_empty() {
@@ -184,8 +182,7 @@ impl Registrar {
                 .min()
                 .map(|at| (at, account.to_owned())),
         );
-        self.flows
-            .extend(bindings.iter().map(|b| (b.flow, account.to_owned())));
+        self.flows.extend(bindings.iter().map(|b| (b.flow, account.to_owned())));
         self.bindings.insert(account.to_owned(), bindings);
     }
 
@@ -193,18 +190,12 @@ impl Registrar {
         let mut response = Message::response_to(request, 200);
         for binding in self.bindings_of(account) {
             let seconds = binding.expires_at.since_ms(now) / 1_000;
-            response.push(
-                "Contact",
-                format!("<{}>;expires={seconds}", binding.contact),
-            );
+            response.push("Contact", format!("<{}>;expires={seconds}", binding.contact));
         }
         for path in request.all("Path") {
             response.push("Path", path);
         }
-        if request
-            .list("Contact")
-            .iter()
-            .any(|contact| contact.contains("reg-id"))
+        if request.list("Contact").iter().any(|contact| contact.contains("reg-id"))
             && request.has_token("Supported", "outbound")
         {
             response.push("Require", "outbound");
@@ -225,12 +216,7 @@ impl Registrar {
             .filter(|b| b.expires_at > now)
             .cloned()
             .collect();
-        live.sort_by_key(|b| {
-            (
-                std::cmp::Reverse(b.q_thousandths),
-                std::cmp::Reverse(b.refreshed_at),
-            )
-        });
+        live.sort_by_key(|b| (std::cmp::Reverse(b.q_thousandths), std::cmp::Reverse(b.refreshed_at)));
         let (mut groups, mut spare): (Vec<Vec<Binding>>, Vec<Binding>) = (Vec::new(), Vec::new());
         let mut instances: Vec<String> = Vec::new();
         for binding in live {
@@ -333,12 +319,7 @@ struct Wanted {
     remove: bool,
 }
 
-fn wanted_binding(
-    request: &Message,
-    contact: &str,
-    flow: Flow,
-    now: Moment,
-) -> Result<Wanted, Refused> {
+fn wanted_binding(request: &Message, contact: &str, flow: Flow, now: Moment) -> Result<Wanted, Refused> {
     let bad = Refused::Status(400);
     let contact = NameAddr::parse(contact).map_err(|_| bad)?;
     contact.uri.as_ref().ok_or(bad)?;
@@ -351,10 +332,7 @@ fn wanted_binding(
     let outbound = request.has_token("Supported", "outbound");
     let binding = Binding {
         instance: contact.param("+sip.instance").map(str::to_owned),
-        reg_id: contact
-            .param("reg-id")
-            .filter(|_| outbound)
-            .and_then(parse_decimal),
+        reg_id: contact.param("reg-id").filter(|_| outbound).and_then(parse_decimal),
         q_thousandths: parse_q(contact.param("q")),
         expires_at: now.plus_s(asked_s.min(EXPIRES_S_MAX).into()),
         refreshed_at: now,

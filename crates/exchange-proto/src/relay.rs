@@ -159,10 +159,7 @@ mod tests {
         assert_eq!(latch.destination(), Some(phone));
         assert!(latch.accepts(translated));
         assert_eq!(latch.destination(), Some(translated));
-        assert!(
-            !latch.accepts("198.51.100.7:61001".parse().unwrap()),
-            "latched once"
-        );
+        assert!(!latch.accepts("198.51.100.7:61001".parse().unwrap()), "latched once");
         assert!(!Latch::closed().accepts(phone));
     }
 

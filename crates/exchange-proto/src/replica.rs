@@ -87,7 +87,8 @@ impl Record {
     }
 }
 
-fn encode(value: &impl Serialize) -> Vec<u8> {
+/// Writes a record's body.
+pub fn encode(value: &impl Serialize) -> Vec<u8> {
     // Writing plain data into a Vec cannot fail.
     let mut bytes = vec![SCHEMA];
     bytes.extend(postcard::to_allocvec(value).unwrap_or_default());
@@ -98,8 +99,7 @@ fn encode(value: &impl Serialize) -> Vec<u8> {
 pub fn decode<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, DecodeError> {
     match body.split_first() {
         Some((&SCHEMA, rest)) if rest.len() <= BODY_BYTES_MAX => {
-            let (value, rest) =
-                postcard::take_from_bytes(rest).map_err(|_| DecodeError::Damaged)?;
+            let (value, rest) = postcard::take_from_bytes(rest).map_err(|_| DecodeError::Damaged)?;
             if rest.is_empty() {
                 Ok(value)
             } else {

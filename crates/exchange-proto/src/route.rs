@@ -67,9 +67,7 @@ pub fn route(tables: &Tables, dialled: &str) -> Destination {
         .get_key_value(dialled)
         .map(|(name, _)| name)
         .or_else(|| tables.extensions.get(dialled));
-    name.map_or(Destination::Unknown, |name| {
-        Destination::Account(name.clone())
-    })
+    name.map_or(Destination::Unknown, |name| Destination::Account(name.clone()))
 }
 
 #[cfg(test)]
@@ -91,14 +89,8 @@ mod tests {
             account("bob", Some("100")),
             account("eve", Some("101")),
         ]);
-        assert_eq!(
-            route(&tables, "100"),
-            Destination::Account("100".to_owned())
-        );
-        assert_eq!(
-            route(&tables, "101"),
-            Destination::Account("eve".to_owned())
-        );
+        assert_eq!(route(&tables, "100"), Destination::Account("100".to_owned()));
+        assert_eq!(route(&tables, "101"), Destination::Account("eve".to_owned()));
         assert_eq!(route(&tables, "102"), Destination::Unknown);
     }
 }

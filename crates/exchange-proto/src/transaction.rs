@@ -113,11 +113,7 @@ struct Timers {
 
 impl Timers {
     fn next(&self) -> Option<Moment> {
-        self.retransmit
-            .map(|(at, _)| at)
-            .into_iter()
-            .chain(self.end)
-            .min()
+        self.retransmit.map(|(at, _)| at).into_iter().chain(self.end).min()
     }
 
     fn start_retransmit(&mut self, now: Moment) {
@@ -191,11 +187,7 @@ impl Transactions {
             match server.state {
                 ServerState::Completed => {
                     server.state = ServerState::Confirmed;
-                    let wait_ms = if server.flow.transport.is_reliable() {
-                        0
-                    } else {
-                        T4_MS
-                    };
+                    let wait_ms = if server.flow.transport.is_reliable() { 0 } else { T4_MS };
                     self.set_server_timers(
                         id,
                         Timers {
@@ -210,10 +202,7 @@ impl Transactions {
                 ServerState::Proceeding | ServerState::Confirmed => return Received::Absorbed,
             }
         }
-        let again = matches!(
-            server.state,
-            ServerState::Proceeding | ServerState::Completed
-        );
+        let again = matches!(server.state, ServerState::Proceeding | ServerState::Completed);
         if let Some(bytes) = server.last.clone().filter(|_| again) {
             let flow = server.flow;
             self.transmits.push(Transmit { flow, bytes });
@@ -324,9 +313,7 @@ impl Transactions {
 
     /// The request of a client transaction still held.
     pub fn sent(&self, id: ClientId) -> Option<(&Message, Flow)> {
-        self.clients
-            .get(&id)
-            .map(|client| (&client.request, client.flow))
+        self.clients.get(&id).map(|client| (&client.request, client.flow))
     }
 
     /// A CANCEL was sent for this INVITE: wait no longer than 64 x T1 for its end (RFC 3261 section 9.1).
@@ -381,14 +368,7 @@ impl Transactions {
         }
     }
 
-    fn complete_client(
-        &mut self,
-        id: ClientId,
-        response: &Message,
-        invite: bool,
-        status: u16,
-        now: Moment,
-    ) {
+    fn complete_client(&mut self, id: ClientId, response: &Message, invite: bool, status: u16, now: Moment) {
         let Some(client) = self.clients.get_mut(&id) else {
             return;
         };
@@ -441,9 +421,7 @@ impl Transactions {
 
     /// Ends the client transactions of a flow that is gone; the core treats them as unanswered.
     pub fn flow_closed(&mut self, flow: Flow) -> Vec<ClientId> {
-        let pending = |client: &Client| {
-            matches!(client.state, ClientState::Calling | ClientState::Proceeding)
-        };
+        let pending = |client: &Client| matches!(client.state, ClientState::Calling | ClientState::Proceeding);
         let ids: Vec<_> = self
             .clients
             .iter()
@@ -539,8 +517,7 @@ impl Transactions {
             self.deadlines.remove(&(at, Which::Server(id)));
         }
         server.timers = timers;
-        self.deadlines
-            .extend(timers.next().map(|at| (at, Which::Server(id))));
+        self.deadlines.extend(timers.next().map(|at| (at, Which::Server(id))));
     }
 
     fn set_client_timers(&mut self, id: ClientId, timers: Timers) {
@@ -551,8 +528,7 @@ impl Transactions {
             self.deadlines.remove(&(at, Which::Client(id)));
         }
         client.timers = timers;
-        self.deadlines
-            .extend(timers.next().map(|at| (at, Which::Client(id))));
+        self.deadlines.extend(timers.next().map(|at| (at, Which::Client(id))));
     }
 
     fn remove_server(&mut self, id: ServerId) {
@@ -626,9 +602,7 @@ fn to_tag(message: &Message) -> String {
 fn reply_flow(request: &Message, flow: Flow) -> Flow {
     let via = request.list("Via").first().and_then(|via| Via::parse(via));
     match via {
-        Some(via)
-            if flow.transport == Transport::Udp && find_param(&via.params, "rport").is_none() =>
-        {
+        Some(via) if flow.transport == Transport::Udp && find_param(&via.params, "rport").is_none() => {
             let mut flow = flow;
             flow.remote.set_port(via.port.unwrap_or(5060));
             flow
@@ -652,9 +626,6 @@ fn failure_ack(request: &Message, response: &Message) -> Message {
     for route in request.all("Route") {
         ack.push("Route", route);
     }
-    let number = request
-        .get("CSeq")
-        .and_then(CSeq::parse)
-        .map_or(0, |cseq| cseq.number);
+    let number = request.get("CSeq").and_then(CSeq::parse).map_or(0, |cseq| cseq.number);
     ack.with("CSeq", format!("{number} ACK"))
 }

@@ -16,10 +16,7 @@ fn two_phones_talk_and_hang_up() {
     let mut alice = Phone::registered(&mut lab, "alice", "198.51.100.1:5060");
     let mut bob = Phone::registered(&mut lab, "bob", "198.51.100.2:5060");
     let talk = talk(&mut lab, &mut alice, &mut bob, "c1");
-    assert_ne!(
-        talk.caller.call_id, talk.callee.call_id,
-        "each leg has its own dialog"
-    );
+    assert_ne!(talk.caller.call_id, talk.callee.call_id, "each leg has its own dialog");
     assert_eq!(lab.exchange.calls().len(), 1);
     assert!(
         lab.relay
@@ -43,11 +40,7 @@ fn two_phones_talk_and_hang_up() {
     assert_eq!(lab.exchange.calls().len(), 0);
     assert_eq!(lab.exchange.ports_in_use(), 0);
     lab.pass(Duration::from_secs(120));
-    assert_eq!(
-        lab.exchange.transaction_count(),
-        0,
-        "nothing is left behind"
-    );
+    assert_eq!(lab.exchange.transaction_count(), 0, "nothing is left behind");
     assert_eq!(lab.records.len(), 1);
 }
 

@@ -73,12 +73,7 @@ fn an_old_nonce_is_called_stale_and_one_from_elsewhere_is_too() {
     );
     lab.send(bob.flow, &late);
     let again = lab.expect(&bob, "401 REGISTER");
-    assert!(
-        again
-            .get("WWW-Authenticate")
-            .unwrap()
-            .contains("stale=true")
-    );
+    assert!(again.get("WWW-Authenticate").unwrap().contains("stale=true"));
     // Overheard and sent from another address.
     let mut thief = Phone::new("bob", "203.0.113.66:5060");
     let mut replay = thief.request(Method::Register, &uri, &format!("sip:bob@{DOMAIN}"), "r");
@@ -132,10 +127,7 @@ fn outbound_flows_of_one_phone_replace_each_other_by_reg_id_and_go_with_their_co
         );
         request.replace(
             "Contact",
-            format!(
-                "{};reg-id={reg_id};+sip.instance=\"<urn:uuid:1>\"",
-                bob.contact()
-            ),
+            format!("{};reg-id={reg_id};+sip.instance=\"<urn:uuid:1>\"", bob.contact()),
         );
         request.push("Supported", "path, outbound");
         bob.send_authenticated(&mut lab, request);
@@ -143,11 +135,7 @@ fn outbound_flows_of_one_phone_replace_each_other_by_reg_id_and_go_with_their_co
         assert_eq!(ok.get("Require"), Some("outbound"));
         flows.push(bob.flow);
     }
-    let live: Vec<_> = lab
-        .exchange
-        .bindings()
-        .map(|(_, binding)| binding.flow)
-        .collect();
+    let live: Vec<_> = lab.exchange.bindings().map(|(_, binding)| binding.flow).collect();
     assert_eq!(
         live,
         [flows[0], flows[2]],
@@ -172,14 +160,8 @@ fn path_comes_back_and_is_used_as_route() {
         .with("Path", "<sip:edge.test;lr>")
         .with("Supported", "path");
     bob.send_authenticated(&mut lab, request);
-    assert_eq!(
-        lab.expect(&bob, "200 REGISTER").get("Path"),
-        Some("<sip:edge.test;lr>")
-    );
+    assert_eq!(lab.expect(&bob, "200 REGISTER").get("Path"), Some("<sip:edge.test;lr>"));
     let mut alice = Phone::new("alice", "198.51.100.1:5060");
     alice.invite(&mut lab, "bob", "c", |invite| invite);
-    assert_eq!(
-        lab.expect(&bob, "INVITE").get("Route"),
-        Some("<sip:edge.test;lr>")
-    );
+    assert_eq!(lab.expect(&bob, "INVITE").get("Route"), Some("<sip:edge.test;lr>"));
 }

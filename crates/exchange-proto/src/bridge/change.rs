@@ -1,20 +1,12 @@
 //! Requests inside a dialog: answered here when they concern one leg only, else carried to the peer and answered with
 //! the peer's answer. At most one offer is open in a call at any time; a second one gets 491 (glare).
 
-use super::{
-    Call, Context, Effect, FORWARDS_MAX, Forwarded, LegId, LegState, Phase, Purpose, Reply,
-};
+use super::{Call, Context, Effect, FORWARDS_MAX, Forwarded, LegId, LegState, Phase, Purpose, Reply};
 use crate::sip::{Message, Method};
 use crate::transaction::{ClientId, ServerId};
 
 impl Call {
-    pub(super) fn in_dialog_request(
-        &mut self,
-        id: LegId,
-        server: ServerId,
-        message: &Message,
-        ctx: &mut Context<'_>,
-    ) {
+    pub(super) fn in_dialog_request(&mut self, id: LegId, server: ServerId, message: &Message, ctx: &mut Context<'_>) {
         let Some(method) = message.method() else {
             return;
         };
@@ -29,13 +21,7 @@ impl Call {
         }
     }
 
-    fn offer_received(
-        &mut self,
-        id: LegId,
-        server: ServerId,
-        message: &Message,
-        ctx: &mut Context<'_>,
-    ) {
+    fn offer_received(&mut self, id: LegId, server: ServerId, message: &Message, ctx: &mut Context<'_>) {
         if super::session::is_too_small(message) {
             return self.reply_422(id, server, ctx);
         }
@@ -53,13 +39,7 @@ impl Call {
         let unchanged = message.body == leg.received_sdp;
         if (update && message.body.is_empty()) || (unchanged && !message.body.is_empty()) {
             let sdp = leg.sent_sdp.clone();
-            return self.accept_change(
-                id,
-                server,
-                (!message.body.is_empty()).then_some(sdp),
-                !update,
-                ctx,
-            );
+            return self.accept_change(id, server, (!message.body.is_empty()).then_some(sdp), !update, ctx);
         }
         if self.has_open_offer() {
             return self.reply(id, server, 491, ctx);
@@ -110,21 +90,14 @@ impl Call {
 
     /// Whether an offer is under way on any leg.
     pub(super) fn has_open_offer(&self) -> bool {
-        self.forwards.iter().any(|_| true)
-            || self.legs.values().any(|leg| leg.setup.ack_owed.is_some())
+        self.forwards.iter().any(|_| true) || self.legs.values().any(|leg| leg.setup.ack_owed.is_some())
     }
 
     /// Carries a request to the peer.
     fn forward(&mut self, id: LegId, server: ServerId, message: &Message, ctx: &mut Context<'_>) {
         let peer = self.leg(id).and_then(|leg| leg.peer);
-        let peer = peer.filter(|peer| {
-            self.legs
-                .get(peer)
-                .is_some_and(|peer| peer.state == LegState::Up)
-        });
-        let Some(peer) =
-            peer.filter(|_| self.phase == Phase::Up && self.forwards.len() < FORWARDS_MAX)
-        else {
+        let peer = peer.filter(|peer| self.legs.get(peer).is_some_and(|peer| peer.state == LegState::Up));
+        let Some(peer) = peer.filter(|_| self.phase == Phase::Up && self.forwards.len() < FORWARDS_MAX) else {
             return self.reply(id, server, 480, ctx);
         };
         let offered = message.has_sdp();
@@ -145,9 +118,7 @@ impl Call {
         match sdp {
             Some(sdp) => request = request.with_body("application/sdp", sdp),
             None if !message.body.is_empty() => {
-                let kind = message
-                    .get("Content-Type")
-                    .unwrap_or("application/octet-stream");
+                let kind = message.get("Content-Type").unwrap_or("application/octet-stream");
                 request = request.with_body(kind, message.body.clone());
             }
             None => {}
@@ -178,14 +149,8 @@ impl Call {
             return;
         }
         let number = super::setup::cseq_of(message);
-        let invite = message
-            .get("CSeq")
-            .is_some_and(|cseq| cseq.ends_with("INVITE"));
-        let Forwarded {
-            server,
-            from,
-            offered,
-        } = forwarded;
+        let invite = message.get("CSeq").is_some_and(|cseq| cseq.ends_with("INVITE"));
+        let Forwarded { server, from, offered } = forwarded;
         let known = self.forwards.iter().any(|(known, _)| *known == server);
         self.forwards.retain(|(known, _)| *known != server);
         if status >= 300 {
@@ -219,9 +184,7 @@ impl Call {
         message: &Message,
         ctx: &mut Context<'_>,
     ) {
-        let asked_by_invite = message
-            .get("CSeq")
-            .is_some_and(|cseq| cseq.ends_with("INVITE"));
+        let asked_by_invite = message.get("CSeq").is_some_and(|cseq| cseq.ends_with("INVITE"));
         if !message.has_sdp() {
             return self.accept_change(from, server, None, asked_by_invite, ctx);
         }

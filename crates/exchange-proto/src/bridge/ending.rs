@@ -57,12 +57,7 @@ impl Call {
     }
 
     /// Writes the record and releases every leg.
-    pub(super) fn finish(
-        &mut self,
-        disposition: Disposition,
-        status: Option<u16>,
-        ctx: &mut Context<'_>,
-    ) {
+    pub(super) fn finish(&mut self, disposition: Disposition, status: Option<u16>, ctx: &mut Context<'_>) {
         if self.phase == Phase::Ended {
             return;
         }
@@ -131,10 +126,7 @@ impl Call {
     /// A CANCEL may go out only after a provisional response (RFC 3261 section 9.1).
     pub(super) fn cancel_when_possible(&mut self, id: LegId, ctx: &mut Context<'_>) {
         let Some(leg) = self.leg(id) else { return };
-        if !leg.setup.cancel_wanted
-            || !leg.setup.provisional_seen
-            || leg.state != LegState::Inviting
-        {
+        if !leg.setup.cancel_wanted || !leg.setup.provisional_seen || leg.state != LegState::Inviting {
             return;
         }
         leg.state = LegState::Closing;
@@ -149,12 +141,7 @@ impl Call {
             return;
         }
         self.free_ports(id, ctx);
-        let stranded: Vec<_> = self
-            .forwards
-            .iter()
-            .filter(|(_, from)| *from == id)
-            .copied()
-            .collect();
+        let stranded: Vec<_> = self.forwards.iter().filter(|(_, from)| *from == id).copied().collect();
         for (server, leg) in stranded {
             self.reply(leg, server, 487, ctx);
         }

@@ -29,8 +29,7 @@ impl Call {
                     rtcp: target.rtcp,
                     authenticated,
                 };
-                ctx.effects
-                    .push(Effect::Relay(RelayCommand::Remote { port, source }));
+                ctx.effects.push(Effect::Relay(RelayCommand::Remote { port, source }));
             }
         }
         let relayed = ctx.ports.is_some();
@@ -54,12 +53,7 @@ impl Call {
         Ok(leg.sent_sdp.clone())
     }
 
-    fn ensure_ports(
-        &mut self,
-        leg: LegId,
-        count: usize,
-        ctx: &mut Context<'_>,
-    ) -> Result<(), Unfit> {
+    fn ensure_ports(&mut self, leg: LegId, count: usize, ctx: &mut Context<'_>) -> Result<(), Unfit> {
         let (Some(pool), Some(leg)) = (ctx.ports.as_deref_mut(), self.leg(leg)) else {
             return Ok(());
         };
@@ -73,12 +67,7 @@ impl Call {
 
     /// Lets media flow between two legs.
     pub(super) fn pair(&mut self, a: LegId, b: LegId, ctx: &mut Context<'_>) {
-        let ports = |leg: LegId| {
-            self.legs
-                .get(&leg)
-                .map(|leg| leg.ports.clone())
-                .unwrap_or_default()
-        };
+        let ports = |leg: LegId| self.legs.get(&leg).map(|leg| leg.ports.clone()).unwrap_or_default();
         for (a, b) in ports(a).into_iter().zip(ports(b)) {
             ctx.effects.push(Effect::Relay(RelayCommand::Pair { a, b }));
         }
@@ -100,8 +89,7 @@ impl Call {
             .map(|leg| std::mem::take(&mut leg.ports))
             .unwrap_or_default();
         for port in ports {
-            ctx.effects
-                .push(Effect::Relay(RelayCommand::Close { port }));
+            ctx.effects.push(Effect::Relay(RelayCommand::Close { port }));
             if let Some(pool) = ctx.ports.as_deref_mut() {
                 pool.give_back(port);
             }

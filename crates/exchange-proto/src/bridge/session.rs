@@ -56,8 +56,7 @@ pub fn is_too_small(request: &Message) -> bool {
 pub(super) fn ask_of(request: &Message, ctx: &Context<'_>) -> Option<SessionTimer> {
     let (seconds, params) = request.get("Session-Expires").and_then(parse_delta)?;
     let interval_s = seconds.clamp(MIN_SE_S, 86_400);
-    let theirs_wanted =
-        find_param(&params, "refresher").is_some_and(|who| who.eq_ignore_ascii_case("uac"));
+    let theirs_wanted = find_param(&params, "refresher").is_some_and(|who| who.eq_ignore_ascii_case("uac"));
     Some(if theirs_wanted {
         theirs(interval_s, ctx.now)
     } else {
@@ -69,8 +68,7 @@ pub(super) fn ask_of(request: &Message, ctx: &Context<'_>) -> Option<SessionTime
 pub(super) fn agreed(response: &Message, ctx: &Context<'_>) -> SessionTimer {
     match response.get("Session-Expires").and_then(parse_delta) {
         Some((seconds, params))
-            if find_param(&params, "refresher")
-                .is_some_and(|who| who.eq_ignore_ascii_case("uas")) =>
+            if find_param(&params, "refresher").is_some_and(|who| who.eq_ignore_ascii_case("uas")) =>
         {
             theirs(seconds.clamp(MIN_SE_S, 86_400), ctx.now)
         }
@@ -91,10 +89,7 @@ pub(super) fn answer_headers(timer: &SessionTimer, supported: bool) -> Vec<(&'st
         return Vec::new();
     }
     let refresher = if timer.ours { "uas" } else { "uac" };
-    let mut headers = vec![(
-        "Session-Expires",
-        format!("{};refresher={refresher}", timer.interval_s),
-    )];
+    let mut headers = vec![("Session-Expires", format!("{};refresher={refresher}", timer.interval_s))];
     if !timer.ours {
         headers.push(("Require", "timer".to_owned()));
     }
@@ -122,11 +117,9 @@ impl Call {
             return;
         }
         let Some(leg) = self.leg(id) else { return };
-        let mut refresh = leg.dialog.next_request(if update {
-            Method::Update
-        } else {
-            Method::Invite
-        });
+        let mut refresh = leg
+            .dialog
+            .next_request(if update { Method::Update } else { Method::Invite });
         refresh.push("Supported", "timer");
         ask(&mut refresh, interval_s);
         if !update {
@@ -149,9 +142,7 @@ impl Call {
         }
         if status < 300 {
             let timer = agreed(message, ctx);
-            let invite = message
-                .get("CSeq")
-                .is_some_and(|cseq| cseq.ends_with("INVITE"));
+            let invite = message.get("CSeq").is_some_and(|cseq| cseq.ends_with("INVITE"));
             if let Some(leg) = self.leg(id) {
                 leg.dialog.refresh_target(message);
                 leg.timer = Some(timer);

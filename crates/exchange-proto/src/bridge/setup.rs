@@ -5,8 +5,8 @@
 //! with several, the caller hears its own ringing tone.
 
 use super::{
-    Call, Context, Disposition, Effect, FORK_MAX, Leg, LegId, LegState, Phase, Purpose,
-    RING_MS_MAX, Reply, Side, Target, Unacknowledged,
+    Call, Context, Disposition, Effect, FORK_MAX, Leg, LegId, LegState, Phase, Purpose, RING_MS_MAX, Reply, Side,
+    Target, Unacknowledged,
 };
 use crate::dialog::Dialog;
 use crate::flow::Flow;
@@ -59,13 +59,7 @@ impl Call {
             transfer: None,
             forwards: Vec::new(),
         };
-        let leg = call.add_caller(
-            invitation.account,
-            invitation.server,
-            message,
-            invitation.flow,
-            ctx,
-        )?;
+        let leg = call.add_caller(invitation.account, invitation.server, message, invitation.flow, ctx)?;
         call.ring_next_group(leg, ctx);
         Some(call)
     }
@@ -104,12 +98,7 @@ impl Call {
                 return true;
             }
         }
-        if self.phase == Phase::Setup
-            && !self
-                .legs
-                .values()
-                .any(|leg| leg.state == LegState::Inviting)
-        {
+        if self.phase == Phase::Setup && !self.legs.values().any(|leg| leg.state == LegState::Inviting) {
             let status = self.failure.unwrap_or(480);
             self.finish(disposition_of(status), Some(status), ctx);
         }
@@ -125,10 +114,7 @@ impl Call {
             LegState::Inviting,
             ctx.tokens,
         ));
-        let offer = self
-            .leg(caller)
-            .map(|leg| leg.received_sdp.clone())
-            .unwrap_or_default();
+        let offer = self.leg(caller).map(|leg| leg.received_sdp.clone()).unwrap_or_default();
         let body = if offer.is_empty() {
             Ok(Vec::new())
         } else {
@@ -160,10 +146,7 @@ impl Call {
             .collect();
         Dialog {
             call_id: format!("{}@{domain}", ctx.tokens.next_token()),
-            local: format!(
-                "\"{display}\" <sip:{}@{domain}>;tag={tag}",
-                escape_user(&self.from)
-            ),
+            local: format!("\"{display}\" <sip:{}@{domain}>;tag={tag}", escape_user(&self.from)),
             local_tag: tag,
             remote: format!("<sip:{}@{domain}>", escape_user(&target.account)),
             remote_tag: String::new(),
@@ -225,33 +208,20 @@ impl Call {
     }
 
     /// 422: ask again for what the phone wants (RFC 4028 section 7.4).
-    fn retry_with_longer_session(
-        &mut self,
-        id: LegId,
-        message: &Message,
-        ctx: &mut Context<'_>,
-    ) -> bool {
+    fn retry_with_longer_session(&mut self, id: LegId, message: &Message, ctx: &mut Context<'_>) -> bool {
         let minimum = message
             .get("Min-SE")
             .and_then(|text| parse_decimal(text.split(';').next().unwrap_or("")));
         let Some(minimum) = minimum.filter(|s| *s > ctx.session_s && *s <= 86_400) else {
             return false;
         };
-        let body = self
-            .leg(id)
-            .map(|leg| leg.sent_sdp.clone())
-            .unwrap_or_default();
+        let body = self.leg(id).map(|leg| leg.sent_sdp.clone()).unwrap_or_default();
         self.send_invite(id, body, minimum, ctx);
         true
     }
 
     fn progress(&mut self, id: LegId, status: u16, message: &Message, ctx: &mut Context<'_>) {
-        let alone = self
-            .legs
-            .values()
-            .filter(|leg| leg.state == LegState::Inviting)
-            .count()
-            == 1;
+        let alone = self.legs.values().filter(|leg| leg.state == LegState::Inviting).count() == 1;
         let Some(leg) = self.leg(id) else { return };
         if leg.dialog.remote_tag.is_empty() {
             leg.dialog.learn(message);
@@ -263,9 +233,7 @@ impl Call {
             return self.notify(transfer.referrer, status, false, ctx);
         }
         let Some(caller) = self.caller() else { return };
-        let waits = self
-            .leg(caller)
-            .is_some_and(|leg| leg.setup.offer_in_answer);
+        let waits = self.leg(caller).is_some_and(|leg| leg.setup.offer_in_answer);
         let sdp = if alone && message.has_sdp() && !waits {
             self.carry_sdp(id, caller, &message.body, ctx).ok()
         } else {
@@ -278,12 +246,7 @@ impl Call {
     }
 
     /// PRACK; false when the response is a repetition or out of order.
-    fn acknowledge_provisional(
-        &mut self,
-        id: LegId,
-        message: &Message,
-        ctx: &mut Context<'_>,
-    ) -> bool {
+    fn acknowledge_provisional(&mut self, id: LegId, message: &Message, ctx: &mut Context<'_>) -> bool {
         let Some(leg) = self.leg(id) else {
             return false;
         };
@@ -292,11 +255,7 @@ impl Call {
             .and_then(parse_decimal)
             .filter(|_| message.has_token("Require", "100rel"));
         let Some(rseq) = rseq else { return true };
-        if leg
-            .setup
-            .rseq_seen
-            .is_some_and(|seen| rseq != seen.wrapping_add(1))
-        {
+        if leg.setup.rseq_seen.is_some_and(|seen| rseq != seen.wrapping_add(1)) {
             return false;
         }
         leg.setup.rseq_seen = Some(rseq);
@@ -304,21 +263,12 @@ impl Call {
         early.refresh_target(message);
         let mut prack = early.next_request(Method::Prack);
         leg.dialog.local_cseq = early.local_cseq;
-        prack.push(
-            "RAck",
-            format!("{rseq} {}", message.get("CSeq").unwrap_or_default()),
-        );
+        prack.push("RAck", format!("{rseq} {}", message.get("CSeq").unwrap_or_default()));
         self.request(id, prack, Purpose::Prack, ctx);
         true
     }
 
-    fn send_provisional(
-        &mut self,
-        caller: LegId,
-        status: u16,
-        sdp: Option<Vec<u8>>,
-        ctx: &mut Context<'_>,
-    ) {
+    fn send_provisional(&mut self, caller: LegId, status: u16, sdp: Option<Vec<u8>>, ctx: &mut Context<'_>) {
         let Some(leg) = self.leg(caller) else { return };
         let Some(server) = leg.setup.server else {
             return;
@@ -331,8 +281,7 @@ impl Call {
             headers: Vec::new(),
             sdp,
         };
-        let reliable =
-            leg.setup.requires_100rel || (leg.setup.supports_100rel && reply.sdp.is_some());
+        let reliable = leg.setup.requires_100rel || (leg.setup.supports_100rel && reply.sdp.is_some());
         if reliable {
             // One unacknowledged at a time (RFC 3262 section 3); a further one is dropped, the final answer follows anyway.
             if leg.setup.unacknowledged.is_some() {
@@ -357,12 +306,7 @@ impl Call {
     pub(super) fn provisional_due(&mut self, id: LegId, ctx: &mut Context<'_>) {
         let now = ctx.now;
         let Some(leg) = self.leg(id) else { return };
-        let Some(waiting) = leg
-            .setup
-            .unacknowledged
-            .as_mut()
-            .filter(|waiting| waiting.next <= now)
-        else {
+        let Some(waiting) = leg.setup.unacknowledged.as_mut().filter(|waiting| waiting.next <= now) else {
             return;
         };
         if waiting.give_up <= now {
@@ -376,13 +320,7 @@ impl Call {
     }
 
     /// PRACK from a caller.
-    pub(super) fn prack_received(
-        &mut self,
-        id: LegId,
-        server: ServerId,
-        message: &Message,
-        ctx: &mut Context<'_>,
-    ) {
+    pub(super) fn prack_received(&mut self, id: LegId, server: ServerId, message: &Message, ctx: &mut Context<'_>) {
         let rseq = message
             .get("RAck")
             .and_then(|text| parse_decimal(text.split_whitespace().next()?));
@@ -450,9 +388,7 @@ impl Call {
             .map(|(id, _)| *id)
             .collect();
         losers.into_iter().for_each(|id| self.release_leg(id, ctx));
-        let unacknowledged = self
-            .leg(caller)
-            .is_some_and(|leg| leg.setup.unacknowledged.is_some());
+        let unacknowledged = self.leg(caller).is_some_and(|leg| leg.setup.unacknowledged.is_some());
         if unacknowledged {
             self.held_answer = Some((callee, sdp));
         } else {
@@ -475,9 +411,7 @@ impl Call {
         leg.state = LegState::Up;
         leg.setup.unacknowledged = None;
         leg.setup.ack_wanted = Some(server);
-        let timer = leg
-            .timer
-            .get_or_insert_with(|| super::session::ours(session_s, now));
+        let timer = leg.timer.get_or_insert_with(|| super::session::ours(session_s, now));
         let headers = super::session::answer_headers(timer, leg.setup.supports_timer);
         let to_tag = leg.dialog.local_tag.clone();
         ctx.effects.push(Effect::Reply(Reply {
@@ -513,13 +447,7 @@ impl Call {
     }
 
     /// A 2xx for a leg that is up already, or was cancelled: accept and hang up (RFC 3261 section 13.2.2.4).
-    fn answered_too_late(
-        &mut self,
-        id: LegId,
-        client: ClientId,
-        message: &Message,
-        ctx: &mut Context<'_>,
-    ) {
+    fn answered_too_late(&mut self, id: LegId, client: ClientId, message: &Message, ctx: &mut Context<'_>) {
         let Some(leg) = self.leg(id) else { return };
         let mut dialog = leg.dialog.clone();
         dialog.learn(message);
@@ -539,10 +467,7 @@ impl Call {
             flow,
             purpose: Purpose::Stray,
         });
-        if self
-            .leg(id)
-            .is_some_and(|leg| leg.state == LegState::Closing)
-        {
+        if self.leg(id).is_some_and(|leg| leg.state == LegState::Closing) {
             self.forget_leg(id, ctx);
         }
     }
@@ -586,10 +511,7 @@ impl Call {
     pub(super) fn cancelled(&mut self, id: LegId, ctx: &mut Context<'_>) {
         if self.phase == Phase::Setup && self.caller() == Some(id) {
             self.finish(Disposition::Cancelled, Some(487), ctx);
-        } else if self
-            .leg(id)
-            .is_some_and(|leg| leg.state == LegState::Invited)
-        {
+        } else if self.leg(id).is_some_and(|leg| leg.state == LegState::Invited) {
             self.refuse(id, 487, ctx);
         }
     }
@@ -624,10 +546,7 @@ impl Call {
 }
 
 pub(super) fn cseq_of(message: &Message) -> u32 {
-    message
-        .get("CSeq")
-        .and_then(CSeq::parse)
-        .map_or(0, |cseq| cseq.number)
+    message.get("CSeq").and_then(CSeq::parse).map_or(0, |cseq| cseq.number)
 }
 
 /// Which failure of several phones the caller hears of: any 6xx, else what tells most.
@@ -645,9 +564,7 @@ fn better_failure(known: Option<u16>, new: u16) -> u16 {
     } else {
         new
     };
-    known
-        .filter(|known| rank(*known) <= rank(new))
-        .unwrap_or(new)
+    known.filter(|known| rank(*known) <= rank(new)).unwrap_or(new)
 }
 
 fn disposition_of(status: u16) -> Disposition {

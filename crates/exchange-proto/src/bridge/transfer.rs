@@ -6,10 +6,7 @@
 //! dialog is named may have it replaced. Without `Replaces` in the setup phase: early dialogs are not replaced.
 
 use super::setup::cseq_of;
-use super::{
-    Call, Context, Effect, Leg, LegId, LegState, Phase, Purpose, RING_MS_MAX, Reply, Target,
-    Transfer,
-};
+use super::{Call, Context, Effect, Leg, LegId, LegState, Phase, Purpose, RING_MS_MAX, Reply, Target, Transfer};
 use crate::sip::message::reason_phrase;
 use crate::sip::{Message, Method};
 use crate::transaction::{ClientId, ServerId};
@@ -31,25 +28,13 @@ pub enum ReferTarget {
 }
 
 impl Call {
-    pub(super) fn refer(
-        &mut self,
-        id: LegId,
-        server: ServerId,
-        target: ReferTarget,
-        ctx: &mut Context<'_>,
-    ) {
+    pub(super) fn refer(&mut self, id: LegId, server: ServerId, target: ReferTarget, ctx: &mut Context<'_>) {
         let transferee = self
             .leg(id)
             .filter(|leg| leg.state == LegState::Up)
             .and_then(|leg| leg.peer);
-        let transferee = transferee.filter(|peer| {
-            self.legs
-                .get(peer)
-                .is_some_and(|leg| leg.state == LegState::Up)
-        });
-        let Some(transferee) =
-            transferee.filter(|_| self.transfer.is_none() && !self.has_open_offer())
-        else {
+        let transferee = transferee.filter(|peer| self.legs.get(peer).is_some_and(|leg| leg.state == LegState::Up));
+        let Some(transferee) = transferee.filter(|_| self.transfer.is_none() && !self.has_open_offer()) else {
             return self.reply(id, server, 491, ctx);
         };
         match target {
@@ -93,10 +78,7 @@ impl Call {
 
     /// Offers what `from` last said to `to`; `then` gets the answer.
     fn offer_join(&mut self, from: LegId, to: LegId, then: Option<LegId>, ctx: &mut Context<'_>) {
-        let body = self
-            .leg(from)
-            .map(|leg| leg.received_sdp.clone())
-            .unwrap_or_default();
+        let body = self.leg(from).map(|leg| leg.received_sdp.clone()).unwrap_or_default();
         let Ok(sdp) = self.carry_sdp(from, to, &body, ctx) else {
             return self.end_by_failure(ctx);
         };
@@ -144,12 +126,7 @@ impl Call {
     }
 
     /// The party named by a blind transfer has answered.
-    pub(super) fn transfer_answered(
-        &mut self,
-        id: LegId,
-        message: &Message,
-        ctx: &mut Context<'_>,
-    ) {
+    pub(super) fn transfer_answered(&mut self, id: LegId, message: &Message, ctx: &mut Context<'_>) {
         let Some(transfer) = self.transfer.take() else {
             return;
         };
@@ -193,13 +170,7 @@ impl Call {
     }
 
     /// NOTIFY with a status line (RFC 3515 section 2.4.5).
-    pub(super) fn notify(
-        &mut self,
-        referrer: LegId,
-        status: u16,
-        last: bool,
-        ctx: &mut Context<'_>,
-    ) {
+    pub(super) fn notify(&mut self, referrer: LegId, status: u16, last: bool, ctx: &mut Context<'_>) {
         let state = if last {
             "terminated;reason=noresource"
         } else {
@@ -208,14 +179,7 @@ impl Call {
         self.send_notify(referrer, status, state, Purpose::Notify { last }, ctx);
     }
 
-    fn send_notify(
-        &mut self,
-        referrer: LegId,
-        status: u16,
-        state: &str,
-        purpose: Purpose,
-        ctx: &mut Context<'_>,
-    ) {
+    fn send_notify(&mut self, referrer: LegId, status: u16, state: &str, purpose: Purpose, ctx: &mut Context<'_>) {
         let Some(leg) = self.leg(referrer).filter(|leg| leg.state == LegState::Up) else {
             return;
         };
@@ -234,15 +198,8 @@ impl Call {
         if self.phase != Phase::Up || self.has_open_offer() || self.transfer.is_some() {
             return None;
         }
-        let partner = self
-            .legs
-            .get(&own)
-            .filter(|leg| leg.state == LegState::Up)?
-            .peer?;
-        let up = self
-            .legs
-            .get(&partner)
-            .is_some_and(|leg| leg.state == LegState::Up);
+        let partner = self.legs.get(&own).filter(|leg| leg.state == LegState::Up)?.peer?;
+        let up = self.legs.get(&partner).is_some_and(|leg| leg.state == LegState::Up);
         let leg = up.then(|| self.legs.remove(&partner)).flatten()?;
         ctx.effects.push(Effect::LegGone(partner));
         self.transferred_to = Some(leg.account.clone());
@@ -251,12 +208,7 @@ impl Call {
     }
 
     /// An INVITE with Replaces: the new leg takes the place of `old`, another phone of the same account.
-    pub fn replace(
-        &mut self,
-        old: LegId,
-        invitation: super::Invitation<'_>,
-        ctx: &mut Context<'_>,
-    ) {
+    pub fn replace(&mut self, old: LegId, invitation: super::Invitation<'_>, ctx: &mut Context<'_>) {
         let server = invitation.server;
         let refuse = |status: u16, ctx: &mut Context<'_>| {
             let to_tag = ctx.tokens.next_token();
@@ -281,13 +233,7 @@ impl Call {
         if self.has_open_offer() || !invitation.message.has_sdp() {
             return refuse(488, ctx);
         }
-        let Some(new) = self.add_caller(
-            invitation.account,
-            server,
-            invitation.message,
-            invitation.flow,
-            ctx,
-        ) else {
+        let Some(new) = self.add_caller(invitation.account, server, invitation.message, invitation.flow, ctx) else {
             return refuse(400, ctx);
         };
         let Ok(sdp) = self.carry_sdp(new, peer, &invitation.message.body, ctx) else {

@@ -22,12 +22,9 @@ pub(super) enum Identity {
 impl Exchange {
     pub(super) fn identify(&mut self, request: &Message, flow: Flow, now: Moment) -> Identity {
         if !self.config.authenticate {
-            return unproved_account(request)
-                .map_or(Identity::Challenge { stale: false }, Identity::Account);
+            return unproved_account(request).map_or(Identity::Challenge { stale: false }, Identity::Account);
         }
-        let offered = request
-            .all("Authorization")
-            .chain(request.all("Proxy-Authorization"));
+        let offered = request.all("Authorization").chain(request.all("Proxy-Authorization"));
         let credentials = offered
             .filter_map(Credentials::parse)
             .find(|c| c.realm == self.config.domain);
@@ -35,9 +32,7 @@ impl Exchange {
             return Identity::Challenge { stale: false };
         };
         let source = flow.remote.ip();
-        if !self.registrar.knows_flow(flow)
-            && !self.guard.admits_account(&credentials.username, now)
-        {
+        if !self.registrar.knows_flow(flow) && !self.guard.admits_account(&credentials.username, now) {
             self.counters.ignored += 1;
             return Identity::Silence;
         }
@@ -77,10 +72,15 @@ impl Exchange {
         let nonce = self.nonces.issue(now.unix_s(), flow.remote.ip());
         let tag = self.tokens.next_token();
         let bounded = flow.transport == Transport::Udp && !self.registrar.knows_flow(flow);
-        for algorithms in [&[Algorithm::Sha256, Algorithm::Md5][..], &[Algorithm::Md5]] {
+        let offers: &[&[Algorithm]] = if gives_up_on_sha256(request) {
+            &[&[Algorithm::Md5]]
+        } else {
+            &[&[Algorithm::Sha256, Algorithm::Md5], &[Algorithm::Md5]]
+        };
+        for algorithms in offers {
             let mut response = Message::response_to(request, 401);
             tag_to(&mut response, &tag);
-            for algorithm in algorithms {
+            for algorithm in *algorithms {
                 response.push(
                     "WWW-Authenticate",
                     challenge(&self.config.domain, &nonce, *algorithm, stale),
@@ -93,6 +93,13 @@ impl Exchange {
         self.counters.ignored += 1;
         None
     }
+}
+
+/// baresip up to 1.0 (the one in Debian 12) fails on a challenge it does not know instead of taking the next one, as
+/// RFC 7616 asks.
+fn gives_up_on_sha256(request: &Message) -> bool {
+    let agent = request.get("User-Agent").unwrap_or_default();
+    agent.starts_with("baresip v0.") || agent.starts_with("baresip v1.0")
 }
 
 /// Without authentication a phone is who it says it is.

@@ -55,8 +55,7 @@ impl Exchange {
                 Effect::Relay(command) => self.outputs.relay.push(command),
                 Effect::Record(record) => {
                     self.counters.calls_ended += 1;
-                    self.counters.calls_answered +=
-                        u64::from(record.disposition == Disposition::Answered);
+                    self.counters.calls_answered += u64::from(record.disposition == Disposition::Answered);
                     self.outputs.store.push(StoreCommand::Record(record));
                 }
                 Effect::LegGone(leg) => {
@@ -143,10 +142,7 @@ impl Exchange {
             return;
         };
         let mut cancel = Message::request(Method::Cancel, invite.uri().unwrap_or_default());
-        let number = invite
-            .get("CSeq")
-            .and_then(CSeq::parse)
-            .map_or(0, |cseq| cseq.number);
+        let number = invite.get("CSeq").and_then(CSeq::parse).map_or(0, |cseq| cseq.number);
         for name in ["Via", "Max-Forwards", "Route", "From", "To", "Call-ID"] {
             for value in invite.all(name) {
                 cancel.push(name, value);
@@ -173,11 +169,7 @@ impl Exchange {
     pub(super) fn withdraw_call(&mut self, key: &str) {
         let known = self.replicas.contains_key(&Key::Call(key.to_owned()));
         if self.config.replicate && known {
-            let record = Record::gone(
-                Key::Call(key.to_owned()),
-                self.config.node,
-                self.config.epoch,
-            );
+            let record = Record::gone(Key::Call(key.to_owned()), self.config.node, self.config.epoch);
             self.put_out(record);
             self.replicas.remove(&Key::Call(key.to_owned()));
         }

@@ -12,17 +12,9 @@ use crate::time::Moment;
 use crate::transaction::{Received, ServerId, Transmit};
 
 /// Methods that we act on.
-pub(super) const ALLOW: &str =
-    "INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS, PRACK, UPDATE, INFO, REFER, NOTIFY";
+pub(super) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS, PRACK, UPDATE, INFO, REFER, NOTIFY";
 /// Extensions that we understand.
-const SUPPORTED: [&str; 6] = [
-    "100rel",
-    "timer",
-    "replaces",
-    "path",
-    "outbound",
-    "norefersub",
-];
+const SUPPORTED: [&str; 6] = ["100rel", "timer", "replaces", "path", "outbound", "norefersub"];
 
 impl Exchange {
     pub(super) fn received(&mut self, flow: Flow, bytes: &[u8], now: Moment) {
@@ -110,22 +102,12 @@ impl Exchange {
         let mut response = Message::response_to(request, status);
         tag_to(&mut response, &self.tokens.next_token());
         let bytes = response.to_bytes();
-        if flow.transport != Transport::Udp
-            || bytes.len() <= length
-            || self.registrar.knows_flow(flow)
-        {
+        if flow.transport != Transport::Udp || bytes.len() <= length || self.registrar.knows_flow(flow) {
             self.outputs.send.push(Transmit { flow, bytes });
         }
     }
 
-    fn new_request(
-        &mut self,
-        server: ServerId,
-        request: &Message,
-        flow: Flow,
-        length: usize,
-        now: Moment,
-    ) {
+    fn new_request(&mut self, server: ServerId, request: &Message, flow: Flow, length: usize, now: Moment) {
         let Some(method) = request.method() else {
             return;
         };
@@ -134,13 +116,7 @@ impl Exchange {
         }
         let unknown = unsupported(request);
         if !unknown.is_empty() {
-            return self.respond(
-                server,
-                request,
-                420,
-                &[("Unsupported", unknown.join(", "))],
-                now,
-            );
+            return self.respond(server, request, 420, &[("Unsupported", unknown.join(", "))], now);
         }
         if has_to_tag(request) {
             return self.in_dialog(server, request, flow, length, now);
@@ -152,15 +128,10 @@ impl Exchange {
                 server,
                 request,
                 200,
-                &[
-                    ("Allow", ALLOW.to_owned()),
-                    ("Accept", "application/sdp".to_owned()),
-                ],
+                &[("Allow", ALLOW.to_owned()), ("Accept", "application/sdp".to_owned())],
                 now,
             ),
-            Method::Other(_) => {
-                self.respond(server, request, 501, &[("Allow", ALLOW.to_owned())], now)
-            }
+            Method::Other(_) => self.respond(server, request, 501, &[("Allow", ALLOW.to_owned())], now),
             Method::Bye | Method::Prack | Method::Update | Method::Info | Method::Notify => {
                 self.respond(server, request, 481, &[], now)
             }
@@ -196,24 +167,15 @@ impl Exchange {
         match self.identify(request, flow, now) {
             Identity::Account(account) => return Some(account),
             Identity::Silence => self.transactions.abandon(server),
-            Identity::Challenge { stale } => {
-                match self.challenge_response(request, flow, length, stale, now) {
-                    Some(response) => self.transactions.respond(server, &response, now),
-                    None => self.transactions.abandon(server),
-                }
-            }
+            Identity::Challenge { stale } => match self.challenge_response(request, flow, length, stale, now) {
+                Some(response) => self.transactions.respond(server, &response, now),
+                None => self.transactions.abandon(server),
+            },
         }
         None
     }
 
-    fn register_received(
-        &mut self,
-        server: ServerId,
-        request: &Message,
-        flow: Flow,
-        length: usize,
-        now: Moment,
-    ) {
+    fn register_received(&mut self, server: ServerId, request: &Message, flow: Flow, length: usize, now: Moment) {
         let Some(account) = self.account_of(server, request, flow, length, now) else {
             return;
         };
@@ -233,25 +195,14 @@ impl Exchange {
                 }
                 self.transactions.respond(server, &response, now);
             }
-            Err(Refused::TooBrief) => self.respond(
-                server,
-                request,
-                423,
-                &[("Min-Expires", EXPIRES_S_MIN.to_string())],
-                now,
-            ),
+            Err(Refused::TooBrief) => {
+                self.respond(server, request, 423, &[("Min-Expires", EXPIRES_S_MIN.to_string())], now)
+            }
             Err(Refused::Status(status)) => self.respond(server, request, status, &[], now),
         }
     }
 
-    fn invite_received(
-        &mut self,
-        server: ServerId,
-        request: &Message,
-        flow: Flow,
-        length: usize,
-        now: Moment,
-    ) {
+    fn invite_received(&mut self, server: ServerId, request: &Message, flow: Flow, length: usize, now: Moment) {
         let Some(account) = self.account_of(server, request, flow, length, now) else {
             return;
         };
@@ -270,13 +221,7 @@ impl Exchange {
             return self.respond(server, request, 404, &[], now);
         };
         if self.calls.len() >= CALLS_MAX {
-            return self.respond(
-                server,
-                request,
-                503,
-                &[("Retry-After", "10".to_owned())],
-                now,
-            );
+            return self.respond(server, request, 503, &[("Retry-After", "10".to_owned())], now);
         }
         let targets = self.targets_of(&callee, now);
         self.transactions
@@ -352,9 +297,7 @@ impl Exchange {
         };
         self.respond(server, request, 200, &[], now);
         if let Some((key, leg)) = self.invites.get(&invite).cloned() {
-            self.with_call(&key, now, |call, ctx| {
-                call.handle(leg, Event::Cancelled, ctx)
-            });
+            self.with_call(&key, now, |call, ctx| call.handle(leg, Event::Cancelled, ctx));
         }
     }
 
@@ -368,14 +311,7 @@ impl Exchange {
 
     /// A request inside a dialog must come from where the phone is known to be, or prove its account anew: a
     /// stranger who learnt the tags cannot hang up.
-    fn in_dialog(
-        &mut self,
-        server: ServerId,
-        request: &Message,
-        flow: Flow,
-        length: usize,
-        now: Moment,
-    ) {
+    fn in_dialog(&mut self, server: ServerId, request: &Message, flow: Flow, length: usize, now: Moment) {
         let Some((key, leg)) = self.dialog_named_by(request) else {
             return self.respond(server, request, 481, &[], now);
         };
@@ -396,15 +332,12 @@ impl Exchange {
             }
         }
         if request.method() == Some(&Method::Invite) {
-            if let Some((status, headers)) =
-                unfit_invite(request).filter(|(status, _)| *status != 422)
-            {
+            if let Some((status, headers)) = unfit_invite(request).filter(|(status, _)| *status != 422) {
                 return self.respond(server, request, status, &headers, now);
             }
             self.invites.insert(server, (key.clone(), leg));
         }
-        let refer = (request.method() == Some(&Method::Refer))
-            .then(|| self.refer_target(&key, &owner, request, now));
+        let refer = (request.method() == Some(&Method::Refer)).then(|| self.refer_target(&key, &owner, request, now));
         self.with_call(&key, now, |call, ctx| {
             let Some(state) = call.legs.get_mut(&leg) else {
                 return;
@@ -428,13 +361,7 @@ impl Exchange {
     }
 
     /// Looks up what Refer-To names; for an attended transfer, takes the partner out of the referrer's other call.
-    fn refer_target(
-        &mut self,
-        key: &str,
-        owner: &str,
-        request: &Message,
-        now: Moment,
-    ) -> ReferTarget {
+    fn refer_target(&mut self, key: &str, owner: &str, request: &Message, now: Moment) -> ReferTarget {
         let uri = request
             .get("Refer-To")
             .and_then(|to| NameAddr::parse(to).ok())
@@ -446,9 +373,7 @@ impl Exchange {
         if let Some(replaces) = uri.headers.as_deref().and_then(replaces_in) {
             return self
                 .partner_named_by(key, owner, &replaces, now)
-                .map_or(ReferTarget::Nobody(481), |leg| {
-                    ReferTarget::Partner(Box::new(leg))
-                });
+                .map_or(ReferTarget::Nobody(481), |leg| ReferTarget::Partner(Box::new(leg)));
         }
         match route(&self.tables, &uri.user) {
             Destination::Account(name) => {
@@ -459,16 +384,8 @@ impl Exchange {
         }
     }
 
-    fn partner_named_by(
-        &mut self,
-        key: &str,
-        owner: &str,
-        replaces: &str,
-        now: Moment,
-    ) -> Option<crate::bridge::Leg> {
-        let (other, own) = self
-            .leg_named_by_replaces(replaces)
-            .filter(|(other, _)| other != key)?;
+    fn partner_named_by(&mut self, key: &str, owner: &str, replaces: &str, now: Moment) -> Option<crate::bridge::Leg> {
+        let (other, own) = self.leg_named_by_replaces(replaces).filter(|(other, _)| other != key)?;
         let is_owner = self.calls.get(&other)?.legs.get(&own)?.account == owner;
         if !is_owner {
             return None;
@@ -492,15 +409,8 @@ impl Exchange {
             .or_else(|| self.leg_by_tags(call_id, from_tag, to_tag))
     }
 
-    fn leg_by_tags(
-        &self,
-        call_id: &str,
-        local_tag: &str,
-        remote_tag: &str,
-    ) -> Option<(String, LegId)> {
-        let found = self
-            .dialogs
-            .get(&(call_id.to_owned(), local_tag.to_owned()))?;
+    fn leg_by_tags(&self, call_id: &str, local_tag: &str, remote_tag: &str) -> Option<(String, LegId)> {
+        let found = self.dialogs.get(&(call_id.to_owned(), local_tag.to_owned()))?;
         let leg = self.calls.get(&found.0)?.legs.get(&found.1)?;
         (leg.dialog.remote_tag == remote_tag).then(|| found.clone())
     }
@@ -523,9 +433,7 @@ fn unfit_invite(request: &Message) -> Option<(u16, Vec<(&'static str, String)>)>
     let accepts = request.list("Accept");
     let takes_sdp = accepts.is_empty()
         || accepts.iter().any(|kind| {
-            kind.starts_with("application/sdp")
-                || kind.starts_with("*/*")
-                || kind.starts_with("application/*")
+            kind.starts_with("application/sdp") || kind.starts_with("*/*") || kind.starts_with("application/*")
         });
     if !takes_sdp {
         return Some((406, Vec::new()));
@@ -537,16 +445,9 @@ fn unfit_invite(request: &Message) -> Option<(u16, Vec<(&'static str, String)>)>
 }
 
 fn unsupported(request: &Message) -> Vec<String> {
-    let names = request
-        .list("Require")
-        .into_iter()
-        .chain(request.list("Proxy-Require"));
+    let names = request.list("Require").into_iter().chain(request.list("Proxy-Require"));
     names
-        .filter(|name| {
-            !SUPPORTED
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(name))
-        })
+        .filter(|name| !SUPPORTED.iter().any(|known| known.eq_ignore_ascii_case(name)))
         .map(str::to_owned)
         .collect()
 }
@@ -584,13 +485,7 @@ fn stamp_via(request: &mut Message, flow: Flow) {
         let port = format!("rport={}", flow.remote.port());
         stamped = stamped
             .split(';')
-            .map(|part| {
-                if is_param(part, "rport") {
-                    port.as_str()
-                } else {
-                    part
-                }
-            })
+            .map(|part| if is_param(part, "rport") { port.as_str() } else { part })
             .collect::<Vec<_>>()
             .join(";");
     }
@@ -606,21 +501,15 @@ fn stamp_via(request: &mut Message, flow: Flow) {
 }
 
 fn is_param(part: &str, name: &str) -> bool {
-    part.split('=')
-        .next()
-        .unwrap_or("")
-        .trim()
-        .eq_ignore_ascii_case(name)
+    part.split('=').next().unwrap_or("").trim().eq_ignore_ascii_case(name)
 }
 
 const STUN_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 
 /// A STUN binding response with XOR-MAPPED-ADDRESS, for IPv4 (RFC 5389).
 fn stun_answer(flow: Flow, bytes: &[u8]) -> Option<Vec<u8>> {
-    let is_request = flow.transport == Transport::Udp
-        && bytes.len() >= 20
-        && bytes[..2] == [0, 1]
-        && bytes[4..8] == STUN_COOKIE;
+    let is_request =
+        flow.transport == Transport::Udp && bytes.len() >= 20 && bytes[..2] == [0, 1] && bytes[4..8] == STUN_COOKIE;
     let std::net::SocketAddr::V4(remote) = flow.remote else {
         return None;
     };
@@ -631,13 +520,6 @@ fn stun_answer(flow: Flow, bytes: &[u8]) -> Option<Vec<u8>> {
     answer.extend_from_slice(&bytes[4..20]);
     answer.extend_from_slice(&[0, 0x20, 0, 8, 0, 1]);
     answer.extend_from_slice(&(remote.port() ^ 0x2112).to_be_bytes());
-    answer.extend(
-        remote
-            .ip()
-            .octets()
-            .iter()
-            .zip(STUN_COOKIE)
-            .map(|(a, b)| a ^ b),
-    );
+    answer.extend(remote.ip().octets().iter().zip(STUN_COOKIE).map(|(a, b)| a ^ b));
     Some(answer)
 }

@@ -126,10 +126,7 @@ impl Credentials {
             Algorithm::Md5 => &secret.md5,
         };
         let expected = self.expected(ha1, method);
-        constant_time_eq(
-            expected.as_bytes(),
-            self.response.to_ascii_lowercase().as_bytes(),
-        )
+        constant_time_eq(expected.as_bytes(), self.response.to_ascii_lowercase().as_bytes())
     }
 
     fn expected(&self, ha1: &str, method: &str) -> String {
@@ -236,22 +233,10 @@ mod tests {
         let (here, there) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         let nonces = Nonces::new([7; 32]);
         let nonce = nonces.issue(1_000, here);
-        assert_eq!(
-            nonces.check(&nonce, 1_000 + NONCE_LIFE_S, here),
-            Freshness::Fresh
-        );
-        assert_eq!(
-            nonces.check(&nonce, 1_001 + NONCE_LIFE_S, here),
-            Freshness::Stale
-        );
+        assert_eq!(nonces.check(&nonce, 1_000 + NONCE_LIFE_S, here), Freshness::Fresh);
+        assert_eq!(nonces.check(&nonce, 1_001 + NONCE_LIFE_S, here), Freshness::Stale);
         assert_eq!(nonces.check(&nonce, 1_000, there), Freshness::Stale);
-        assert_eq!(
-            Nonces::new([8; 32]).check(&nonce, 1_000, here),
-            Freshness::Stale
-        );
-        assert_eq!(
-            nonces.check("\u{e9}\u{e9}\u{e9}\u{e9}x", 1_000, here),
-            Freshness::Stale
-        );
+        assert_eq!(Nonces::new([8; 32]).check(&nonce, 1_000, here), Freshness::Stale);
+        assert_eq!(nonces.check("\u{e9}\u{e9}\u{e9}\u{e9}x", 1_000, here), Freshness::Stale);
     }
 }

@@ -111,9 +111,7 @@ impl NameAddr {
         };
         let rest = rest.trim();
         let params = match rest.strip_prefix(';') {
-            Some(rest) => {
-                parse_params(split_outside(rest, ';').into_iter()).ok_or(UriError::Malformed)?
-            }
+            Some(rest) => parse_params(split_outside(rest, ';').into_iter()).ok_or(UriError::Malformed)?,
             None if rest.is_empty() => Params::new(),
             None => return Err(UriError::Malformed),
         };
@@ -215,8 +213,7 @@ fn split_protocol(text: &str) -> Option<(String, &str)> {
     let rest = rest.trim_start();
     let end = rest.find(char::is_whitespace)?;
     let (transport, rest) = rest.split_at(end);
-    let ok =
-        name.trim().eq_ignore_ascii_case("SIP") && version.trim() == "2.0" && is_token(transport);
+    let ok = name.trim().eq_ignore_ascii_case("SIP") && version.trim() == "2.0" && is_token(transport);
     ok.then(|| (transport.to_ascii_uppercase(), rest.trim_start()))
 }
 

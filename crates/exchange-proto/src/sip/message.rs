@@ -57,10 +57,7 @@ impl Method {
         METHODS
             .iter()
             .find(|(known, _)| *known == name)
-            .map_or_else(
-                || Self::Other(name.to_owned()),
-                |(_, method)| method.clone(),
-            )
+            .map_or_else(|| Self::Other(name.to_owned()), |(_, method)| method.clone())
     }
 
     /// The name as written in a request line.
@@ -220,11 +217,7 @@ impl Message {
             StartLine::Request { method, uri } => format!("{method} {uri} SIP/2.0\r\n"),
             StartLine::Response { status, reason } => format!("SIP/2.0 {status} {reason}\r\n"),
         };
-        for (name, value) in self
-            .headers
-            .iter()
-            .filter(|(name, _)| name != "Content-Length")
-        {
+        for (name, value) in self.headers.iter().filter(|(name, _)| name != "Content-Length") {
             text.push_str(name);
             text.push_str(": ");
             text.push_str(value);
@@ -275,9 +268,7 @@ impl Message {
 
     /// All elements of a comma-separated header field, over all its lines.
     pub fn list(&self, name: &str) -> Vec<&str> {
-        self.all(name)
-            .flat_map(super::header::split_commas)
-            .collect()
+        self.all(name).flat_map(super::header::split_commas).collect()
     }
 
     /// Whether a comma-separated header field holds the token.
@@ -313,8 +304,7 @@ impl Message {
             .headers
             .iter()
             .position(|(known, _)| known.eq_ignore_ascii_case(name));
-        self.headers
-            .retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         let at = at.unwrap_or(self.headers.len()).min(self.headers.len());
         self.headers.insert(at, (name.to_owned(), value.into()));
     }
@@ -367,18 +357,12 @@ fn parse_start_line(line: &[u8]) -> Result<(StartLine, Option<Flaw>), ParseError
     let trimmed = line.trim_end();
     let (method, rest) = trimmed.split_once(' ').ok_or(ParseError::NotSip)?;
     let (uri, version) = rest.rsplit_once(' ').ok_or(ParseError::NotSip)?;
-    if method.is_empty()
-        || !strip_prefix_ignore_case(version, "SIP/").is_some_and(|v| v.contains('.'))
-    {
+    if method.is_empty() || !strip_prefix_ignore_case(version, "SIP/").is_some_and(|v| v.contains('.')) {
         return Err(ParseError::NotSip);
     }
     let flaw = if !version.eq_ignore_ascii_case("SIP/2.0") {
         Some(Flaw::Version)
-    } else if trimmed.len() != line.len()
-        || uri.trim() != uri
-        || uri.contains([' ', '\t'])
-        || uri.is_empty()
-    {
+    } else if trimmed.len() != line.len() || uri.trim() != uri || uri.contains([' ', '\t']) || uri.is_empty() {
         Some(Flaw::StartLine)
     } else {
         None
@@ -394,13 +378,8 @@ fn parse_start_line(line: &[u8]) -> Result<(StartLine, Option<Flaw>), ParseError
 
 fn parse_status_line(rest: &str) -> Result<(StartLine, Option<Flaw>), ParseError> {
     let (code, reason) = rest.split_once(' ').unwrap_or((rest, ""));
-    let status = code
-        .parse::<u16>()
-        .ok()
-        .filter(|code| (100..700).contains(code));
-    let status = status
-        .filter(|_| code.len() == 3)
-        .ok_or(ParseError::NotSip)?;
+    let status = code.parse::<u16>().ok().filter(|code| (100..700).contains(code));
+    let status = status.filter(|_| code.len() == 3).ok_or(ParseError::NotSip)?;
     Ok((
         StartLine::Response {
             status,
@@ -412,15 +391,12 @@ fn parse_status_line(rest: &str) -> Result<(StartLine, Option<Flaw>), ParseError
 
 fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     let head = text.get(..prefix.len())?;
-    head.eq_ignore_ascii_case(prefix)
-        .then(|| &text[prefix.len()..])
+    head.eq_ignore_ascii_case(prefix).then(|| &text[prefix.len()..])
 }
 
 type Headers = Vec<(String, String)>;
 
-fn parse_headers<'a>(
-    lines: impl Iterator<Item = &'a [u8]>,
-) -> Result<(Headers, Option<Flaw>), ParseError> {
+fn parse_headers<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<(Headers, Option<Flaw>), ParseError> {
     let mut headers: Headers = Vec::new();
     let mut flaw = None;
     for line in lines.take_while(|line| !line.is_empty()) {
@@ -438,10 +414,7 @@ fn parse_headers<'a>(
         if headers.len() == HEADERS_MAX {
             return Err(ParseError::TooLarge);
         }
-        match text
-            .split_once(':')
-            .map(|(name, value)| (name.trim_end(), value))
-        {
+        match text.split_once(':').map(|(name, value)| (name.trim_end(), value)) {
             Some((name, value)) if is_token(name) => {
                 headers.push((canonical_name(name), value.trim().to_owned()));
             }
@@ -538,8 +511,7 @@ fn canonical_name(name: &str) -> String {
     NAMES
         .iter()
         .find(|(compact, long)| {
-            long.eq_ignore_ascii_case(name)
-                || (!compact.is_empty() && compact.eq_ignore_ascii_case(name))
+            long.eq_ignore_ascii_case(name) || (!compact.is_empty() && compact.eq_ignore_ascii_case(name))
         })
         .map_or_else(|| name.to_owned(), |(_, long)| (*long).to_owned())
 }
@@ -573,20 +545,21 @@ impl Framer {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Whether nothing is begun.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Takes the next whole frame, if there is one.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, Unframed> {
         if self.buffer.starts_with(b"\r\n\r\n") {
             self.buffer.drain(..4);
             return Ok(Some(Frame::Ping));
         }
-        while self.buffer.starts_with(b"\r\n")
-            && self.buffer.len() > 2
-            && !b"\r\n".contains(&self.buffer[2])
-        {
+        while self.buffer.starts_with(b"\r\n") && self.buffer.len() > 2 && !b"\r\n".contains(&self.buffer[2]) {
             self.buffer.drain(..2);
         }
-        let Some(head) = head_length(&self.buffer).filter(|_| !self.buffer.starts_with(b"\r\n"))
-        else {
+        let Some(head) = head_length(&self.buffer).filter(|_| !self.buffer.starts_with(b"\r\n")) else {
             return self.within_limit().map(|()| None);
         };
         let body = self.body_length(head)?;
@@ -605,18 +578,14 @@ impl Framer {
             (name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("l"))
                 .then(|| value.trim().to_owned())
         });
-        let length = length
-            .map_or(Some(0), |text| parse_decimal(&text))
-            .ok_or(Unframed)?;
+        let length = length.map_or(Some(0), |text| parse_decimal(&text)).ok_or(Unframed)?;
         (length as usize <= BODY_BYTES_MAX)
             .then_some(length as usize)
             .ok_or(Unframed)
     }
 
     fn within_limit(&self) -> Result<(), Unframed> {
-        (self.buffer.len() <= MESSAGE_BYTES_MAX)
-            .then_some(())
-            .ok_or(Unframed)
+        (self.buffer.len() <= MESSAGE_BYTES_MAX).then_some(()).ok_or(Unframed)
     }
 }
 

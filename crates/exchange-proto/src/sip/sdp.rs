@@ -70,11 +70,7 @@ impl Sdp {
         }
         let ok = sdp.session.first().is_some_and(|(kind, _)| *kind == 'v')
             && sdp.session.iter().any(|(kind, _)| *kind == 'o');
-        if ok {
-            Ok(sdp)
-        } else {
-            Err(SdpError::Malformed)
-        }
+        if ok { Ok(sdp) } else { Err(SdpError::Malformed) }
     }
 
     fn push_line(&mut self, line: &str) -> Result<(), SdpError> {
@@ -124,8 +120,7 @@ impl Sdp {
         }
         let own_connection = !self.session.iter().any(|(kind, _)| *kind == 'c');
         for (index, section) in self.media.iter().enumerate() {
-            let relay =
-                relay.map(|(address, ports)| (address, ports.get(index).copied().unwrap_or(0)));
+            let relay = relay.map(|(address, ports)| (address, ports.get(index).copied().unwrap_or(0)));
             write_section(&mut text, section, relay, own_connection);
         }
         text.into_bytes()
@@ -133,11 +128,7 @@ impl Sdp {
 }
 
 fn origin_line(origin: Origin) -> String {
-    let family = if origin.address.is_ipv4() {
-        "IP4"
-    } else {
-        "IP6"
-    };
+    let family = if origin.address.is_ipv4() { "IP4" } else { "IP6" };
     format!(
         "o=- {} {} IN {family} {}\r\n",
         origin.session, origin.version, origin.address
@@ -149,12 +140,7 @@ fn connection_line(address: IpAddr) -> String {
     format!("c=IN {family} {address}\r\n")
 }
 
-fn write_section(
-    text: &mut String,
-    section: &[(char, String)],
-    relay: Option<(IpAddr, u16)>,
-    own_connection: bool,
-) {
+fn write_section(text: &mut String, section: &[(char, String)], relay: Option<(IpAddr, u16)>, own_connection: bool) {
     let Some((address, port)) = relay else {
         section
             .iter()
@@ -213,13 +199,7 @@ fn media_line(value: &str, port: u16) -> String {
 
 fn connection_of(lines: &[(char, String)]) -> Option<IpAddr> {
     let (_, value) = lines.iter().find(|(kind, _)| *kind == 'c')?;
-    value
-        .split_whitespace()
-        .nth(2)?
-        .split('/')
-        .next()?
-        .parse()
-        .ok()
+    value.split_whitespace().nth(2)?.split('/').next()?.parse().ok()
 }
 
 fn section_target(section: &[(char, String)], session: Option<IpAddr>) -> MediaTarget {
@@ -231,9 +211,7 @@ fn section_target(section: &[(char, String)], session: Option<IpAddr>) -> MediaT
     let rtp = address
         .filter(|address| port != 0 && !address.is_unspecified())
         .map(|address| SocketAddr::new(address, port));
-    let muxed = section
-        .iter()
-        .any(|(kind, value)| *kind == 'a' && value == "rtcp-mux");
+    let muxed = section.iter().any(|(kind, value)| *kind == 'a' && value == "rtcp-mux");
     let rtcp = rtp.and_then(|rtp| {
         if muxed {
             return Some(rtp);
@@ -242,10 +220,7 @@ fn section_target(section: &[(char, String)], session: Option<IpAddr>) -> MediaT
             .iter()
             .find_map(|(kind, value)| value.strip_prefix("rtcp:").filter(|_| *kind == 'a'));
         match stated {
-            None => rtp
-                .port()
-                .checked_add(1)
-                .map(|port| SocketAddr::new(rtp.ip(), port)),
+            None => rtp.port().checked_add(1).map(|port| SocketAddr::new(rtp.ip(), port)),
             Some(stated) => parse_rtcp(stated, rtp.ip()),
         }
     });
@@ -255,9 +230,7 @@ fn section_target(section: &[(char, String)], session: Option<IpAddr>) -> MediaT
 fn parse_rtcp(stated: &str, address: IpAddr) -> Option<SocketAddr> {
     let mut parts = stated.split_whitespace();
     let port = parts.next()?.parse().ok().filter(|port| *port != 0)?;
-    let address = parts
-        .nth(2)
-        .map_or(Some(address), |text| text.parse().ok())?;
+    let address = parts.nth(2).map_or(Some(address), |text| text.parse().ok())?;
     Some(SocketAddr::new(address, port))
 }
 
@@ -277,9 +250,7 @@ mod tests {
             version: 2,
             address: "192.0.2.1".parse().unwrap(),
         };
-        let text =
-            String::from_utf8(sdp.rewrite(origin, Some((origin.address, &[30_000, 30_002]))))
-                .unwrap();
+        let text = String::from_utf8(sdp.rewrite(origin, Some((origin.address, &[30_000, 30_002])))).unwrap();
         assert!(!text.contains("10.0.0.1"), "{text}");
         assert!(text.contains("o=- 9 2 IN IP4 192.0.2.1\r\n"));
         assert!(text.contains("m=audio 30000 RTP/AVP 0 101\r\n"));
@@ -301,8 +272,8 @@ mod tests {
 
     #[test]
     fn a_bomb_is_refused() {
-        let bomb = "v=0\r\no=- 1 1 IN IP4 1.2.3.4\r\ns=-\r\n".to_owned()
-            + &"m=audio 4000 RTP/AVP 0\r\n".repeat(MEDIA_MAX + 1);
+        let bomb =
+            "v=0\r\no=- 1 1 IN IP4 1.2.3.4\r\ns=-\r\n".to_owned() + &"m=audio 4000 RTP/AVP 0\r\n".repeat(MEDIA_MAX + 1);
         assert_eq!(Sdp::parse(bomb.as_bytes()), Err(SdpError::TooLarge));
         let bomb = "v=0\r\no=- 1 1 IN IP4 1.2.3.4\r\n".to_owned() + &"a=x\r\n".repeat(LINES_MAX);
         assert_eq!(Sdp::parse(bomb.as_bytes()), Err(SdpError::TooLarge));

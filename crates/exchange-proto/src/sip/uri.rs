@@ -90,9 +90,7 @@ impl Uri {
 
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
 }
 
 fn parse_param(text: &str) -> Result<(String, Option<String>), UriError> {
@@ -108,9 +106,7 @@ fn parse_param(text: &str) -> Result<(String, Option<String>), UriError> {
 pub fn parse_host_port(text: &str) -> Result<(String, Option<u16>), UriError> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (address, rest) = rest.split_once(']').ok_or(UriError::Malformed)?;
-        address
-            .parse::<std::net::Ipv6Addr>()
-            .map_err(|_| UriError::Malformed)?;
+        address.parse::<std::net::Ipv6Addr>().map_err(|_| UriError::Malformed)?;
         (
             format!("[{address}]"),
             rest.strip_prefix(':')
@@ -126,20 +122,14 @@ pub fn parse_host_port(text: &str) -> Result<(String, Option<u16>), UriError> {
     };
     let port = match port {
         "" => None,
-        digits if digits.bytes().all(|b| b.is_ascii_digit()) => {
-            Some(digits.parse().map_err(|_| UriError::Malformed)?)
-        }
+        digits if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().map_err(|_| UriError::Malformed)?),
         _ => return Err(UriError::Malformed),
     };
     Ok((host, port))
 }
 
 fn is_host(host: &str) -> bool {
-    !host.is_empty()
-        && host.len() <= 253
-        && host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    !host.is_empty() && host.len() <= 253 && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
 
 /// Undoes %-escapes; a stray `%` is malformed.
@@ -162,15 +152,14 @@ pub fn unescape(text: &str) -> Result<String, UriError> {
 
 /// Escapes what may not stand in a user part.
 pub fn escape_user(text: &str) -> String {
-    text.bytes()
-        .fold(String::with_capacity(text.len()), |mut out, b| {
-            if b.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&b) {
-                out.push(b as char);
-            } else {
-                out.push_str(&format!("%{b:02X}"));
-            }
-            out
-        })
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, b| {
+        if b.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&b) {
+            out.push(b as char);
+        } else {
+            out.push_str(&format!("%{b:02X}"));
+        }
+        out
+    })
 }
 
 impl fmt::Display for Uri {

@@ -62,11 +62,7 @@ fn check_via(request: &Message) -> Result<(), Refusal> {
 
 fn check_cseq(request: &Message, method: &Method) -> Result<(), Refusal> {
     let cseq = request.get("CSeq").and_then(CSeq::parse).ok_or(BAD)?;
-    if cseq.method == *method {
-        Ok(())
-    } else {
-        Err(BAD)
-    }
+    if cseq.method == *method { Ok(()) } else { Err(BAD) }
 }
 
 fn check_uri(request: &Message) -> Result<(), Refusal> {
@@ -96,9 +92,9 @@ fn check_contacts(request: &Message, method: &Method) -> Result<(), Refusal> {
     if !wildcard {
         for contact in &contacts {
             let contact = NameAddr::parse(contact).map_err(|_| BAD)?;
-            let too_large = contact.param("expires").is_some_and(|text| {
-                text.bytes().all(|b| b.is_ascii_digit()) && parse_decimal(text).is_none()
-            });
+            let too_large = contact
+                .param("expires")
+                .is_some_and(|text| text.bytes().all(|b| b.is_ascii_digit()) && parse_decimal(text).is_none());
             if too_large {
                 return Err(BAD);
             }
@@ -116,16 +112,10 @@ fn check_numbers(request: &Message) -> Result<(), Refusal> {
     if forwards.is_some_and(|number| number.is_none_or(|number| number > 255)) {
         return Err(BAD);
     }
-    if request
-        .get("Expires")
-        .is_some_and(|text| parse_decimal(text).is_none())
-    {
+    if request.get("Expires").is_some_and(|text| parse_decimal(text).is_none()) {
         return Err(BAD);
     }
-    if request
-        .get("Date")
-        .is_some_and(|date| !date.ends_with("GMT"))
-    {
+    if request.get("Date").is_some_and(|date| !date.ends_with("GMT")) {
         Err(BAD)
     } else {
         Ok(())
@@ -146,20 +136,12 @@ fn check_content(request: &Message) -> Result<(), Refusal> {
 /// Whether a response is fit to be matched with a transaction; what is not is dropped without a word.
 pub fn is_sound_response(response: &Message) -> bool {
     response.flaw.is_none()
-        && response
-            .get("CSeq")
-            .is_some_and(|cseq| CSeq::parse(cseq).is_some())
+        && response.get("CSeq").is_some_and(|cseq| CSeq::parse(cseq).is_some())
         && response.all("CSeq").count() == 1
-        && ["From", "To"].iter().all(|name| {
-            response
-                .get(name)
-                .is_some_and(|value| NameAddr::parse(value).is_ok())
-        })
-        && response
-            .list("Via")
-            .first()
-            .and_then(|via| Via::parse(via))
-            .is_some()
+        && ["From", "To"]
+            .iter()
+            .all(|name| response.get(name).is_some_and(|value| NameAddr::parse(value).is_ok()))
+        && response.list("Via").first().and_then(|via| Via::parse(via)).is_some()
 }
 
 /// Whether the topmost Via asks for the response at the source port (RFC 3581).

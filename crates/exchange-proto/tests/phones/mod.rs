@@ -43,6 +43,10 @@ impl Lab {
             extension: Some(format!("{}", 100 + n)),
         };
         let tables = Tables::new(names.iter().enumerate().map(account).collect());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "there is no other way to make one; only differences matter"
+        )]
         let now = Instant::now();
         let exchange = Exchange::new(
             config,
@@ -67,9 +71,7 @@ impl Lab {
     }
 
     pub fn feed(&mut self, flow: Flow, bytes: Vec<u8>) {
-        let outputs = self
-            .exchange
-            .handle(Input::Received { flow, bytes }, self.now);
+        let outputs = self.exchange.handle(Input::Received { flow, bytes }, self.now);
         self.take(outputs);
     }
 
@@ -81,10 +83,7 @@ impl Lab {
         for command in outputs.store {
             match command {
                 StoreCommand::Record(record) => self.records.push(record),
-                StoreCommand::Bindings(offhook_exchange_proto::registrar::Change::Bindings {
-                    account,
-                    bindings,
-                }) => {
+                StoreCommand::Bindings(offhook_exchange_proto::registrar::Change::Bindings { account, bindings }) => {
                     self.stored_bindings.insert(account, bindings.len());
                 }
             }
@@ -93,12 +92,7 @@ impl Lab {
         self.replicas.extend(outputs.replicate);
         for transmit in outputs.send {
             if let Ok(message) = Message::parse(&transmit.bytes) {
-                assert_eq!(
-                    message.flaw,
-                    None,
-                    "{}",
-                    String::from_utf8_lossy(&transmit.bytes)
-                );
+                assert_eq!(message.flaw, None, "{}", String::from_utf8_lossy(&transmit.bytes));
                 self.inbox.entry(transmit.flow).or_default().push(message);
             }
             self.raw.push((transmit.flow, transmit.bytes));
@@ -125,11 +119,8 @@ impl Lab {
     pub fn expect(&mut self, phone: &Phone, what: &str) -> Message {
         let got = self.got(phone.flow);
         let summary: Vec<String> = got.iter().map(summary).collect();
-        let found = got
-            .iter()
-            .position(|message| summary_matches(message, what));
-        let found =
-            found.unwrap_or_else(|| panic!("{} expected {what:?}, got {summary:?}", phone.name));
+        let found = got.iter().position(|message| summary_matches(message, what));
+        let found = found.unwrap_or_else(|| panic!("{} expected {what:?}, got {summary:?}", phone.name));
         let mut got = got;
         let message = got.remove(found);
         // What came after it is still to be read.
@@ -160,9 +151,7 @@ fn summary_matches(message: &Message, what: &str) -> bool {
         .map(|cseq| cseq.method.to_string())
         .unwrap_or_default();
     match (message.status(), what.split_once(' ')) {
-        (Some(status), Some((wanted, wanted_method))) => {
-            wanted == status.to_string() && wanted_method == method
-        }
+        (Some(status), Some((wanted, wanted_method))) => wanted == status.to_string() && wanted_method == method,
         (None, None) => what == method,
         _ => false,
     }
@@ -260,13 +249,7 @@ impl Phone {
             lab.send(self.flow, &ack);
         }
         let password = format!("{}-pw", self.name);
-        let authorization = authorize(
-            &request,
-            &challenge,
-            &self.name,
-            &password,
-            Algorithm::Sha256,
-        );
+        let authorization = authorize(&request, &challenge, &self.name, &password, Algorithm::Sha256);
         let (number, via) = (self.next_cseq(), self.via());
         request.replace("Via", via);
         request.replace("CSeq", format!("{number} {method}"));
@@ -362,24 +345,12 @@ pub fn ack_failure(invite: &Message, response: &Message) -> Message {
         .with("CSeq", format!("{number} ACK"))
 }
 
-pub fn authorize(
-    request: &Message,
-    challenge: &Message,
-    user: &str,
-    password: &str,
-    algorithm: Algorithm,
-) -> String {
+pub fn authorize(request: &Message, challenge: &Message, user: &str, password: &str, algorithm: Algorithm) -> String {
     let offered = challenge
         .all("WWW-Authenticate")
         .find(|value| value.contains(algorithm.name()))
         .expect("algorithm is offered");
-    let nonce = offered
-        .split("nonce=\"")
-        .nth(1)
-        .unwrap()
-        .split('"')
-        .next()
-        .unwrap();
+    let nonce = offered.split("nonce=\"").nth(1).unwrap().split('"').next().unwrap();
     let uri = request.uri().unwrap();
     let ha1 = algorithm.hash(&format!("{user}:{DOMAIN}:{password}"));
     let ha2 = algorithm.hash(&format!("{}:{uri}", request.method().unwrap()));
@@ -405,9 +376,7 @@ pub fn callee_dialog(phone: &Phone, invite: &Message) -> PhoneDialog {
         call_id: invite.get("Call-ID").unwrap().to_owned(),
         local: ok.get("To").unwrap().to_owned(),
         remote: invite.get("From").unwrap().to_owned(),
-        target: NameAddr::parse(invite.get("Contact").unwrap())
-            .unwrap()
-            .raw_uri,
+        target: NameAddr::parse(invite.get("Contact").unwrap()).unwrap().raw_uri,
     }
 }
 

@@ -1,0 +1,163 @@
+//! The media relay: one pair of UDP sockets for each leg and media section, forwarding packets to the paired port.
+//!
+//! What is forwarded and to where is decided by [`Latch`]; here it only happens. Packets are not looked into beyond
+//! their first octet, which tells RTP, RTCP, STUN and DTLS from noise (RFC 7983), so SRTP passes through.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use offhook_exchange_proto::relay::{Latch, RelayCommand};
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+
+/// Longest packet forwarded, octets.
+const PACKET_BYTES_MAX: usize = 2_048;
+
+/// What the relay has done.
+#[derive(Debug, Default)]
+pub struct RelayCounters {
+    /// Packets forwarded.
+    pub forwarded: AtomicU64,
+    /// Packets of unexpected sources, or that are no media.
+    pub refused: AtomicU64,
+    /// Ports that could not be bound.
+    pub failed: AtomicU64,
+}
+
+/// RTP or RTCP of one port.
+struct Stream {
+    socket: UdpSocket,
+    latch: Mutex<Latch>,
+    partner: Mutex<Option<Arc<Stream>>>,
+    forwarded: AtomicU64,
+}
+
+struct Port {
+    streams: [Arc<Stream>; 2],
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        // Partners hold each other; let go of both.
+        for stream in &self.streams {
+            lock(&stream.partner).take();
+        }
+    }
+}
+
+/// All open ports.
+pub struct Relay {
+    address: IpAddr,
+    ports: BTreeMap<u16, Port>,
+    counters: Arc<RelayCounters>,
+}
+
+impl Relay {
+    /// No ports yet; they will be bound on this address.
+    pub fn new(address: IpAddr) -> Self {
+        Self {
+            address,
+            ports: BTreeMap::new(),
+            counters: Arc::default(),
+        }
+    }
+
+    /// What it has done.
+    pub fn counters(&self) -> &Arc<RelayCounters> {
+        &self.counters
+    }
+
+    /// RTP packets forwarded out of each open port.
+    pub fn forwarded_by_port(&self) -> BTreeMap<u16, u64> {
+        self.ports
+            .iter()
+            .map(|(port, open)| (*port, open.streams[0].forwarded.load(Ordering::Relaxed)))
+            .collect()
+    }
+
+    /// Does one command.
+    pub fn handle(&mut self, command: RelayCommand) {
+        match command {
+            RelayCommand::Open { port } => match self.open(port) {
+                Ok(open) => drop(self.ports.insert(port, open)),
+                Err(_) => drop(self.counters.failed.fetch_add(1, Ordering::Relaxed)),
+            },
+            RelayCommand::Remote { port, source } => {
+                if let Some(open) = self.ports.get(&port) {
+                    *lock(&open.streams[0].latch) = Latch::new(source.rtp, source.authenticated);
+                    *lock(&open.streams[1].latch) = Latch::new(source.rtcp, source.authenticated);
+                }
+            }
+            RelayCommand::Pair { a, b } => self.pair(a, b),
+            RelayCommand::Close { port } => drop(self.ports.remove(&port)),
+        }
+    }
+
+    fn pair(&mut self, a: u16, b: u16) {
+        let (Some(a), Some(b)) = (self.ports.get(&a), self.ports.get(&b)) else {
+            return;
+        };
+        for (a, b) in a.streams.iter().zip(&b.streams) {
+            *lock(&a.partner) = Some(b.clone());
+            *lock(&b.partner) = Some(a.clone());
+        }
+    }
+
+    fn open(&self, port: u16) -> std::io::Result<Port> {
+        let streams = [self.stream(port)?, self.stream(port + 1)?];
+        let task = |stream: &Arc<Stream>| tokio::spawn(forward(stream.clone(), self.counters.clone()));
+        let tasks = [task(&streams[0]), task(&streams[1])];
+        Ok(Port { streams, tasks })
+    }
+
+    fn stream(&self, port: u16) -> std::io::Result<Arc<Stream>> {
+        let socket = std::net::UdpSocket::bind(SocketAddr::new(self.address, port))?;
+        socket.set_nonblocking(true)?;
+        Ok(Arc::new(Stream {
+            socket: UdpSocket::from_std(socket)?,
+            latch: Mutex::new(Latch::closed()),
+            partner: Mutex::new(None),
+            forwarded: AtomicU64::new(0),
+        }))
+    }
+}
+
+async fn forward(stream: Arc<Stream>, counters: Arc<RelayCounters>) {
+    let mut buffer = [0; PACKET_BYTES_MAX];
+    loop {
+        let Ok((length, source)) = stream.socket.recv_from(&mut buffer).await else {
+            continue;
+        };
+        let packet = &buffer[..length];
+        let accepted = is_media(packet) && lock(&stream.latch).accepts(source);
+        if !accepted {
+            counters.refused.fetch_add(1, Ordering::Relaxed);
+            continue;
+        }
+        let Some(partner) = lock(&stream.partner).clone() else {
+            continue;
+        };
+        let Some(destination) = lock(&partner.latch).destination() else {
+            continue;
+        };
+        if partner.socket.send_to(packet, destination).await.is_ok() {
+            partner.forwarded.fetch_add(1, Ordering::Relaxed);
+            counters.forwarded.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// STUN 0-3, ZRTP 16-19, DTLS 20-63, RTP and RTCP 128-191 (RFC 7983).
+fn is_media(packet: &[u8]) -> bool {
+    packet
+        .first()
+        .is_some_and(|first| matches!(first, 0..=3 | 16..=63 | 128..=191))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

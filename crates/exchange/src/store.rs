@@ -1,0 +1,238 @@
+//! Accounts, bindings, call records and the nonce key in one SQLite file: WAL, `synchronous=FULL`, one writer.
+//!
+//! `exchange user add` may write accounts while the exchange runs; SQLite's `data_version` tells the exchange.
+
+use std::path::Path;
+use std::time::Duration;
+
+use offhook_exchange_proto::StoreCommand;
+use offhook_exchange_proto::bridge::CallRecord;
+use offhook_exchange_proto::flow::Transport;
+use offhook_exchange_proto::registrar::{Binding, Change};
+use offhook_exchange_proto::replica::{decode, encode};
+use offhook_exchange_proto::route::{Account, Tables};
+use offhook_exchange_proto::sip::digest::Secret;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::Error;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS account (
+        name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, md5 TEXT NOT NULL, extension TEXT UNIQUE) STRICT;
+    CREATE TABLE IF NOT EXISTS bindings (account TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS call_record (
+        call TEXT PRIMARY KEY, caller TEXT NOT NULL, dialled TEXT NOT NULL, answered_by TEXT,
+        started_ms INTEGER NOT NULL, answered_ms INTEGER, ended_ms INTEGER NOT NULL,
+        disposition TEXT NOT NULL, status INTEGER, transferred_to TEXT) STRICT;
+    CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;";
+
+/// A call record as it is read back.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[allow(missing_docs)]
+pub struct StoredRecord {
+    pub call: String,
+    pub from: String,
+    pub to: String,
+    pub answered_by: Option<String>,
+    pub started_ms: i64,
+    pub answered_ms: Option<i64>,
+    pub ended_ms: i64,
+    pub disposition: String,
+    pub status: Option<u16>,
+    pub transferred_to: Option<String>,
+}
+
+/// The embedded store.
+pub struct Store {
+    connection: Connection,
+    data_version: i64,
+}
+
+impl Store {
+    /// Opens or makes the store in a folder.
+    pub fn open(home: &Path) -> Result<Self, Error> {
+        std::fs::create_dir_all(home).map_err(|source| Error::Home {
+            path: home.to_owned(),
+            source,
+        })?;
+        let connection = Connection::open(home.join("exchange.db"))?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.execute_batch(SCHEMA)?;
+        let mut store = Self {
+            connection,
+            data_version: 0,
+        };
+        store.changed_by_others()?;
+        Ok(store)
+    }
+
+    /// Whether another process has written since the last call.
+    pub fn changed_by_others(&mut self) -> Result<bool, Error> {
+        let version = self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+        Ok(std::mem::replace(&mut self.data_version, version) != version)
+    }
+
+    /// The key of nonces, made at the first start.
+    pub fn nonce_key(&self) -> Result<[u8; 32], Error> {
+        let fresh = crate::random::<32>()?;
+        self.connection.execute(
+            "INSERT OR IGNORE INTO setting VALUES ('nonce_key', ?1)",
+            params![fresh.as_slice()],
+        )?;
+        let key = self
+            .connection
+            .query_row("SELECT value FROM setting WHERE name = 'nonce_key'", [], |row| {
+                row.get(0)
+            })?;
+        Ok(key)
+    }
+
+    /// Adds an account.
+    pub fn add_account(&self, account: &Account) -> Result<(), Error> {
+        let added = self.connection.execute(
+            "INSERT OR IGNORE INTO account VALUES (?1, ?2, ?3, ?4)",
+            params![
+                account.name,
+                account.secret.sha256,
+                account.secret.md5,
+                account.extension
+            ],
+        )?;
+        if added == 1 {
+            Ok(())
+        } else {
+            Err(Error::AccountExists(account.name.clone()))
+        }
+    }
+
+    /// Removes an account and its bindings; whether it was there.
+    pub fn remove_account(&self, name: &str) -> Result<bool, Error> {
+        self.connection
+            .execute("DELETE FROM bindings WHERE account = ?1", [name])?;
+        Ok(self.connection.execute("DELETE FROM account WHERE name = ?1", [name])? == 1)
+    }
+
+    /// The lowest free number from 100.
+    pub fn free_extension(&self) -> Result<String, Error> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT 1 FROM account WHERE extension = ?1 OR name = ?1")?;
+        for number in 100..100_000 {
+            let number = number.to_string();
+            if statement.query_row([&number], |_| Ok(())).optional()?.is_none() {
+                return Ok(number);
+            }
+        }
+        Err(Error::AccountExists("with every extension".to_owned()))
+    }
+
+    /// All accounts.
+    pub fn tables(&self) -> Result<Tables, Error> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT name, sha256, md5, extension FROM account ORDER BY name")?;
+        let accounts = statement.query_map([], |row| {
+            let secret = Secret {
+                sha256: row.get(1)?,
+                md5: row.get(2)?,
+            };
+            Ok(Account {
+                name: row.get(0)?,
+                secret,
+                extension: row.get(3)?,
+            })
+        })?;
+        Ok(Tables::new(accounts.collect::<Result<_, _>>()?))
+    }
+
+    /// Bindings that survive a restart: connections of stream transports do not.
+    pub fn bindings(&self) -> Result<Vec<(String, Vec<Binding>)>, Error> {
+        let mut statement = self.connection.prepare("SELECT account, body FROM bindings")?;
+        let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+        let mut all = Vec::new();
+        for row in rows {
+            let (account, body) = row?;
+            // Of another build or damaged: the phones will register again.
+            let Ok(mut bindings) = decode::<Vec<Binding>>(&body) else {
+                continue;
+            };
+            bindings.retain(|binding| binding.flow.transport == Transport::Udp);
+            all.push((account, bindings));
+        }
+        Ok(all)
+    }
+
+    /// Stores a batch in one transaction.
+    pub fn commit(&mut self, batch: &[StoreCommand]) -> Result<(), Error> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.connection.transaction()?;
+        for command in batch {
+            match command {
+                StoreCommand::Bindings(Change::Bindings { account, bindings }) => {
+                    write_bindings(&transaction, account, bindings)?
+                }
+                StoreCommand::Record(record) => write_record(&transaction, record)?,
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// Call records, newest first.
+    pub fn records(&self, count_max: u32) -> Result<Vec<StoredRecord>, Error> {
+        let mut statement = self.connection.prepare(
+            "SELECT call, caller, dialled, answered_by, started_ms, answered_ms, ended_ms, disposition, status,
+             transferred_to FROM call_record ORDER BY ended_ms DESC, call LIMIT ?1",
+        )?;
+        let rows = statement.query_map([count_max], |row| {
+            Ok(StoredRecord {
+                call: row.get(0)?,
+                from: row.get(1)?,
+                to: row.get(2)?,
+                answered_by: row.get(3)?,
+                started_ms: row.get(4)?,
+                answered_ms: row.get(5)?,
+                ended_ms: row.get(6)?,
+                disposition: row.get(7)?,
+                status: row.get(8)?,
+                transferred_to: row.get(9)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+fn write_bindings(connection: &Connection, account: &str, bindings: &[Binding]) -> Result<(), Error> {
+    if bindings.is_empty() {
+        connection
+            .prepare_cached("DELETE FROM bindings WHERE account = ?1")?
+            .execute([account])?;
+    } else {
+        let body = encode(&bindings);
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO bindings VALUES (?1, ?2)")?
+            .execute(params![account, body])?;
+    }
+    Ok(())
+}
+
+/// The key is the call: a record that comes twice is written once.
+fn write_record(connection: &Connection, record: &CallRecord) -> Result<(), Error> {
+    let sql = "INSERT OR IGNORE INTO call_record VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    connection.prepare_cached(sql)?.execute(params![
+        record.call,
+        record.from,
+        record.to,
+        record.answered_by,
+        record.started.0 as i64,
+        record.answered.map(|at| at.0 as i64),
+        record.ended.0 as i64,
+        record.disposition.as_str(),
+        record.status,
+        record.transferred_to,
+    ])?;
+    Ok(())
+}

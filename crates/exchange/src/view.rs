@@ -1,0 +1,131 @@
+//! What the exchange shows of itself: live calls, phones, and metrics in Prometheus' text format.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use offhook_exchange_proto::{CallView, Counters, Exchange};
+use serde::Serialize;
+
+use crate::relay::RelayCounters;
+
+/// A live call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct LiveCall {
+    pub call: String,
+    pub from: String,
+    pub to: String,
+    pub answered_by: Option<String>,
+    pub started_ms: u64,
+    pub answered_ms: Option<u64>,
+    pub legs: Vec<String>,
+    pub ports: Vec<u16>,
+}
+
+impl From<CallView> for LiveCall {
+    fn from(view: CallView) -> Self {
+        Self {
+            call: view.key,
+            from: view.from,
+            to: view.to,
+            answered_by: view.answered_by,
+            started_ms: view.started.0,
+            answered_ms: view.answered.map(|at| at.0),
+            legs: view.legs,
+            ports: view.ports,
+        }
+    }
+}
+
+/// A registered phone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct LivePhone {
+    pub account: String,
+    pub contact: String,
+    pub flow: String,
+    pub user_agent: String,
+    pub expires_ms: u64,
+}
+
+/// Registered phones.
+pub fn phones(exchange: &Exchange) -> Vec<LivePhone> {
+    let view = |(account, binding): (&str, &offhook_exchange_proto::registrar::Binding)| LivePhone {
+        account: account.to_owned(),
+        contact: binding.contact.clone(),
+        flow: binding.flow.to_string(),
+        user_agent: binding.user_agent.clone(),
+        expires_ms: binding.expires_at.0,
+    };
+    exchange.bindings().map(view).collect()
+}
+
+/// Metrics in Prometheus' text exposition format.
+pub fn prometheus(exchange: &Exchange, relay: &RelayCounters) -> String {
+    let Counters {
+        messages_in,
+        malformed,
+        refused,
+        ignored,
+        challenges,
+        wrong_passwords,
+        registrations,
+        calls_begun,
+        calls_answered,
+        calls_ended,
+        transfers,
+    } = exchange.counters();
+    let counters = [
+        ("sip_messages_received", messages_in, "SIP messages received."),
+        ("sip_messages_malformed", malformed, "Messages dropped as no SIP."),
+        ("sip_requests_refused", refused, "Requests answered as malformed."),
+        (
+            "sip_requests_ignored",
+            ignored,
+            "Requests of strangers left unanswered.",
+        ),
+        ("sip_challenges", challenges, "Challenges sent."),
+        ("sip_wrong_passwords", wrong_passwords, "Wrong passwords."),
+        ("sip_registrations", registrations, "Registrations accepted."),
+        ("calls_begun", calls_begun, "Calls routed."),
+        ("calls_answered", calls_answered, "Ended calls that had been answered."),
+        ("calls_ended", calls_ended, "Calls with a record."),
+        ("transfers", transfers, "Transfers asked for."),
+        (
+            "rtp_packets_forwarded",
+            relay.forwarded.load(Ordering::Relaxed),
+            "Media packets forwarded.",
+        ),
+        (
+            "rtp_packets_refused",
+            relay.refused.load(Ordering::Relaxed),
+            "Media packets of unexpected sources.",
+        ),
+        (
+            "rtp_ports_failed",
+            relay.failed.load(Ordering::Relaxed),
+            "Media ports that could not be bound.",
+        ),
+    ];
+    let gauges = [
+        ("calls_live", exchange.calls().len(), "Calls now."),
+        ("phones_registered", exchange.bindings().count(), "Bindings now."),
+        ("sip_transactions", exchange.transaction_count(), "Transactions held."),
+        ("rtp_ports_in_use", exchange.ports_in_use(), "Media ports in use."),
+    ];
+    let mut text = String::new();
+    for (name, value, about) in counters {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "# HELP offhook_exchange_{name}_total {about}\n# TYPE offhook_exchange_{name}_total counter\noffhook_exchange_{name}_total {value}\n"
+        );
+    }
+    for (name, value, about) in gauges {
+        let _ = write!(
+            text,
+            "# HELP offhook_exchange_{name} {about}\n# TYPE offhook_exchange_{name} gauge\noffhook_exchange_{name} {value}\n"
+        );
+    }
+    text
+}
