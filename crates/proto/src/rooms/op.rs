@@ -25,7 +25,8 @@ const INVITE_USE: &str = "offhook 1 invite redemption";
 /// The plaintext of a control entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Control {
-    /// The heads of the control graph that the author knew, own ones included. Empty only in a room's first entry.
+    /// The heads of the control graph that the author knew, and the author's own last control entry or admission. Empty only in a room's first
+    /// entry. See [`super::ControlGraph::heads_for`].
     pub heads: Vec<EntryRef>,
     /// What is done, in order.
     pub ops: Vec<Op>,

@@ -67,7 +67,15 @@ pub(super) struct Node {
     /// The author of its allowed operations.
     pub(super) author: Option<Author>,
     /// Operations of its past that are void there.
-    pub(super) void: Arc<BTreeSet<Pos>>,
+    pub(super) void: Arc<Void>,
+}
+
+/// Operations that do not count in some part of the graph.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Void {
+    pub(super) ops: BTreeSet<Pos>,
+    /// Of those, uses of invites beyond their count.
+    pub(super) surplus: BTreeSet<Pos>,
 }
 
 /// An operation about a person's membership.
@@ -106,6 +114,13 @@ pub(super) struct Restriction {
     pub(super) contested_by: Vec<usize>,
 }
 
+/// Whom an operation restricts, as in [`Restriction`].
+struct Limit {
+    target: PersonId,
+    device: Option<DeviceId>,
+    leaves: Option<Role>,
+}
+
 /// Which restriction comes first: higher rank of its author, then seniority, then the smaller entry. Smaller is first.
 pub(super) type Precedence = (std::cmp::Reverse<u8>, Seniority, EntryRef, u8);
 
@@ -138,7 +153,8 @@ pub(super) struct Placed {
     pub(super) index: BTreeMap<EntryRef, usize>,
     /// The node of each bit.
     pub(super) by_bit: Vec<usize>,
-    heads: BTreeSet<EntryRef>,
+    /// Of the entries that have an author, those that no other one has in its past.
+    pub(super) heads: BTreeSet<usize>,
     pub(super) about: BTreeMap<PersonId, Vec<Deed>>,
     pub(super) claims: BTreeMap<LogKey, Vec<Claim>>,
     pub(super) by_device: BTreeMap<DeviceId, Vec<Claim>>,
@@ -156,7 +172,8 @@ pub(super) struct Placed {
     pub(super) invites: BTreeMap<[u8; 32], InviteDeeds>,
     pub(super) restrictions: Vec<Restriction>,
     pub(super) restricted: BTreeMap<PersonId, Vec<usize>>,
-    pub(super) restriction_at: BTreeMap<Pos, usize>,
+    /// The precedence of each operation that is a restriction.
+    pub(super) precedence: BTreeMap<Pos, Precedence>,
     /// Indices of restrictions that somebody's concurrent act contests.
     pub(super) contested: BTreeSet<(Precedence, usize)>,
     pub(super) pools: BTreeMap<PersonId, Pool>,
@@ -219,11 +236,49 @@ impl ControlGraph {
         self.waiters.keys().copied().filter(|id| !self.all.contains_key(id))
     }
 
-    /// The newest entries of the part whose ancestors are all here, for [`Control::heads`]: the deepest, if there are too many.
+    /// What an entry in `log` names as [`Control::heads`]: [`Self::heads`], and the log's own last entry or else the one that let it in, even
+    /// where others have it in their past. So its author stays known, and knows what it knew, when a head turns out to
+    /// stand in a log that forks and counts no longer.
+    pub fn heads_for(&self, log: &LogKey) -> Vec<EntryRef> {
+        let nodes = &self.placed.nodes;
+        let with_author = |node: &&Node| node.author.is_some() && node.known.entry.log == *log;
+        let last = nodes.iter().filter(with_author).max_by_key(|node| node.known.entry.seq);
+        let claims = self.placed.claims.get(log).into_iter().flatten();
+        let claim = claims
+            .max_by_key(|claim| self.order(claim.pos))
+            .map(|claim| &nodes[claim.pos.node]);
+        let anchor = last.or(claim).map(|node| node.known.entry.id);
+        let mut heads = self.heads();
+        if let Some(anchor) = anchor.filter(|anchor| !heads.contains(anchor)) {
+            heads.truncate(CONTROL_HEADS_MAX - 1);
+            heads.push(anchor);
+            heads.sort();
+        }
+        heads
+    }
+
+    /// The newest entries of those whose ancestors are all here and which their authors were allowed to write. Where there
+    /// are more than [`CONTROL_HEADS_MAX`], restrictions come first, then one of each log, then the deepest: nobody can crowd a removal out.
     pub fn heads(&self) -> Vec<EntryRef> {
-        let mut heads: Vec<_> = self.placed.heads.iter().copied().collect();
-        heads.sort_by_key(|id| (std::cmp::Reverse(self.depth(id)), *id));
-        heads.truncate(CONTROL_HEADS_MAX);
+        let nodes = &self.placed.nodes;
+        let restricting: BTreeSet<usize> = self.placed.precedence.keys().map(|pos| pos.node).collect();
+        let mut heads: Vec<usize> = self.placed.heads.iter().copied().collect();
+        heads.sort_by_key(|head| (std::cmp::Reverse(nodes[*head].depth), nodes[*head].known.entry.id));
+        let mut logs = BTreeSet::new();
+        let mut ranked: Vec<_> = heads
+            .into_iter()
+            .map(|head| {
+                let another_of_log = !logs.insert(nodes[head].known.entry.log);
+                (!restricting.contains(&head), another_of_log, head)
+            })
+            .collect();
+        // Stable: within a class the deepest stay first.
+        ranked.sort_by_key(|(plain, another, _)| (*plain, *another));
+        ranked.truncate(CONTROL_HEADS_MAX);
+        let mut heads: Vec<_> = ranked
+            .into_iter()
+            .map(|(.., head)| nodes[head].known.entry.id)
+            .collect();
         heads.sort();
         heads
     }
@@ -283,7 +338,7 @@ impl ControlGraph {
     }
 
     /// Whether an entry stands at or above the fork of a frozen log.
-    fn is_frozen(&self, id: &EntryRef) -> bool {
+    pub(super) fn is_frozen(&self, id: &EntryRef) -> bool {
         let forked = |(log, good): (&LogKey, &u32)| log.prefix() == id.log && id.seq > *good;
         !self.is_root(id) && self.frozen.iter().any(forked)
     }
@@ -340,12 +395,7 @@ impl ControlGraph {
             .map(|head| placed.nodes[*head].depth + 1)
             .max()
             .unwrap_or(0);
-        for head in &heads {
-            placed.heads.remove(&placed.nodes[*head].known.entry.id);
-        }
-        let id = known.entry.id;
-        placed.heads.insert(id);
-        placed.index.insert(id, index);
+        placed.index.insert(known.entry.id, index);
         let void = self.void_in(&past, &heads);
         self.placed.nodes.push(Node {
             known,
@@ -364,51 +414,69 @@ impl ControlGraph {
     fn judge_all(&mut self, index: usize) {
         let known = Arc::clone(&self.placed.nodes[index].known);
         let void = Arc::clone(&self.placed.nodes[index].void);
+        let void = &void.ops;
         for (number, op) in (0u8..).zip(known.entry.control.ops.iter().take(OPS_MAX)) {
             let pos = Pos {
                 node: index,
                 op: number,
             };
-            let Some(author) = self.judge(pos, &void, None) else {
+            let Some(author) = self.judge(pos, void, None) else {
                 continue;
             };
-            let lowers = self.lowers(pos, op, &author, &void);
+            let limits = self.limits(pos, op, &author, void);
             let node = &mut self.placed.nodes[index];
             node.allowed |= 1 << number;
             node.author = Some(author);
             self.note(pos, op, &author);
-            if let Some((target, device, leaves)) = lowers {
-                self.restrict(pos, target, device, leaves, &author);
+            for limit in limits {
+                self.restrict(pos, limit, &author, void);
             }
         }
         if let Some(author) = self.placed.nodes[index].author {
+            let mut heads = std::mem::take(&mut self.placed.heads);
+            heads.retain(|head| !self.in_past(*head, index));
+            heads.insert(index);
+            self.placed.heads = heads;
             self.placed.acts.entry(author.person).or_default().push(index);
             self.contest(index, &author);
         }
     }
 
     /// Whom an allowed operation restricts, and to what.
-    fn lowers(
-        &self,
-        pos: Pos,
-        op: &Op,
-        author: &Author,
-        void: &BTreeSet<Pos>,
-    ) -> Option<(PersonId, Option<DeviceId>, Option<Role>)> {
+    fn limits(&self, pos: Pos, op: &Op, author: &Author, void: &BTreeSet<Pos>) -> Vec<Limit> {
+        let removed = |target: PersonId| Limit {
+            target,
+            device: None,
+            leaves: None,
+        };
+        let view = self.view_at(pos, void);
         match op {
-            Op::Remove { person, .. } => Some((*person, None, None)),
-            Op::Leave { .. } => Some((author.person, None, None)),
+            Op::Remove { person, .. } => vec![removed(*person)],
+            Op::Leave { .. } => vec![removed(author.person)],
             Op::SetRole { person, role } => {
-                let before = self.standing(person, &self.view_at(pos, void))?;
-                (*role < before.role).then_some((*person, None, Some(*role)))
+                let before = self.standing(person, &view).map(|standing| standing.role);
+                let lowered = Limit {
+                    target: *person,
+                    device: None,
+                    leaves: Some(*role),
+                };
+                before
+                    .filter(|before| role < before)
+                    .map(|_| lowered)
+                    .into_iter()
+                    .collect()
             }
             Op::Identity { identity } => {
-                let view = self.view_at(pos, void);
-                let revoked = soundness::revoked_devices(identity, &author.person);
-                let device = revoked.into_iter().find(|device| !self.is_revoked(device, &view))?;
-                Some((author.person, Some(device), None))
+                let revoked = soundness::revoked_devices(identity, &author.person).into_iter();
+                let news = revoked.filter(|device| !self.is_revoked(device, &view));
+                news.map(|device| Limit {
+                    target: author.person,
+                    device: Some(device),
+                    leaves: None,
+                })
+                .collect()
             }
-            _ => None,
+            _ => Vec::new(),
         }
     }
 
@@ -465,16 +533,12 @@ impl ControlGraph {
         }
     }
 
-    fn restrict(
-        &mut self,
-        pos: Pos,
-        target: PersonId,
-        device: Option<DeviceId>,
-        leaves: Option<Role>,
-        author: &Author,
-    ) {
+    fn restrict(&mut self, pos: Pos, limit: Limit, author: &Author, void: &BTreeSet<Pos>) {
+        let Limit { target, device, leaves } = limit;
+        let acts_as_owner = || self.acting_owner(&self.view_at(pos, void)) == Some(author.person);
         let rank = match device {
             Some(_) => u8::MAX,
+            None if acts_as_owner() => Role::Owner as u8,
             None => author.role as u8,
         };
         let id = self.placed.nodes[pos.node].known.entry.id;
@@ -493,7 +557,7 @@ impl ControlGraph {
             placed.revocations.entry(device).or_default().push(pos);
         }
         placed.restricted.entry(target).or_default().push(number);
-        placed.restriction_at.insert(pos, number);
+        placed.precedence.insert(pos, key);
         placed.restrictions.push(Restriction {
             pos,
             device,

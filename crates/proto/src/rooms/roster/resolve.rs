@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::bits::Bits;
-use super::graph::{Claim, ControlGraph, DeedKind};
+use super::graph::{Claim, ControlGraph, DeedKind, Void};
 use super::rules::{Pos, View};
 use super::{Departure, Effect, Former, InviteState, LogOwner, Member, Notice, Roster};
 use crate::history::{EntryRef, LogKey};
@@ -17,17 +17,19 @@ impl ControlGraph {
     pub fn resolve(&self) -> Roster {
         let bits = u32::try_from(self.placed.by_bit.len()).expect("there are at most CONTROL_ENTRIES_MAX entries");
         let scope = Bits::below(bits);
-        let void = self.settle(&scope);
+        let heads: Vec<usize> = self.placed.heads.iter().copied().collect();
+        let void = self.void_in(&scope, &heads);
+        let Void { ops, surplus } = &*void;
         let view = View {
             past: &scope,
             own: None,
-            void: &void,
+            void: ops,
         };
         let members = self.members(&view);
-        let former = self.former(&members, &view);
+        let former = self.former(&members, surplus, &view);
         let logs = self.logs(&members, &view);
         let (name, kind, history) = self.settings(&view);
-        let redemptions = self.redemptions(&view);
+        let redemptions = self.redemptions(surplus);
         let mut roster = Roster {
             name,
             kind,
@@ -43,7 +45,7 @@ impl ControlGraph {
             former,
             logs,
         };
-        roster.notices = self.notices(&roster, &view);
+        roster.notices = self.notices(&roster, surplus, &view);
         roster
     }
 
@@ -79,10 +81,15 @@ impl ControlGraph {
         self.placed.about.keys().filter_map(member).collect()
     }
 
-    fn former(&self, members: &BTreeMap<PersonId, Member>, view: &View<'_>) -> BTreeMap<PersonId, Former> {
+    fn former(
+        &self,
+        members: &BTreeMap<PersonId, Member>,
+        surplus: &BTreeSet<Pos>,
+        view: &View<'_>,
+    ) -> BTreeMap<PersonId, Former> {
         let gone = self.placed.about.keys().filter(|person| !members.contains_key(person));
         gone.filter_map(|person| {
-            let (why, pos) = self.departure(person, view)?;
+            let (why, pos) = self.departure(person, surplus, view)?;
             let former = Former {
                 why,
                 entry: self.id(pos),
@@ -93,7 +100,7 @@ impl ControlGraph {
         .collect()
     }
 
-    fn departure(&self, person: &PersonId, view: &View<'_>) -> Option<(Departure, Pos)> {
+    fn departure(&self, person: &PersonId, surplus: &BTreeSet<Pos>, view: &View<'_>) -> Option<(Departure, Pos)> {
         let deeds = &self.placed.about[person];
         let outs = deeds
             .iter()
@@ -108,22 +115,13 @@ impl ControlGraph {
             return Some((why, out.pos));
         }
         let entered = deeds.iter().filter(|deed| matches!(deed.kind, DeedKind::Enter(_)));
-        let pos = entered.map(|deed| deed.pos).min_by_key(|pos| self.order(*pos))?;
-        let why = match self.over_redeemed(pos, view) {
-            Some(_) => Departure::OverRedeemed,
-            None => Departure::Undone,
-        };
-        Some((why, pos))
-    }
-
-    /// The invite of a void admission, if the admission is void because the invite was used up.
-    fn over_redeemed(&self, pos: Pos, view: &View<'_>) -> Option<[u8; 32]> {
-        let Op::Admit { invite: Some(used), .. } = self.op(pos) else {
-            return None;
-        };
-        let still_judged_so = || self.judge(pos, view.void, None).is_some();
-        let crowded = self.placed.crowded.contains(&used.invite);
-        (crowded && view.void.contains(&pos) && still_judged_so()).then_some(used.invite)
+        let mut entered: Vec<Pos> = entered.map(|deed| deed.pos).collect();
+        entered.sort_by_key(|pos| self.order(*pos));
+        let beyond = entered.iter().find(|pos| surplus.contains(pos));
+        match beyond {
+            Some(pos) => Some((Departure::OverRedeemed, *pos)),
+            None => Some((Departure::Undone, *entered.first()?)),
+        }
     }
 
     fn logs(&self, members: &BTreeMap<PersonId, Member>, view: &View<'_>) -> BTreeMap<LogKey, LogOwner> {
@@ -237,10 +235,10 @@ impl ControlGraph {
     }
 
     /// All uses of the invites that were used too often.
-    fn redemptions(&self, view: &View<'_>) -> BTreeSet<EntryRef> {
+    fn redemptions(&self, surplus: &BTreeSet<Pos>) -> BTreeSet<EntryRef> {
         let crowded = self.placed.crowded.iter();
         let uses = crowded.map(|invite| &self.placed.invites[invite].uses);
-        uses.filter(|uses| uses.iter().any(|(pos, _)| self.over_redeemed(*pos, view).is_some()))
+        uses.filter(|uses| uses.iter().any(|(pos, _)| surplus.contains(pos)))
             .flatten()
             .map(|(pos, _)| self.id(*pos))
             .collect()
@@ -275,19 +273,23 @@ impl ControlGraph {
             restriction.leaves.is_none() && restriction.contested_by.contains(&pos.node)
         });
         !stands_against.any(|number| self.counts(self.placed.restrictions[*number].pos, view))
-            && self.judge(pos, view.void, None).is_some()
+            && (view.void.is_empty() || self.judge(pos, view.void, None).is_some())
     }
 
-    fn notices(&self, roster: &Roster, view: &View<'_>) -> Vec<Notice> {
+    fn notices(&self, roster: &Roster, surplus: &BTreeSet<Pos>, view: &View<'_>) -> Vec<Notice> {
         let mut notices = Vec::new();
         for pos in view.void {
             let Some(author) = self.placed.nodes[pos.node].author else {
                 continue;
             };
             let entry = self.id(*pos);
-            let notice = match (self.over_redeemed(*pos, view), self.op(*pos)) {
-                (Some(invite), Op::Admit { person, .. }) => Notice::OverRedeemed {
-                    invite,
+            let notice = match self.op(*pos) {
+                Op::Admit {
+                    person,
+                    invite: Some(used),
+                    ..
+                } if surplus.contains(pos) => Notice::OverRedeemed {
+                    invite: used.invite,
                     person: *person,
                     admitted_by: author.person,
                     entry,

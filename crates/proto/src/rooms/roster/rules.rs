@@ -104,10 +104,21 @@ impl ControlGraph {
             Op::OpenLog { person, log } => self.opens_log(&view, person, log.device, &log.log),
             op => {
                 let mut author = self.author(&known.entry.log, &view)?;
-                author.role = author.role.min(cap.unwrap_or(Role::Owner));
-                self.permits(pos, op, &author, &view).then_some(author)
+                if self.permits_up_to(cap, pos, op, &author, &view) {
+                    return Some(author);
+                }
+                // Asked last, for it looks at everybody.
+                author.role = Role::Owner;
+                let may_as_owner = self.permits_up_to(cap, pos, op, &author, &view);
+                (may_as_owner && self.acting_owner(&view) == Some(author.person)).then_some(author)
             }
         }
+    }
+
+    fn permits_up_to(&self, cap: Option<Role>, pos: Pos, op: &Op, author: &Author, view: &View<'_>) -> bool {
+        let mut author = *author;
+        author.role = author.role.min(cap.unwrap_or(Role::Owner));
+        self.permits(pos, op, &author, view)
     }
 
     /// A device that is in already opens another log.
@@ -119,7 +130,7 @@ impl ControlGraph {
         });
         let free = self.owner_claim(log, view).is_none_or(|claim| claim.person == *person);
         let fits = had_one && free && !self.is_revoked(&device, view);
-        fits.then(|| self.as_author(*person, device, &standing, view))
+        fits.then(|| as_author(*person, device, &standing))
     }
 
     /// Whose entry this is, if they are a member in the view.
@@ -127,17 +138,7 @@ impl ControlGraph {
         let claim = self.owner_claim(log, view)?;
         let standing = self.standing(&claim.person, view)?;
         let has_authority = self.is_live_log(log, &claim, view) && !self.is_revoked(&claim.device, view);
-        has_authority.then(|| self.as_author(claim.person, claim.device, &standing, view))
-    }
-
-    fn as_author(&self, person: PersonId, device: DeviceId, standing: &Standing, view: &View<'_>) -> Author {
-        let acts_as_owner = standing.role != Role::Owner && self.acting_owner(view) == Some(person);
-        Author {
-            person,
-            device,
-            role: if acts_as_owner { Role::Owner } else { standing.role },
-            seniority: standing.seniority,
-        }
+        has_authority.then(|| as_author(claim.person, claim.device, &standing))
     }
 
     /// Where no owner is left, the senior-most of those with the highest role acts as owner.
@@ -355,6 +356,15 @@ impl ControlGraph {
             }),
             _ => None,
         }
+    }
+}
+
+fn as_author(person: PersonId, device: DeviceId, standing: &Standing) -> Author {
+    Author {
+        person,
+        device,
+        role: standing.role,
+        seniority: standing.seniority,
     }
 }
 

@@ -12,22 +12,72 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::bits::Bits;
-use super::graph::{ControlGraph, Precedence};
+use super::graph::{ControlGraph, Precedence, Void};
 use super::rules::{Pos, View};
 
 impl ControlGraph {
-    /// The void operations of a part of the graph, for an entry that names `heads` and has this past.
-    pub(super) fn void_in(&self, past: &Arc<Bits>, heads: &[usize]) -> Arc<BTreeSet<Pos>> {
+    /// The void operations of the part of the graph that `scope` holds: `heads` and their past.
+    pub(super) fn void_in(&self, scope: &Bits, heads: &[usize]) -> Arc<Void> {
         match heads {
             _ if self.placed.contested.is_empty() && self.placed.crowded.is_empty() => Arc::default(),
-            // Nothing in this past is concurrent with the one head, so nothing changes.
+            // Nothing in this scope is concurrent with the one head, so nothing changes.
             [head] => Arc::clone(&self.placed.nodes[*head].void),
-            _ => Arc::new(self.settle(past)),
+            _ => {
+                let extended = heads.iter().find_map(|head| self.extend_void(*head, scope));
+                extended.unwrap_or_else(|| Arc::new(self.settle(scope)))
+            }
         }
     }
 
+    /// The same as [`Self::settle`] by a short way, if all conflicts of `scope` are in the past of one head already: then
+    /// that head's void operations stay, and what rests on them in the rest of the scope joins them.
+    fn extend_void(&self, head: usize, scope: &Bits) -> Option<Arc<Void>> {
+        let node = &self.placed.nodes[head];
+        let mut known = (*node.past).clone();
+        if let Some(bit) = node.bit {
+            known.set(bit);
+        }
+        if !self.conflicts_are_known(&known, scope) {
+            return None;
+        }
+        let mut void = Arc::clone(&node.void);
+        for bit in scope.iter().filter(|bit| !known.get(*bit)) {
+            for pos in self.allowed_ops(self.placed.by_bit[bit as usize]) {
+                if self.judge(pos, &void.ops, None).is_some() {
+                    continue;
+                }
+                if self.placed.precedence.contains_key(&pos) {
+                    // Whether a restriction falls with its ground depends on the order of restrictions: the long way.
+                    return None;
+                }
+                Arc::make_mut(&mut void).ops.insert(pos);
+            }
+        }
+        Some(void)
+    }
+
+    /// Whether every conflict of `scope` is in `known`, which is a part of it.
+    fn conflicts_are_known(&self, known: &Bits, scope: &Bits) -> bool {
+        let is_new = |node: usize| self.is_in(node, scope) && !self.is_in(node, known);
+        let contests = self.placed.contested.iter();
+        let new_contest = contests
+            .map(|(_, number)| &self.placed.restrictions[*number])
+            .any(|restriction| {
+                let here = self.is_in(restriction.pos.node, scope);
+                let unknown = is_new(restriction.pos.node);
+                let mut acts = restriction.contested_by.iter();
+                here && acts.any(|act| self.is_in(*act, scope) && (unknown || is_new(*act)))
+            });
+        let crowded = self.placed.crowded.iter();
+        let new_use = crowded.map(|invite| &self.placed.invites[invite]).any(|deeds| {
+            let uses = deeds.uses.iter().map(|(pos, _)| pos);
+            uses.chain(&deeds.opens).any(|pos| is_new(pos.node))
+        });
+        !new_contest && !new_use
+    }
+
     /// The void operations of the part of the graph that `scope` holds. `scope` must hold the past of all its members.
-    pub(super) fn settle(&self, scope: &Bits) -> BTreeSet<Pos> {
+    pub(super) fn settle(&self, scope: &Bits) -> Void {
         let mut void = BTreeSet::new();
         for (key, number) in &self.placed.contested {
             let pos = self.placed.restrictions[*number].pos;
@@ -39,11 +89,13 @@ impl ControlGraph {
                 }
             }
         }
-        while let Some(surplus) = self.first_surplus(scope, &void) {
-            void.insert(surplus);
+        let mut surplus = BTreeSet::new();
+        while let Some(beyond) = self.first_surplus(scope, &void) {
+            void.insert(beyond);
+            surplus.insert(beyond);
             self.unravel(scope, &mut void, None);
         }
-        void
+        Void { ops: void, surplus }
     }
 
     fn is_in(&self, node: usize, scope: &Bits) -> bool {
@@ -72,9 +124,8 @@ impl ControlGraph {
 
     /// Whether this is a restriction that takes precedence over the one with that key.
     fn had_its_turn(&self, pos: Pos, key: Option<&Precedence>) -> bool {
-        let own = self.placed.restriction_at.get(&pos);
-        own.zip(key)
-            .is_some_and(|(own, key)| self.placed.restrictions[*own].key < *key)
+        let own = self.placed.precedence.get(&pos);
+        own.zip(key).is_some_and(|(own, key)| own < key)
     }
 
     /// Judges everything again, in causal order, and makes void what no longer has a ground.
