@@ -11,7 +11,6 @@ use crate::history::{Body, Said};
 use crate::identity::{DeviceId, IdentityRecord};
 use crate::peer::room::{CLOCK_AHEAD_MAX_MS, Ctx, Ingested, OwnLog, Room};
 use crate::rooms::epochs::{SLOTS_MAX, seal_slots};
-use crate::rooms::op::CONTROL_HEADS_MAX;
 use crate::rooms::{Control, ControlPayload, EpochSecret, HistoryPolicy, LogCertificate, Op, Sending, Slot};
 use crate::store::{Store, StoreError};
 use crate::wire::Wire;
@@ -211,10 +210,9 @@ impl Room {
             Some(secret) => seal_slots(secret, &first, &mut ctx.rng),
             None => Vec::new(),
         };
-        let mut heads = self.graph.heads();
-        heads.truncate(CONTROL_HEADS_MAX);
-        let control = Control { heads, ops };
         let (log, header) = self.next_header(ctx, Class::Control, epoch);
+        let heads = self.graph.heads_for(&log);
+        let control = Control { heads, ops };
         let payload = ControlPayload::seal(&header, &log, &keys, slots, &control)
             .expect("operations and seals are bounded by their makers");
         let entry = self.finish(header, payload.to_bytes());

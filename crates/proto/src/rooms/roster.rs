@@ -272,7 +272,12 @@ impl Roster {
         let target = |target: &PersonId| self.role(target).ok_or(Refusal::TargetNotIn);
         let fixed_in_pairs = !matches!(
             action,
-            Action::Speak | Action::DeleteOthers | Action::SetHistory | Action::AdmitByInvite
+            Action::Speak
+                | Action::DeleteOthers
+                | Action::SetHistory
+                | Action::Invite(_)
+                | Action::CloseInvite
+                | Action::AdmitByInvite
         );
         if fixed_in_pairs && matches!(self.kind, RoomKind::Pair { .. }) {
             return Err(Refusal::Pair);

@@ -681,7 +681,6 @@ fn a_room_of_two_stays_one() {
         eve.admission(Role::Owner),
         ada.removal(),
         ada.role(Role::Member),
-        open_invite(&key(1), Role::Member, 1),
         bob.with_device(1).admission(Role::Owner),
     ];
     world.write(&bob, &[admitted], ops);
@@ -690,7 +689,6 @@ fn a_room_of_two_stays_one() {
     assert_eq!(roster.role(&ada.person()), Some(Role::Owner));
     assert_eq!(roster.role(&bob.person()), Some(Role::Owner));
     assert_eq!(roster.devices().len(), 3);
-    assert!(roster.invites.is_empty());
     assert_eq!(roster.may(&ada.person(), Action::Rename), Err(Refusal::Pair));
 }
 
