@@ -4,7 +4,7 @@
 //! to them, by `tests/fuzz_seeds.rs`. Each checks more than that nothing panics: a decoder that accepts bytes must give
 //! the same bytes back, or two peers could hold different bytes to be the same value.
 
-use crate::history::{Entry, Header, IntervalSet, LogKey, Said};
+use crate::history::{Entry, EntryId, Header, IntervalSet, LogKey, Said};
 use crate::identity::IdentityBundle;
 use crate::rooms::{Control, Invite};
 use crate::sync::vector::Held;
@@ -29,6 +29,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "entry",
         run: entry,
+    },
+    Target {
+        name: "entry_id",
+        run: entry_id,
     },
     Target {
         name: "frame",
@@ -67,6 +71,18 @@ pub fn entry(data: &[u8]) -> bool {
     let hash = entry.header.hash(&log);
     // The answer is of no interest: a stranger chooses key and signature, and neither may make it panic.
     let _ = crate::history::entry::verify(&log, &hash, &entry.signature);
+    true
+}
+
+/// The name of an entry as people type it.
+pub fn entry_id(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return false;
+    };
+    let Ok(id) = text.parse::<EntryId>() else {
+        return false;
+    };
+    assert_eq!(id.to_string(), text, "an entry has one name");
     true
 }
 

@@ -150,7 +150,8 @@ impl std::str::FromStr for EntryId {
     fn from_str(text: &str) -> Result<Self, WireError> {
         let bad = WireError::Invalid("entry id");
         let (log, seq) = text.split_once('.').ok_or(bad)?;
-        if log.len() != 13 || seq.is_empty() || !seq.bytes().all(|b| b.is_ascii_digit()) {
+        // Sequence numbers start at 1; a leading zero would be a second name for the same entry.
+        if log.len() != 13 || seq.is_empty() || seq.starts_with('0') || !seq.bytes().all(|b| b.is_ascii_digit()) {
             return Err(bad);
         }
         let mut bits = 0u128;

@@ -2,7 +2,7 @@
 
 use offhook_proto::crypto::{KeyPair, SealKeyPair, Secret};
 use offhook_proto::history::{
-    Body, Class, Clock, Entry, EntryRef, EpochId, Header, IntervalSet, LogKey, RoomId, Said, entry,
+    Body, Class, Clock, Entry, EntryId, EntryRef, EpochId, Header, IntervalSet, LogKey, RoomId, Said, entry,
 };
 use offhook_proto::identity::{DeviceId, DeviceKey, IdentityBundle, PersonId, RootKey};
 use offhook_proto::rooms::{
@@ -22,6 +22,7 @@ pub(crate) fn all() -> Vec<(&'static str, Samples)> {
     vec![
         ("control", control()),
         ("entry", entries()),
+        ("entry_id", entry_ids()),
         ("frame", frames()),
         ("identity", vec![("bundle", identity().to_bytes())]),
         ("invite", invites()),
@@ -103,6 +104,15 @@ fn entries() -> Samples {
         ),
         ("deleted", signed(header(Class::Message, payload, 0), None).to_bytes()),
         ("control", signed(header(Class::Control, b"", 16), Some(b"")).to_bytes()),
+    ]
+}
+
+fn entry_ids() -> Samples {
+    let id = |log, seq| EntryId { log, seq }.to_string().into_bytes();
+    vec![
+        ("first", id([0; 8], 1)),
+        ("last", id([255; 8], u32::MAX)),
+        ("usual", id([1, 2, 3, 4, 5, 6, 7, 8], 1234)),
     ]
 }
 

@@ -1,0 +1,6 @@
+//! See `entry_id` in `crates/proto/src/fuzzing.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    offhook_proto::fuzzing::entry_id(data);
+});
