@@ -275,6 +275,8 @@ pub struct Peer<S> {
     lines: BTreeMap<DeviceId, Line>,
     book: BTreeMap<DeviceId, Dial>,
     joins: BTreeMap<RoomNo, Invite>,
+    /// The door last knocked at for a pending join, and when.
+    knocked: BTreeMap<RoomNo, (DeviceId, Instant)>,
     /// Rooms whose first answers are still under way, and who let this device in.
     arriving: BTreeMap<RoomNo, DeviceId>,
     read_up_to: BTreeMap<RoomNo, BTreeMap<[u8; 8], u32>>,
@@ -318,6 +320,7 @@ impl<S: Store> Peer<S> {
             lines: BTreeMap::new(),
             book: BTreeMap::new(),
             joins: BTreeMap::new(),
+            knocked: BTreeMap::new(),
             arriving: BTreeMap::new(),
             read_up_to: BTreeMap::new(),
             announce_at: None,
@@ -544,6 +547,9 @@ impl<S: Store> Peer<S> {
         if self.receipts_at.is_some_and(|at| at <= now) {
             self.make_receipts()?;
         }
+        if self.next_knock().is_some_and(|at| at <= now) {
+            self.knock_again();
+        }
         if self.reconcile_at <= now {
             self.reconcile_at = now + RECONCILE_EVERY;
             self.close_idle();
@@ -559,6 +565,7 @@ impl<S: Store> Peer<S> {
             self.receipts_at.map(|at| (at, "send receipts")),
             (!self.lines.is_empty()).then_some((self.reconcile_at, "compare states")),
             self.next_dial().map(|at| (at, "dial")),
+            self.next_knock().map(|at| (at, "knock at another door")),
         ];
         due.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
@@ -712,7 +719,7 @@ impl<S: Store> Peer<S> {
             );
         }
         self.retry_limbo(no)?;
-        self.greet_all();
+        self.greet_all()?;
         self.replan_wants();
         Ok(())
     }

@@ -62,12 +62,13 @@ impl<S: Store> Peer<S> {
         self.send(peer, &Frame::Hello { rooms });
     }
 
-    pub(super) fn greet_all(&mut self) {
+    pub(super) fn greet_all(&mut self) -> Result<(), StoreError> {
         let peers: Vec<DeviceId> = self.lines.keys().copied().collect();
         for peer in peers {
             self.greet(peer);
-            self.recognise(peer);
+            self.recognise(peer, true)?;
         }
+        Ok(())
     }
 
     /// The other side's rooms.
@@ -80,16 +81,11 @@ impl<S: Store> Peer<S> {
                 line.unknown.push((hello.tag, hello.digest));
             }
         }
-        self.recognise_all(peer)
+        self.recognise(peer, false)
     }
 
-    fn recognise(&mut self, peer: DeviceId) {
-        // A store that fails here fails again, and is reported, at the next input.
-        let _ = self.recognise_all(peer);
-    }
-
-    /// Looks for own rooms among the tags of the other side's hellos.
-    pub(super) fn recognise_all(&mut self, peer: DeviceId) -> Result<(), StoreError> {
+    /// Looks for own rooms among the tags of the other side's hellos. `late`: what the other side said of them meanwhile was not heard.
+    pub(super) fn recognise(&mut self, peer: DeviceId, late: bool) -> Result<(), StoreError> {
         let Some(line) = self.lines.get_mut(&peer) else {
             return Ok(());
         };
@@ -97,8 +93,11 @@ impl<S: Store> Peer<S> {
             return Ok(());
         }
         let mut expected: BTreeMap<RoomTag, (RoomNo, Secret)> = BTreeMap::new();
+        let me = self.ctx.me;
         for room in self.rooms.values() {
-            if room.is_member() {
+            // Before the membership is known only those who let this device in are heard; the others' tags wait.
+            let verified = room.roster.members.contains_key(&me) || room.sponsors.contains(&peer);
+            if room.is_member() && verified {
                 for sync in room.epochs.sync_secrets() {
                     expected.insert(line.tag(sync, &peer), (room.no, sync.clone()));
                 }
@@ -114,6 +113,9 @@ impl<S: Store> Peer<S> {
         });
         for (no, tag, digest, sync) in found {
             self.meet(peer, no, tag, digest, sync)?;
+            if late && let Some(tag) = self.shared(peer, no).map(|shared| shared.tag) {
+                self.send(peer, &Frame::NoBase { tag });
+            }
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Getting in: invites, knocking, letting in.
 
+use std::time::{Duration, Instant};
+
 use crate::history::{Clock, RoomId};
 use crate::identity::{DeviceId, IdentityBundle, IdentityState, PersonId};
 use crate::peer::line::Line;
@@ -13,6 +15,8 @@ use crate::wire::Wire;
 
 /// How many joins may be pending.
 const JOINS_MAX: usize = 64;
+/// How long a door is given to answer before another is knocked at.
+const KNOCK_PATIENCE: Duration = Duration::from_secs(3);
 
 impl<S: Store> Peer<S> {
     /// Begins to join the room of an invite.
@@ -83,7 +87,15 @@ impl<S: Store> Peer<S> {
             return;
         }
         let mut knocks = Vec::new();
+        let now = self.ctx.now;
         for (no, invite) in &self.joins {
+            // One door at a time: two that open at once would each write an admission.
+            let waiting = self.knocked.get(no).is_some_and(|(door, at)| {
+                *door != peer && self.lines.contains_key(door) && now.duration_since(*at) < KNOCK_PATIENCE
+            });
+            if waiting {
+                continue;
+            }
             let Some(own) = self.rooms.get(no).and_then(|room| room.own.as_ref()) else {
                 continue;
             };
@@ -110,6 +122,38 @@ impl<S: Store> Peer<S> {
                 room,
                 step: JoinStep::Asked { peer },
             });
+        }
+    }
+
+    /// Knocks at doors with a line, but for one.
+    fn knock_elsewhere(&mut self, not: DeviceId) {
+        let doors: Vec<DeviceId> = self.lines.keys().copied().filter(|peer| *peer != not).collect();
+        for door in doors {
+            self.knock(door);
+        }
+    }
+
+    /// When a door that does not answer is given up for another.
+    pub(super) fn next_knock(&self) -> Option<Instant> {
+        self.knocked
+            .iter()
+            .filter(|(no, _)| self.joins.contains_key(no))
+            .map(|(_, (_, at))| *at + KNOCK_PATIENCE)
+            .min()
+    }
+
+    /// Gives up doors that did not answer.
+    pub(super) fn knock_again(&mut self) {
+        let now = self.ctx.now;
+        let silent: Vec<(RoomNo, DeviceId)> = self
+            .knocked
+            .iter()
+            .filter(|(_, (_, at))| now.duration_since(*at) >= KNOCK_PATIENCE)
+            .map(|(no, (door, _))| (*no, *door))
+            .collect();
+        for (no, door) in silent {
+            self.knocked.remove(&no);
+            self.knock_elsewhere(door);
         }
     }
 
@@ -169,6 +213,9 @@ impl<S: Store> Peer<S> {
         if room.my_role(&self.ctx.me).is_none_or(|role| role < Role::Member) {
             return Err(("this member may not let anybody in", true));
         }
+        if invite.used_by.len() >= invite.uses as usize && !invite.used_by.contains(&person) {
+            return Err(("this invite has been used up; ask for a new one", false));
+        }
         if !invite.open {
             return Err(("this invite was withdrawn; ask for a new one", false));
         }
@@ -179,9 +226,6 @@ impl<S: Store> Peer<S> {
             && only != self.ctx.device
         {
             return Err(("only the device that made this invite may let you in", true));
-        }
-        if invite.used_by.len() >= invite.uses as usize && !invite.used_by.contains(&person) {
-            return Err(("this invite has been used up; ask for a new one", false));
         }
         Ok(room.no)
     }
@@ -243,7 +287,7 @@ impl<S: Store> Peer<S> {
         let id = room.id;
         self.send(peer, &Frame::Welcome { room: id, gifts });
         self.greet(peer);
-        self.recognise_all(peer)
+        self.recognise(peer, true)
     }
 
     pub(super) fn on_welcome(&mut self, peer: DeviceId, id: RoomId, gifts: Vec<EpochGift>) -> Result<(), StoreError> {
@@ -267,15 +311,20 @@ impl<S: Store> Peer<S> {
         self.store.delete(&table::key(table::JOINS, &[&no.0.to_be_bytes()]))?;
         self.arriving.insert(no, peer);
         self.ctx.event(Event::Room { room: id });
-        self.greet_all();
-        Ok(())
+        self.greet_all()
     }
 
     pub(super) fn on_refused(&mut self, peer: DeviceId, key: [u8; 32], why: String, ask_others: bool) {
-        let names = |invite: &&Invite| invite.key().public() == key && invite.doorways.iter().any(|d| d.device == peer);
-        let Some(room) = self.joins.values().find(names).map(|invite| invite.room) else {
+        let names = |(_, invite): &(&RoomNo, &Invite)| {
+            invite.key().public() == key && invite.doorways.iter().any(|d| d.device == peer)
+        };
+        let Some((no, room)) = self.joins.iter().find(names).map(|(no, invite)| (*no, invite.room)) else {
             return;
         };
+        if ask_others {
+            self.knocked.remove(&no);
+            self.knock_elsewhere(peer);
+        }
         self.ctx.event(Event::Join {
             room,
             step: JoinStep::Refused { why, last: !ask_others },

@@ -23,7 +23,10 @@ pub struct Net {
     wall_ms: u64,
     queue: VecDeque<(usize, Input)>,
     lines: BTreeSet<(usize, usize)>,
+    /// Pairs that cannot reach each other.
+    forbidden: BTreeSet<(usize, usize)>,
     next_command: u64,
+    reopened: u8,
     pub replies: Vec<(u64, Result<Reply, CommandError>)>,
     pub events: Vec<(usize, Event)>,
     /// Bytes sent, by sender and receiver.
@@ -52,7 +55,9 @@ impl Net {
             wall_ms: 1_790_000_000_000,
             queue: VecDeque::new(),
             lines: BTreeSet::new(),
+            forbidden: BTreeSet::new(),
             next_command: 0,
+            reopened: 0,
             replies: Vec::new(),
             events: Vec::new(),
             sent: Vec::new(),
@@ -118,7 +123,8 @@ impl Net {
             }
             Output::Dial { peer, .. } => {
                 let to = self.at(&peer);
-                if self.nodes[to].online && self.nodes[at].online {
+                let barred = self.forbidden.contains(&(at.min(to), at.max(to)));
+                if self.nodes[to].online && self.nodes[at].online && !barred {
                     self.connect(at, to);
                 } else {
                     self.queue.push_back((at, Input::DialFailed { peer }));
@@ -169,6 +175,42 @@ impl Net {
             self.disconnect(at, other);
         }
         self.drain();
+    }
+
+    /// Cuts the line between two and lets none come up.
+    pub fn forbid(&mut self, a: usize, b: usize) {
+        self.forbidden.insert((a.min(b), a.max(b)));
+        self.disconnect(a, b);
+        self.drain();
+    }
+
+    /// Only members of one group reach each other.
+    pub fn split(&mut self, groups: &[&[usize]]) {
+        let group = |at: usize| groups.iter().position(|group| group.contains(&at));
+        for a in 0..self.nodes.len() {
+            for b in a + 1..self.nodes.len() {
+                if group(a) != group(b) {
+                    self.forbid(a, b);
+                }
+            }
+        }
+    }
+
+    /// Everybody reaches everybody again.
+    pub fn heal(&mut self) {
+        self.forbidden.clear();
+        for at in 0..self.nodes.len() {
+            self.input(at, Input::NetworkChanged);
+        }
+    }
+
+    /// Starts a peer again over another store.
+    pub fn reopen(&mut self, at: usize, store: MemoryStore) {
+        self.reopened += 1;
+        let seed = [200 + self.reopened; 32];
+        let secrets = self.nodes[at].secrets.clone();
+        self.nodes[at].peer = Peer::open(store, secrets, "", seed, self.now).unwrap();
+        self.input(at, Input::WallClock { unix_ms: self.wall_ms });
     }
 
     pub fn online(&mut self, at: usize) {

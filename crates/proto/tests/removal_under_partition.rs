@@ -1,0 +1,91 @@
+//! A removal made on one side of a partition: who knew of it is not read by the removed, and both sides agree afterwards.
+
+mod net;
+
+use net::Net;
+use offhook_proto::peer::Command;
+
+#[test]
+fn nobody_who_knew_is_read_and_all_agree_after_healing() {
+    let mut net = Net::new(1);
+    let (ada, bob, eve, dan) = (net.add("Ada"), net.add("Bob"), net.add("Eve"), net.add("Dan"));
+    let room = net.room(ada, "kitchen");
+    for peer in [bob, eve, dan] {
+        net.join(ada, peer, room);
+    }
+    net.split(&[&[ada, bob], &[eve, dan]]);
+    let person = net.person(eve);
+    net.command(ada, Command::RemoveMember { room, person }).unwrap();
+    net.settle();
+    net.say(bob, room, "Eve must not read this");
+    let unaware = net.say(dan, room, "Dan does not know yet");
+    let late = net.say(eve, room, "Eve goes on");
+    net.settle();
+
+    net.heal();
+    net.settle();
+    net.pass(std::time::Duration::from_secs(120));
+    assert_eq!(net.texts(ada, room), net.texts(bob, room));
+    assert_eq!(net.texts(ada, room), net.texts(dan, room));
+    assert!(net.texts(dan, room).contains(&"Eve must not read this".to_owned()));
+    assert!(!net.texts(eve, room).contains(&"Eve must not read this".to_owned()));
+    assert!(net.texts(eve, room).contains(&"Dan does not know yet".to_owned()));
+    let entry = net.peer(ada).entry(unaware).unwrap().unwrap();
+    assert!(!entry.after_removal);
+    let entry = net.peer(ada).entry(late).unwrap().unwrap();
+    assert!(
+        entry.after_removal,
+        "what the removed said without anybody's knowledge is marked"
+    );
+    for peer in [ada, bob, dan] {
+        assert_eq!(net.peer(peer).members(room).unwrap().unwrap().len(), 3);
+    }
+}
+
+#[test]
+fn an_invite_used_twice_across_a_partition_lets_in_one() {
+    use offhook_proto::peer::Reply;
+    use offhook_proto::rooms::Role;
+    let mut net = Net::new(2);
+    let (ada, bob, eve, dan) = (net.add("Ada"), net.add("Bob"), net.add("Eve"), net.add("Dan"));
+    let room = net.room(ada, "kitchen");
+    net.join(ada, bob, room);
+    let invite = Command::Invite {
+        room,
+        expires_s: 3600,
+        uses: 1,
+        role: Role::Member,
+        only_me: false,
+    };
+    let Ok(Reply::Invite(invite)) = net.command(ada, invite) else {
+        panic!()
+    };
+    net.settle();
+    assert!(
+        invite.doorways.len() >= 2,
+        "other members are named as well: {invite:?}"
+    );
+    net.split(&[&[ada, eve], &[bob, dan]]);
+    net.command(eve, Command::Join { invite: invite.clone() }).unwrap();
+    net.command(dan, Command::Join { invite }).unwrap();
+    net.settle();
+    assert_eq!(net.peer(ada).members(room).unwrap().unwrap().len(), 3);
+    assert_eq!(net.peer(bob).members(room).unwrap().unwrap().len(), 3);
+    net.heal();
+    net.settle();
+    net.say(ada, room, "who is here?");
+    net.settle();
+    let (a, b) = (
+        net.peer(ada).members(room).unwrap().unwrap(),
+        net.peer(bob).members(room).unwrap().unwrap(),
+    );
+    assert_eq!(a.len(), 3, "one of the two is out again: {a:?}");
+    let persons =
+        |members: &[offhook_proto::peer::view::MemberView]| members.iter().map(|m| m.person).collect::<Vec<_>>();
+    assert_eq!(persons(&a), persons(&b));
+    let readers = [eve, dan]
+        .into_iter()
+        .filter(|p| net.texts(*p, room).contains(&"who is here?".to_owned()))
+        .count();
+    assert_eq!(readers, 1, "and reads nothing more");
+}
