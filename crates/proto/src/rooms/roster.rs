@@ -320,4 +320,6 @@ fn least(suffices: impl Fn(Role) -> bool) -> Role {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 pub(crate) mod tests;

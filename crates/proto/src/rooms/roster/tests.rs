@@ -144,6 +144,7 @@ impl Actor {
     }
 }
 
+#[derive(Clone)]
 /// Everything that was ever written in a room, and who could have known of what.
 pub(crate) struct World {
     pub(crate) room: RoomId,
@@ -201,6 +202,15 @@ impl World {
             assert!(graph.insert(entry.clone()));
         }
         assert_eq!(graph.waiting(), 0);
+        graph
+    }
+
+    /// The graph, of which parts may wait: what stands above a fork is never placed.
+    pub(crate) fn graph_with_waiting(&self) -> ControlGraph {
+        let mut graph = ControlGraph::new(self.room);
+        for entry in &self.entries {
+            graph.insert(entry.clone());
+        }
         graph
     }
 
