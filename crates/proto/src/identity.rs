@@ -294,6 +294,11 @@ impl IdentityState {
     /// devices beyond [`DEVICES_MAX`] are refused.
     pub fn merge(&mut self, record: &IdentityRecord) -> Result<bool, NotAuthentic> {
         record.verify()?;
+        self.merge_verified(record)
+    }
+
+    /// [`Self::merge`] for a record whose signature was checked before.
+    pub(crate) fn merge_verified(&mut self, record: &IdentityRecord) -> Result<bool, NotAuthentic> {
         let (device, by_root) = match record {
             IdentityRecord::Device { person, device, .. } | IdentityRecord::Revoked { person, device, .. } => {
                 if *person != self.person {

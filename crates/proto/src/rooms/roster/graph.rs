@@ -168,6 +168,10 @@ pub(super) struct Placed {
     /// Invites that more persons used than it allows.
     pub(super) crowded: BTreeSet<[u8; 32]>,
     pub(super) owners: BTreeSet<PersonId>,
+    /// Whether somebody who ever was owner was removed, left or was lowered.
+    pub(super) owners_restricted: bool,
+    /// The void operations of the past of entries with several heads.
+    pub(super) merges: BTreeMap<Vec<usize>, Arc<Void>>,
     pub(super) revocations: BTreeMap<DeviceId, Vec<Pos>>,
     pub(super) invites: BTreeMap<[u8; 32], InviteDeeds>,
     pub(super) restrictions: Vec<Restriction>,
@@ -397,6 +401,9 @@ impl ControlGraph {
             .unwrap_or(0);
         placed.index.insert(known.entry.id, index);
         let void = self.void_in(&past, &heads);
+        if heads.len() > 1 {
+            self.placed.merges.insert(heads.clone(), Arc::clone(&void));
+        }
         self.placed.nodes.push(Node {
             known,
             heads,
@@ -558,6 +565,7 @@ impl ControlGraph {
         }
         placed.restricted.entry(target).or_default().push(number);
         placed.precedence.insert(pos, key);
+        placed.owners_restricted |= placed.owners.contains(&target);
         placed.restrictions.push(Restriction {
             pos,
             device,

@@ -51,7 +51,7 @@ impl Pool {
                 _ => state.has_device(device),
             };
             // A record that does not fit (one device too many) is left out, by everybody alike.
-            if counts && state.merge(record).is_ok() && *kind == 0 {
+            if counts && state.merge_verified(record).is_ok() && *kind == 0 {
                 devices += 1;
             }
         }

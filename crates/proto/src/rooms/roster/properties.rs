@@ -7,6 +7,7 @@ use proptest::sample::Index;
 use super::bits::Bits;
 use super::graph::DeedKind;
 use super::rules::{Pos, View};
+use super::settle::Touched;
 use super::tests::{Actor, World};
 use super::*;
 use crate::crypto::{KeyPair, Secret};
@@ -171,8 +172,15 @@ proptest! {
     #[test]
     fn short_ways_lead_where_the_long_one_does(world in rooms()) {
         let graph = world.graph_with_waiting();
+        let everybody = |_: &[Pos]| {
+            let mut touched = Touched::default();
+            touched.everything = true;
+            touched
+        };
         for node in &graph.placed.nodes {
-            prop_assert_eq!(&graph.settle(&node.past), &*node.void);
+            let long_way = graph.settle_by(&node.past, everybody);
+            prop_assert_eq!(&long_way, &*node.void);
+            prop_assert_eq!(&long_way, &graph.settle(&node.past));
         }
         let heads: Vec<usize> = graph.placed.heads.iter().copied().collect();
         let all = everything(&graph);

@@ -14,6 +14,28 @@ use std::sync::Arc;
 use super::bits::Bits;
 use super::graph::{ControlGraph, Precedence, Void};
 use super::rules::{Pos, View};
+use crate::identity::PersonId;
+use crate::rooms::Op;
+
+/// Whom and what to look at again.
+#[derive(Default)]
+pub(super) struct Touched {
+    persons: BTreeSet<PersonId>,
+    invites: BTreeSet<[u8; 32]>,
+    pub(super) everything: bool,
+}
+
+impl Touched {
+    fn is_nothing(&self) -> bool {
+        self.persons.is_empty() && self.invites.is_empty() && !self.everything
+    }
+
+    fn add(&mut self, more: Self) {
+        self.persons.extend(more.persons);
+        self.invites.extend(more.invites);
+        self.everything |= more.everything;
+    }
+}
 
 impl ControlGraph {
     /// The void operations of the part of the graph that `scope` holds: `heads` and their past.
@@ -22,6 +44,8 @@ impl ControlGraph {
             _ if self.placed.contested.is_empty() && self.placed.crowded.is_empty() => Arc::default(),
             // Nothing in this scope is concurrent with the one head, so nothing changes.
             [head] => Arc::clone(&self.placed.nodes[*head].void),
+            // Those who write at the same time often name the same heads.
+            _ if self.placed.merges.contains_key(heads) => Arc::clone(&self.placed.merges[heads]),
             _ => {
                 let extended = heads.iter().find_map(|head| self.extend_void(*head, scope));
                 extended.unwrap_or_else(|| Arc::new(self.settle(scope)))
@@ -78,22 +102,25 @@ impl ControlGraph {
 
     /// The void operations of the part of the graph that `scope` holds. `scope` must hold the past of all its members.
     pub(super) fn settle(&self, scope: &Bits) -> Void {
+        self.settle_by(scope, |struck| self.touched_by(struck))
+    }
+
+    /// [`Self::settle`], judging again after each step what `touched` says may have lost its ground.
+    pub(super) fn settle_by(&self, scope: &Bits, touched: impl Fn(&[Pos]) -> Touched) -> Void {
         let mut void = BTreeSet::new();
         for (key, number) in &self.placed.contested {
             let pos = self.placed.restrictions[*number].pos;
             if self.is_in(pos.node, scope) && !void.contains(&pos) {
                 let struck = self.struck(*number, scope, &void);
-                if !struck.is_empty() {
-                    void.extend(struck);
-                    self.unravel(scope, &mut void, Some(key));
-                }
+                void.extend(struck.iter().copied());
+                self.unravel(scope, &mut void, Some(key), touched(&struck));
             }
         }
         let mut surplus = BTreeSet::new();
         while let Some(beyond) = self.first_surplus(scope, &void) {
             void.insert(beyond);
             surplus.insert(beyond);
-            self.unravel(scope, &mut void, None);
+            self.unravel(scope, &mut void, None, touched(&[beyond]));
         }
         Void { ops: void, surplus }
     }
@@ -128,15 +155,66 @@ impl ControlGraph {
         own.zip(key).is_some_and(|(own, key)| own < key)
     }
 
-    /// Judges everything again, in causal order, and makes void what no longer has a ground.
-    fn unravel(&self, scope: &Bits, void: &mut BTreeSet<Pos>, key: Option<&Precedence>) {
+    /// Judges again what is touched, in causal order, and makes void what no longer has a ground; that touches more.
+    fn unravel(&self, scope: &Bits, void: &mut BTreeSet<Pos>, key: Option<&Precedence>, mut touched: Touched) {
+        if touched.is_nothing() {
+            return;
+        }
         for bit in scope.iter() {
             for pos in self.allowed_ops(self.placed.by_bit[bit as usize]) {
-                if !void.contains(&pos) && !self.had_its_turn(pos, key) && self.judge(pos, void, None).is_none() {
+                let stays = void.contains(&pos) || self.had_its_turn(pos, key) || !self.is_touched(pos, &touched);
+                if !stays && self.judge(pos, void, None).is_none() {
                     void.insert(pos);
+                    touched.add(self.touched_by(&[pos]));
                 }
             }
         }
+    }
+
+    /// What may look different once these operations do not count.
+    fn touched_by(&self, gone: &[Pos]) -> Touched {
+        let mut touched = Touched::default();
+        for pos in gone {
+            match self.op(*pos) {
+                Op::Create { person, .. }
+                | Op::Admit { person, .. }
+                | Op::OpenLog { person, .. }
+                | Op::Remove { person, .. }
+                | Op::SetRole { person, .. } => touched.persons.insert(*person),
+                Op::Leave { .. } => {
+                    let author = self.placed.nodes[pos.node].author;
+                    touched.persons.extend(author.map(|author| author.person));
+                    continue;
+                }
+                Op::OpenInvite { invite, .. } => touched.invites.insert(*invite),
+                // Without these more is allowed, not less; or nothing else asks for them.
+                Op::CloseInvite { .. }
+                | Op::Identity { .. }
+                | Op::Rename { .. }
+                | Op::SetHistory { .. }
+                | Op::Freeze { .. }
+                | Op::Seal {} => continue,
+            };
+        }
+        // Who acts as owner depends on everybody, once an owner could be missing.
+        touched.everything = self.placed.owners_restricted && !touched.persons.is_empty();
+        touched
+    }
+
+    fn is_touched(&self, pos: Pos, touched: &Touched) -> bool {
+        let author = self.placed.nodes[pos.node].author;
+        let by_touched = || author.is_some_and(|author| touched.persons.contains(&author.person));
+        let about_touched = || match self.op(pos) {
+            // The one who opened the invite may be touched.
+            Op::Admit { invite: Some(_), .. } => true,
+            Op::Admit { person, .. }
+            | Op::OpenLog { person, .. }
+            | Op::Remove { person, .. }
+            | Op::SetRole { person, .. } => touched.persons.contains(person),
+            Op::CloseInvite { invite } => touched.invites.contains(invite),
+            _ => false,
+        };
+        touched.everything || by_touched() || about_touched()
     }
 
     /// The first use of an invite beyond its count.
