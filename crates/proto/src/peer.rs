@@ -19,7 +19,7 @@ use rand_core::SeedableRng;
 
 use crate::crypto::{SealKeyPair, Secret};
 use crate::history::{Class, Entry, EntryId, EntryRef, LogKey, RoomId};
-use crate::identity::{DeviceId, IdentityState, PREKEY_ROTATION_DAYS, PersonId};
+use crate::identity::{DeviceId, IdentityState, NAME_BYTES_MAX, PREKEY_ROTATION_DAYS, PersonId};
 use crate::rooms::{Doorway, HistoryPolicy, Invite, LogCertificate, Op, Role, RoomKind};
 use crate::store::{Direction, LogNo, RoomNo, Store, StoreError, after_prefix};
 use crate::sync::Frame;
@@ -345,7 +345,10 @@ impl<S: Store> Peer<S> {
                 me.restored
             }
             None => {
-                self.my_name = name.to_owned();
+                let end = (0..=NAME_BYTES_MAX.min(name.len()))
+                    .rev()
+                    .find(|end| name.is_char_boundary(*end));
+                self.my_name = name[..end.unwrap_or(0)].to_owned();
                 self.my_profile = 1;
                 false
             }

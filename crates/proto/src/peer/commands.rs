@@ -508,7 +508,7 @@ impl<S: Store> Peer<S> {
             return Ok(());
         };
         let lower = room.frozen_at(&proof.log).is_none_or(|last| proof.a.header.seq <= last);
-        if !lower || !room.is_member() {
+        if !lower || room.my_role(&self.ctx.me).is_none() {
             return Ok(());
         }
         if room.own.as_ref().is_some_and(|own| own.log == proof.log) {

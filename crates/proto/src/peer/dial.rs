@@ -316,12 +316,12 @@ impl<S: Store> Peer<S> {
                 .values()
                 .any(|room| room.devices.contains_key(&record.device));
             let body = address_body(&record.device, record.made_ms, &record.addresses, record.relay.as_ref());
-            let authentic = crypto::verify(&record.device.0, ADDRESS_RECORD, &[&body], &record.signature).is_ok();
+            let authentic = || crypto::verify(&record.device.0, ADDRESS_RECORD, &[&body], &record.signature).is_ok();
             let newer = self
                 .book
                 .get(&record.device)
                 .is_none_or(|dial| dial.record.made_ms < record.made_ms);
-            if !known || !authentic || !newer || record.device == self.ctx.device {
+            if !known || !newer || record.device == self.ctx.device || !authentic() {
                 continue;
             }
             let addresses = record.addresses.iter().map(|a| a.0).collect();

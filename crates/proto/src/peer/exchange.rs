@@ -7,7 +7,7 @@ use crate::history::entry::{Class, Entry, LogKey};
 use crate::history::{EpochId, IntervalSet};
 use crate::identity::{DeviceId, PersonId};
 use crate::peer::author::{Written, random8};
-use crate::peer::line::{Asked, PAGE, RoomLine, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST};
+use crate::peer::line::{Asked, HAS_PIECES_MAX, PAGE, RoomLine, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST};
 use crate::peer::record::{self, Base, Stored, StoredStanding};
 use crate::peer::room::{Ingested, Room};
 use crate::peer::{Event, Output, Peer, table};
@@ -604,6 +604,8 @@ impl<S: Store> Peer<S> {
             }
             self.take_run(peer, no, log, entries)?;
         }
+        self.settle(no)?;
+        self.retry_limbo(no)?;
         self.settle(no)
     }
 
@@ -616,7 +618,7 @@ impl<S: Store> Peer<S> {
         let Some(room) = self.rooms.get_mut(&no) else {
             return Ok(());
         };
-        if !room.accepts(&log, &entries) {
+        if !room.accepts(&log, &entries) || !room.gaps_are_deletions(&self.store, &log, &entries)? {
             room.keep_in_limbo(log, entries);
             return Ok(());
         }
@@ -635,7 +637,10 @@ impl<S: Store> Peer<S> {
         let Some(room) = self.rooms.get_mut(&no) else {
             return Ok(());
         };
-        for (log, entries) in room.take_from_limbo() {
+        if room.limbo_is_empty() {
+            return Ok(());
+        }
+        for (log, entries) in room.take_from_limbo(&self.store)? {
             let Some(room) = self.rooms.get_mut(&no) else {
                 return Ok(());
             };
@@ -723,6 +728,7 @@ impl<S: Store> Peer<S> {
                 .collect(),
             None => return Ok(()),
         };
+        let mut refuted = Vec::new();
         let Some(shared) = self.shared(peer, no) else {
             return Ok(());
         };
@@ -738,6 +744,14 @@ impl<S: Store> Peer<S> {
                 let lacking = held.get(log).map_or_else(|| seqs.clone(), |held| seqs.minus(held));
                 if let Some(has) = has.get_mut(log) {
                     *has = has.minus(&lacking);
+                }
+                refuted.push((*log, lacking));
+            }
+        }
+        if let Some(room) = self.rooms.get_mut(&no) {
+            for (log, lacking) in refuted {
+                if let Some(known) = room.known.get_mut(&log) {
+                    *known = known.minus(&lacking);
                 }
             }
         }
@@ -760,7 +774,11 @@ impl<S: Store> Peer<S> {
             let Some(log) = shared.resolve(log) else {
                 return self.misbehaved(peer, "a log that was never named");
             };
-            shared.has.get_or_insert_default().entry(log).or_default().union(&seqs);
+            let holds = shared.has.get_or_insert_default().entry(log).or_default();
+            holds.union(&seqs);
+            if holds.ranges().len() > HAS_PIECES_MAX {
+                return self.misbehaved(peer, "a log in too many pieces");
+            }
             has.insert(log, seqs);
         }
         self.note_known(no, &has);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::history::{Clock, RoomId};
 use crate::identity::{DeviceId, IdentityBundle, IdentityState, PersonId};
-use crate::peer::line::Line;
+use crate::peer::line::{KNOCKS_MAX, Line};
 use crate::peer::record::StoredStanding;
 use crate::peer::room::Room;
 use crate::peer::{CommandError, Event, JoinStep, Peer, Reply, table};
@@ -167,6 +167,12 @@ impl<S: Store> Peer<S> {
         log: LogCertificate,
     ) -> Result<(), StoreError> {
         let invite = used.invite;
+        if let Some(line) = self.lines.get_mut(&peer) {
+            line.knocks += 1;
+            if line.knocks > KNOCKS_MAX {
+                return self.misbehaved(peer, "too many knocks");
+            }
+        }
         match self.consider(peer, &used, person, &identity, &log) {
             Err((reason, ask_others)) => {
                 self.send(
@@ -433,6 +439,13 @@ impl<S: Store> Peer<S> {
         };
         let from_peer = invite.doorways.iter().all(|doorway| doorway.device == peer);
         if self.ctx.blocked.contains(&person) || !from_peer || self.by_id.contains_key(&invite.room) {
+            return Ok(());
+        }
+        let pending = self
+            .joins
+            .values()
+            .any(|join| join.doorways.iter().any(|door| door.device == peer));
+        if pending || self.pair_room(&person).is_some() {
             return Ok(());
         }
         let _ = self.join(invite)?;

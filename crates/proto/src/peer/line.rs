@@ -18,6 +18,10 @@ pub(super) const WANT_NEWEST: u32 = 256;
 pub(super) const WANT_ALL_MAX: u64 = 4096;
 /// Messages in the first page of a room that is far behind.
 pub(super) const PAGE: u32 = 50;
+/// How often a peer may knock on one connection.
+pub(super) const KNOCKS_MAX: u32 = 32;
+/// Pieces of one log that a peer may say it holds.
+pub(super) const HAS_PIECES_MAX: usize = 8192;
 /// Wants that one peer may owe answers to, for one room.
 const OUTSTANDING_MAX: usize = 2;
 /// The most logs that one peer may name in one room on one connection.
@@ -39,6 +43,8 @@ pub(super) struct Line {
     pub greeted: BTreeMap<RoomNo, RoomTag>,
     /// Tags of the other's hello that meant nothing (yet).
     pub unknown: Vec<([u8; 8], [u8; 8])>,
+    /// How often the peer knocked.
+    pub knocks: u32,
     /// The age of each address record sent.
     pub addresses_sent: BTreeMap<DeviceId, u64>,
 }
@@ -52,6 +58,7 @@ impl Line {
             rooms: BTreeMap::new(),
             greeted: BTreeMap::new(),
             unknown: Vec::new(),
+            knocks: 0,
             addresses_sent: BTreeMap::new(),
         }
     }

@@ -15,6 +15,8 @@ pub(super) const RECEIPT_DEVICES_MAX: usize = 50;
 const RECEIPTS_FRAME_MAX: usize = 128;
 /// Entries that one step of a delivery is told of.
 const EVENTS_MAX: u32 = 64;
+/// Pieces of the own log that a device may say it holds.
+const REACHED_PIECES_MAX: usize = 1024;
 
 const RECEIPT: &str = "offhook 1 receipt";
 
@@ -54,6 +56,10 @@ impl<S: Store> Peer<S> {
         let before = record.clone();
         record.reached.union(&seqs.up_to(top));
         record.read = record.read.max(read.min(top));
+        if record.reached.ranges().len() > REACHED_PIECES_MAX {
+            *record = before;
+            return Ok(());
+        }
         if *record == before {
             return Ok(());
         }

@@ -80,6 +80,8 @@ pub(super) struct RoomRecord {
     pub told_profile: u64,
     /// Counts own receipts.
     pub receipts: u64,
+    /// The own log must not be written again: a copy of this home, or this home before a restore, wrote it further.
+    pub own_stale: bool,
 }
 wire_struct!(RoomRecord {
     id,
@@ -93,6 +95,7 @@ wire_struct!(RoomRecord {
     told_prekey,
     told_profile,
     receipts,
+    own_stale,
 });
 
 impl Wire for LogNo {

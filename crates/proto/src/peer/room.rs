@@ -32,6 +32,13 @@ const UNKNOWN_LOGS_MAX: usize = 256;
 
 /// How many entries of logs that are nobody's yet are kept until the membership changes.
 const LIMBO_ENTRIES_MAX: usize = 4096;
+/// Pieces in which one log may be held. What would make more is not taken until the pieces between come: nothing is lost, only later.
+const PIECES_MAX: usize = 2048;
+/// Edits of one entry that are kept, newest first; deletions; reactions; of them by one person.
+const EDITS_MAX: usize = 64;
+const DELETES_MAX: usize = 32;
+const REACTIONS_MAX: usize = 4096;
+const REACTIONS_OF_ONE_MAX: usize = 16;
 
 /// What every part of a peer needs to act.
 #[derive(Debug)]
@@ -215,6 +222,7 @@ impl Room {
         room.told_prekey = record.told_prekey;
         room.told_profile = record.told_profile;
         room.receipts = record.receipts;
+        room.own_stale = record.own_stale;
         room.dirty = false;
         room
     }
@@ -320,6 +328,7 @@ impl Room {
             told_prekey: self.told_prekey,
             told_profile: self.told_profile,
             receipts: self.receipts,
+            own_stale: self.own_stale,
         }
     }
 
@@ -462,12 +471,45 @@ impl Room {
         }
     }
 
-    /// The runs whose logs are known by now.
-    pub(super) fn take_from_limbo(&mut self) -> Vec<(LogKey, Vec<Entry>)> {
-        let limbo = std::mem::take(&mut self.limbo);
-        let (ready, waiting) = limbo.into_iter().partition(|(log, run)| self.accepts(log, run));
-        self.limbo = waiting;
-        ready
+    /// The runs that can be taken by now.
+    pub(super) fn take_from_limbo<S: Store>(&mut self, store: &S) -> Result<Vec<(LogKey, Vec<Entry>)>, StoreError> {
+        let mut ready = Vec::new();
+        for (log, run) in std::mem::take(&mut self.limbo) {
+            if self.accepts(&log, &run) && self.gaps_are_deletions(store, &log, &run)? {
+                ready.push((log, run));
+            } else {
+                self.limbo.push((log, run));
+            }
+        }
+        Ok(ready)
+    }
+
+    pub(super) fn limbo_is_empty(&self) -> bool {
+        self.limbo.is_empty()
+    }
+
+    /// Whether every entry that comes without its payload is one whose deletion is known here: otherwise its sender withholds it, or the deletion
+    /// is still on its way.
+    pub(super) fn gaps_are_deletions<S: Store>(
+        &self,
+        store: &S,
+        log: &LogKey,
+        run: &[Entry],
+    ) -> Result<bool, StoreError> {
+        let held = |seq: u32| self.logs.get(log).is_some_and(|state| state.held.contains(seq));
+        for entry in run
+            .iter()
+            .filter(|entry| entry.payload.is_none() && !held(entry.header.seq))
+        {
+            let id = EntryId {
+                log: log.prefix(),
+                seq: entry.header.seq,
+            };
+            if entry.header.class == Class::Control || !self.is_deleted(&self.annotations(store, &id)?, log) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Takes in the entry that removed this person, opened with the one key that came with it. False if it is no such entry.
@@ -521,6 +563,9 @@ impl Room {
         let (Some(first), Some(last)) = (run.first().map(|e| e.header.seq), run.last().map(|e| e.header.seq)) else {
             return Ok(outcome);
         };
+        if !self.fits(log, first, last) {
+            return Ok(outcome);
+        }
         let known = self.neighbours(store, log, first, last)?;
         let (hashes, signed) = match run::verify(log, &run, known) {
             Ok(verified) => verified,
@@ -553,6 +598,13 @@ impl Room {
         }
         outcome.new.insert(first, last);
         Ok(outcome)
+    }
+
+    /// Whether taking `first..=last` leaves the log in a bounded number of pieces.
+    fn fits(&self, log: &LogKey, first: u32, last: u32) -> bool {
+        let Some(state) = self.logs.get(log) else { return true };
+        let touches = state.held.contains(first.saturating_sub(1)) || state.held.contains(last.saturating_add(1));
+        touches || state.held.ranges().len() < PIECES_MAX
     }
 
     fn neighbours<S: Store>(&self, store: &S, log: &LogKey, first: u32, last: u32) -> Result<Neighbours, StoreError> {
@@ -940,19 +992,25 @@ impl Room {
         match said.body {
             Body::Text { text, .. } => self.take_text(store, ctx, log, key, stored, text)?,
             Body::Edit { target, .. } => {
-                self.annotate(store, ctx, &target, |notes| {
-                    if !notes.edits.iter().any(|(_, by)| *by == id) {
-                        notes.edits.push((clock, id));
-                        notes.edits.sort_unstable();
-                    }
-                })?;
+                let target_author = self.by_prefix.get(&target.log).and_then(|log| self.author(log));
+                if target_author.is_some() && target_author != author {
+                    return Ok(());
+                }
+                self.annotate(store, ctx, &target, |notes| put_edit(notes, clock, id))?;
                 store.put_entry(key, &stored.to_bytes())?;
                 self.reindex(store, &target)?;
             }
             Body::Delete { target } => {
-                self.annotate(store, ctx, &target, |notes| {
-                    if !notes.deletes.contains(&id) {
-                        notes.deletes.push(id);
+                let mut notes = self.annotations(store, &target)?;
+                if notes.deletes.len() >= DELETES_MAX && !self.is_deleted(&notes, log) {
+                    // None of those kept counts as yet: the newest has as good a claim.
+                    notes.deletes.remove(0);
+                }
+                let full = notes.deletes.len() >= DELETES_MAX;
+                self.annotate(store, ctx, &target, |kept| {
+                    kept.deletes = notes.deletes;
+                    if !full && !kept.deletes.contains(&id) {
+                        kept.deletes.push(id);
                     }
                 })?;
                 self.drop_if_deleted(store, ctx, &target)?;
@@ -1248,12 +1306,26 @@ fn push_below(below: &mut Vec<([u8; 8], u32, i64)>, log: &LogKey, header: &Heade
     }
 }
 
+fn put_edit(notes: &mut Annotations, clock: Clock, by: EntryId) {
+    if !notes.edits.contains(&(clock, by)) {
+        notes.edits.push((clock, by));
+        notes.edits.sort_unstable();
+        let surplus = notes.edits.len().saturating_sub(EDITS_MAX);
+        notes.edits.drain(..surplus);
+    }
+}
+
 fn put_reaction(notes: &mut Annotations, reaction: ReactionRecord) {
     let same = |r: &&mut ReactionRecord| r.person == reaction.person && r.emoji == reaction.emoji;
     match notes.reactions.iter_mut().find(same) {
         Some(old) if (old.clock, old.by) < (reaction.clock, reaction.by) => *old = reaction,
         Some(_) => {}
-        None => notes.reactions.push(reaction),
+        None => {
+            let by_them = notes.reactions.iter().filter(|r| r.person == reaction.person).count();
+            if by_them < REACTIONS_OF_ONE_MAX && notes.reactions.len() < REACTIONS_MAX {
+                notes.reactions.push(reaction);
+            }
+        }
     }
 }
 
