@@ -1,0 +1,56 @@
+//! Runs Offhook's pure peers by the hundred on a simulated clock, network and disks, and checks what must always hold.
+//!
+//! A run is a function of a [`Scenario`] and a seed: one thread, one queue of events, seeded chance, no clock, so that the same seed gives the same
+//! trace hash, always. It has a *safety phase*, in which anything may fail that the protocol must survive, and a *liveness
+//! phase*, in which everything is healed and the nodes must agree within a bound (TigerBeetle's simulator works the same way).
+//! The nodes are the real [`offhook_proto::peer::Peer`] with real cryptography; only what is outside of it is simulated.
+//!
+//! What it does not do: it does not run sockets, SQLite or the event loop of the shell. The lab does that with the real binary.
+
+mod clock;
+mod dice;
+mod disk;
+mod faults;
+mod host;
+mod hostile;
+mod invariants;
+mod model;
+mod net;
+mod plant;
+mod report;
+mod scenario;
+mod script;
+mod trace;
+mod workload;
+mod world;
+
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use invariants::{Invariant, Violation};
+pub use plant::Plant;
+pub use report::Report;
+pub use scenario::{
+    Action, Clocks, Faults, History, Hostile, HostileKind, NetworkPlan, Phases, Scenario, ScenarioError, Step, Work,
+    names,
+};
+
+/// What a run may be told besides scenario and seed.
+#[derive(Default)]
+pub struct Options {
+    /// A fault planted on purpose.
+    pub plant: Option<Plant>,
+    /// Where to write a line for every input and output.
+    pub trace: Option<Box<dyn Write>>,
+}
+
+/// Runs a scenario with a seed to its end.
+pub fn run(scenario: &Scenario, seed: u64, options: Options) -> Report {
+    let trace = trace::Trace::new(options.trace);
+    let run = AssertUnwindSafe(|| {
+        let mut world = world::World::new(scenario, seed, options.plant, trace);
+        world.run();
+        Report::of(&world, seed)
+    });
+    catch_unwind(run).unwrap_or_else(|panic| Report::of_panic(scenario, seed, panic.as_ref()))
+}

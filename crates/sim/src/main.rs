@@ -1,0 +1,230 @@
+//! `offhook-sim`: runs scenarios by name and seed, or fresh seeds for a time, and says how to repeat what failed.
+
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{BufWriter, Write};
+use std::ops::Range;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use offhook_sim::{Options, Report, Scenario, names, run};
+
+const USAGE: &str = "\
+offhook-sim [--scenario NAME | --file FILE | --all] [--seed N | --seeds FROM..TO | --for-seconds S [--start N]]
+            [--trace FILE] [--check-determinism]
+offhook-sim --fixed [--for-seconds S]   seed 1 of every scenario, one seed twice, then fresh seeds for two minutes
+offhook-sim --list
+
+  --scenario NAME      one scenario (may be given more than once)
+  --file FILE          one that is not built in
+  --all                all of them
+  --seed N             one seed; 1 unless told
+  --seeds FROM..TO     FROM up to but without TO
+  --for-seconds S      fresh seeds, counted up from --start or from one of the system's, until S seconds are over
+  --trace FILE         writes a line for every input and output
+  --check-determinism  runs every seed twice and compares the trace hashes";
+
+/// How long fresh seeds run as a step of the test run.
+const FIXED_FRESH_S: u64 = 120;
+/// Scenarios too long for the fresh seeds of a test run; they run once each.
+const LONG: &[&str] = &["hundred", "rejoin-after-days"];
+
+#[derive(Default)]
+struct Arguments {
+    scenarios: Vec<Scenario>,
+    seeds: Option<Range<u64>>,
+    for_seconds: Option<u64>,
+    start: Option<u64>,
+    trace: Option<String>,
+    check_determinism: bool,
+    fixed: bool,
+    list: bool,
+}
+
+/// What all runs came to.
+#[derive(Default)]
+struct Tally {
+    runs: u64,
+    messages: u64,
+    failed: Vec<Report>,
+}
+
+fn main() -> ExitCode {
+    match arguments().and_then(|arguments| simulate(&arguments)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("{error:#}\n\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn arguments() -> Result<Arguments> {
+    let mut parsed = Arguments::default();
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().with_context(|| format!("{word} wants a value"));
+        match word.as_str() {
+            "--scenario" => parsed.scenarios.push(Scenario::named(&value()?)?),
+            "--file" => {
+                let path = value()?;
+                let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+                parsed.scenarios.push(Scenario::parse(&text)?);
+            }
+            "--all" => parsed.scenarios = all()?,
+            "--seed" => {
+                let seed: u64 = value()?.parse().context("--seed wants a number")?;
+                parsed.seeds = Some(seed..seed.saturating_add(1));
+            }
+            "--seeds" => parsed.seeds = Some(range(&value()?)?),
+            "--for-seconds" => parsed.for_seconds = Some(value()?.parse().context("--for-seconds wants a number")?),
+            "--start" => parsed.start = Some(value()?.parse().context("--start wants a number")?),
+            "--trace" => parsed.trace = Some(value()?),
+            "--check-determinism" => parsed.check_determinism = true,
+            "--fixed" => parsed.fixed = true,
+            "--list" => parsed.list = true,
+            _ => bail!("there is no option {word}"),
+        }
+    }
+    Ok(parsed)
+}
+
+fn all() -> Result<Vec<Scenario>> {
+    names().into_iter().map(|name| Ok(Scenario::named(name)?)).collect()
+}
+
+fn range(text: &str) -> Result<Range<u64>> {
+    let (from, to) = text.split_once("..").context("--seeds wants FROM..TO")?;
+    Ok(from.parse()?..to.parse()?)
+}
+
+/// Whether everything held.
+fn simulate(arguments: &Arguments) -> Result<bool> {
+    if arguments.list {
+        for scenario in all()? {
+            println!("{:<18} {}", scenario.name, scenario.about);
+        }
+        return Ok(true);
+    }
+    let mut tally = Tally::default();
+    if arguments.fixed {
+        fixed(arguments, &mut tally)?;
+    } else {
+        let scenarios = match &arguments.scenarios[..] {
+            [] => vec![Scenario::named("rooms-small")?],
+            some => some.to_vec(),
+        };
+        match arguments.for_seconds {
+            Some(seconds) => fresh(&scenarios, seconds, arguments.start, &mut tally),
+            None => chosen(&scenarios, arguments, &mut tally)?,
+        }
+    }
+    Ok(tally.close())
+}
+
+/// Seed 1 of every scenario, one of them twice, and fresh seeds.
+fn fixed(arguments: &Arguments, tally: &mut Tally) -> Result<()> {
+    let scenarios = all()?;
+    for scenario in &scenarios {
+        tally.take(run(scenario, 1, Options::default()));
+    }
+    twice(&Scenario::named("rooms-small")?, 2, tally);
+    let short: Vec<Scenario> = scenarios
+        .into_iter()
+        .filter(|s| !LONG.contains(&s.name.as_str()))
+        .collect();
+    let seconds = arguments.for_seconds.unwrap_or(FIXED_FRESH_S);
+    fresh(&short, seconds, arguments.start, tally);
+    Ok(())
+}
+
+fn chosen(scenarios: &[Scenario], arguments: &Arguments, tally: &mut Tally) -> Result<()> {
+    let seeds = arguments.seeds.clone().unwrap_or(1..2);
+    let single = scenarios.len() == 1 && seeds.end - seeds.start == 1;
+    for scenario in scenarios {
+        for seed in seeds.clone() {
+            if arguments.check_determinism {
+                twice(scenario, seed, tally);
+                continue;
+            }
+            let trace = arguments.trace.as_ref().map(|path| trace_file(path)).transpose()?;
+            let report = run(scenario, seed, Options { trace, plant: None });
+            if single && report.passed() {
+                println!("{report}");
+            }
+            tally.take(report);
+        }
+    }
+    Ok(())
+}
+
+fn trace_file(path: &str) -> Result<Box<dyn Write>> {
+    let file = File::create(path).with_context(|| format!("cannot write {path}"))?;
+    Ok(Box::new(BufWriter::new(file)))
+}
+
+/// The same seed twice must give the same trace.
+fn twice(scenario: &Scenario, seed: u64, tally: &mut Tally) {
+    let first = run(scenario, seed, Options::default());
+    let mut second = run(scenario, seed, Options::default());
+    if first.trace_hash != second.trace_hash {
+        let text = format!("trace {} at first, {} again", first.trace_hash, second.trace_hash);
+        second.violations.push(offhook_sim::Violation {
+            invariant: offhook_sim::Invariant::Sound,
+            text: format!("the same seed gave two different runs: {text}"),
+        });
+    }
+    tally.take(first);
+    tally.take(second);
+}
+
+fn fresh(scenarios: &[Scenario], seconds: u64, start: Option<u64>, tally: &mut Tally) {
+    // The only chance that is not seeded: which seeds to try. It is printed with every run. Kept short, for people to type.
+    let start = start.unwrap_or_else(|| RandomState::new().build_hasher().finish() % 1_000_000_000_000);
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "how long to go on is the person's wish, not the run's"
+    )]
+    let began = Instant::now();
+    println!("fresh seeds from {start} for {seconds} s");
+    for seed in start.. {
+        for scenario in scenarios {
+            if began.elapsed() >= Duration::from_secs(seconds) {
+                return;
+            }
+            tally.take(run(scenario, seed, Options::default()));
+        }
+    }
+}
+
+impl Tally {
+    fn take(&mut self, report: Report) {
+        println!("{}", report.line());
+        self.runs += 1;
+        self.messages += report.messages;
+        if !report.passed() {
+            println!("{report}\n");
+            self.failed.push(report);
+        }
+    }
+
+    /// The last words: trials, failures, and what they are worth.
+    fn close(&self) -> bool {
+        let (runs, failed, messages) = (self.runs, self.failed.len(), self.messages);
+        println!("{failed} of {runs} runs failed; {messages} messages acknowledged");
+        if failed == 0 && runs > 0 {
+            // The rule of three: no failure in n trials bounds the rate below 3/n at 95 % confidence.
+            let bound = 3.0 / runs as f64;
+            println!(
+                "95 % upper bounds: {bound:.2e} failing runs, {:.2e} lost messages",
+                3.0 / messages.max(1) as f64
+            );
+        }
+        for report in &self.failed {
+            println!("to repeat: {}", report.command());
+        }
+        failed == 0
+    }
+}
