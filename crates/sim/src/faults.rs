@@ -206,6 +206,17 @@ impl World<'_> {
         }
     }
 
+    /// Some machines lose their clocks, and begin in 1970 from now on.
+    pub(crate) fn lose_clocks(&mut self) {
+        for node in 0..self.hosts.len() {
+            if self.dice.faults.chance(self.scenario.clocks.at_1970_share) {
+                self.hosts[node].wall.set_to_1970(self.now);
+                let unix_ms = self.hosts[node].wall.unix_ms(self.now);
+                self.give(node, Input::WallClock { unix_ms });
+            }
+        }
+    }
+
     fn step_clock(&mut self, node: usize) {
         let reach_ms = self.scenario.clocks.step_years * YEAR_MS;
         let dice = &mut self.dice.faults;

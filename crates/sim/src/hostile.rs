@@ -135,7 +135,7 @@ impl World<'_> {
         let target = self.dice.mischief.index(self.scenario.peers);
         let device = self.net.device(target);
         if target != node && !self.net.has_good_line(node, device) {
-            let dial = self.net.dial(node, device, &[Network::address(target)], self.now);
+            let dial = self.net.dial(node, device, &[Network::address(target)], None, self.now);
             self.schedule_net([dial]);
         }
         self.flood(node);

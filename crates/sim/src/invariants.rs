@@ -293,18 +293,17 @@ fn difference(a: &Sight, b: &Sight, model: &Model) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// What of a line must be the same at every member. Names, own delivery states, late marks and mentions are local.
+/// What of a line must be the same at every member. Names, own delivery states, late marks, mentions, and what is ahead of the own clock are local.
 fn essence(line: &EntryView) -> String {
     let reactions: Vec<_> = line.reactions.iter().map(|(emoji, by)| (emoji, by.len())).collect();
     format!(
-        "{} time {} {:?} {:?} reply {:?} edited {:?} {reactions:?} ahead {} after removal {} equivocation {}",
+        "{} time {} {:?} {:?} reply {:?} edited {:?} {reactions:?} after removal {} equivocation {}",
         line.id,
         line.time_ms,
         line.kind,
         line.text,
         line.reply_to.map(|id| id.to_string()),
         line.edited_ms,
-        line.clock_ahead,
         line.after_removal,
         line.equivocation,
     )

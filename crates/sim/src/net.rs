@@ -150,16 +150,23 @@ impl Network {
         self.up[to] && !self.is_separated(from, to)
     }
 
-    /// Starts a dial.
-    pub(crate) fn dial(&mut self, from: usize, device: DeviceId, addresses: &[SocketAddr], now: Micros) -> Scheduled {
-        let answers = |node: &usize| {
-            let dialable = !(self.closed.contains(node) && self.closed.contains(&from));
-            *node != from && self.devices[*node] == device && self.reaches(from, *node) && dialable
-        };
-        let to = addresses
+    /// Starts a dial. Where no address answers, the relay carries the line, if the dialler knows one.
+    pub(crate) fn dial(
+        &mut self,
+        from: usize,
+        device: DeviceId,
+        addresses: &[SocketAddr],
+        relay: Option<&str>,
+        now: Micros,
+    ) -> Scheduled {
+        let is_there = |node: &usize| *node != from && self.devices[*node] == device && self.reaches(from, *node);
+        let answers = |node: &usize| is_there(node) && !(self.closed.contains(node) && self.closed.contains(&from));
+        let relayed = || (0..self.devices.len()).find(is_there).filter(|_| relay.is_some());
+        let direct = addresses
             .iter()
             .filter_map(node_at)
             .find(|n| *n < self.devices.len() && answers(n));
+        let to = direct.or_else(relayed);
         let takes = match to {
             Some(_) => 2 * self.latency(),
             None => self.dice.between(SECOND / 2, 3 * SECOND),
@@ -404,7 +411,7 @@ mod tests {
 
     fn dial(net: &mut Network, from: usize, to: usize) -> Option<LineNo> {
         let device = net.device(to);
-        let (_, event) = net.dial(from, device, &[Network::address(to)], 0);
+        let (_, event) = net.dial(from, device, &[Network::address(to)], None, 0);
         let NetEvent::Dialled { to, .. } = event else {
             unreachable!()
         };

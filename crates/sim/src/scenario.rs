@@ -108,6 +108,8 @@ pub struct NetworkPlan {
     pub slow_bytes_per_second: u64,
     /// The share of nodes that cannot be dialled by others of that kind.
     pub closed_share: f64,
+    /// Whether there is a relay that everybody reaches.
+    pub relay: bool,
     /// How many others a node sees on its local network, with their addresses.
     pub lan_peers: usize,
 }
@@ -121,6 +123,7 @@ impl Default for NetworkPlan {
             slow_share: 0.1,
             slow_bytes_per_second: 20_000,
             closed_share: 0.0,
+            relay: true,
             lan_peers: 8,
         }
     }
@@ -198,7 +201,7 @@ pub struct Clocks {
     pub drift_ppm: u64,
     /// How far steps go, in years, either way.
     pub step_years: u64,
-    /// The share of clocks that begin in 1970.
+    /// The share of clocks that are back in 1970 when the safety phase begins.
     pub at_1970_share: f64,
 }
 

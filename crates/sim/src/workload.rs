@@ -33,6 +33,8 @@ pub(crate) struct Wish {
     pub(crate) room: usize,
     pub(crate) op: Op,
     pub(crate) client_id: [u8; 16],
+    /// What the author knew when they first asked: a second asking may find it done already.
+    pub(crate) knew: Option<Knowledge>,
 }
 
 /// What a client wants.
@@ -73,8 +75,6 @@ pub(crate) enum Op {
 #[derive(Debug, Clone)]
 pub(crate) struct Pending {
     pub(crate) wish: Wish,
-    /// What the author knew when the command was handed over.
-    pub(crate) knew: Knowledge,
 }
 
 /// What people do without a script.
@@ -339,6 +339,7 @@ impl World<'_> {
             room,
             op,
             client_id,
+            knew: None,
         });
     }
 
@@ -349,12 +350,13 @@ impl World<'_> {
             room,
             op,
             client_id,
+            knew: None,
         };
         self.after(wait, Event::Wish(Box::new(wish)));
     }
 
     /// Hands a wish to its node as a command; again later, where the node is down.
-    pub(crate) fn hand_over(&mut self, wish: Wish) {
+    pub(crate) fn hand_over(&mut self, mut wish: Wish) {
         if !self.hosts[wish.node].is_up() {
             if !self.hosts[wish.node].switched_off || matches!(wish.op, Op::Join(_)) {
                 self.after(2 * SECOND, Event::Wish(Box::new(wish)));
@@ -363,10 +365,9 @@ impl World<'_> {
         }
         let Some(command) = self.command(&wish) else { return };
         self.note_intent(&wish);
-        let knew = match wish.op {
-            Op::Post { .. } => self.knowledge(wish.node, wish.room),
-            _ => Knowledge::default(),
-        };
+        if wish.knew.is_none() && matches!(wish.op, Op::Post { .. }) {
+            wish.knew = Some(self.knowledge(wish.node, wish.room));
+        }
         self.commands += 1;
         let id = self.commands;
         if self.plant == Some(Plant::LoseAcknowledged)
@@ -376,7 +377,7 @@ impl World<'_> {
             self.hosts[wish.node].mishap = Some(Mishap::SendThenLose);
         }
         let node = wish.node;
-        self.pending.insert(id, Pending { wish, knew });
+        self.pending.insert(id, Pending { wish });
         self.give(node, Input::Command { id, command });
     }
 
@@ -473,8 +474,8 @@ impl World<'_> {
 
     fn granted(&mut self, pending: Pending, reply: Reply) {
         self.counts.acknowledged += 1;
-        let Pending { wish, knew } = pending;
-        let room = wish.room;
+        let Pending { wish } = pending;
+        let (room, knew) = (wish.room, wish.knew.unwrap_or_default());
         match (wish.op, reply) {
             (Op::Create, Reply::Room(id)) => {
                 let state = &mut self.model.rooms[room];
@@ -547,7 +548,9 @@ impl World<'_> {
         for room in 0..self.model.rooms.len() {
             let knocking: Vec<usize> = self.model.rooms[room].knocking.iter().copied().collect();
             for node in knocking {
-                if self.standing(node, room) == Some(Standing::Member) {
+                let counts_itself = |members: &[MemberView]| members.iter().any(|member| member.is_me);
+                if self.standing(node, room) == Some(Standing::Member) && counts_itself(&self.member_views(node, room))
+                {
                     self.model.rooms[room].knocking.remove(&node);
                     self.model.rooms[room].joined.insert(node);
                 }

@@ -4,9 +4,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use offhook_proto::crypto::KeyPair;
+use offhook_proto::history::RoomId;
 use offhook_proto::identity::{DeviceId, DeviceKey, PersonId, RootKey};
-use offhook_proto::peer::view::{LineView, Standing};
-use offhook_proto::peer::{Event as PeerEvent, Input, Output, Secrets};
+use offhook_proto::peer::view::{EntryView, LineView, Standing};
+use offhook_proto::peer::{Event as PeerEvent, Input, Output, Peer, Secrets};
 use offhook_proto::store::StoreError;
 use offhook_proto::wire::FRAME_BYTES_MAX;
 
@@ -27,6 +28,8 @@ use crate::workload::{Pending, Wish};
 /// How often nodes are told the wall time. Days-long scenarios would otherwise consist of little else.
 const WALL_TICK: Micros = 5 * SECOND;
 const WALL_TICK_LONG: Micros = 60 * SECOND;
+/// The relay, where the network has one.
+const RELAY: &str = "https://relay.example";
 /// Phases longer than this count as long.
 const LONG_S: u64 = 10_000;
 /// The most outputs of one input.
@@ -259,7 +262,11 @@ impl<'a> World<'a> {
     }
 
     pub(crate) fn violate(&mut self, invariant: Invariant, text: String) {
-        if self.violations.len() < VIOLATIONS_MAX {
+        let known = self
+            .violations
+            .iter()
+            .any(|v| v.invariant == invariant && v.text == text);
+        if self.violations.len() < VIOLATIONS_MAX && !known {
             self.note(0, format_args!("VIOLATION {}: {text}", invariant.words()));
             self.violations.push(Violation::new(invariant, text));
         }
@@ -331,7 +338,8 @@ impl<'a> World<'a> {
             },
         );
         let addresses = vec![Network::address(node)];
-        self.give(node, Input::OwnAddresses { addresses, relay: None });
+        let relay = self.scenario.network.relay.then(|| RELAY.to_owned());
+        self.give(node, Input::OwnAddresses { addresses, relay });
         self.announce(node);
         self.after(WALL_TICK, Event::WallTick { node, incarnation });
     }
@@ -470,11 +478,11 @@ impl<'a> World<'a> {
         match output {
             Output::Reply { id, reply } => self.answered(node, id, reply),
             Output::Send { peer, bytes } => self.send(node, peer, bytes),
-            Output::Dial { peer, addresses, .. } => {
+            Output::Dial { peer, addresses, relay } => {
                 let dialling = self.dialling.entry(node).or_default();
                 dialling.insert(peer);
                 self.counts.dials_at_once_max = self.counts.dials_at_once_max.max(dialling.len());
-                let dial = self.net.dial(node, peer, &addresses, self.now);
+                let dial = self.net.dial(node, peer, &addresses, relay.as_deref(), self.now);
                 self.schedule_net([dial]);
             }
             Output::Close { peer, .. } => {
@@ -655,6 +663,7 @@ impl<'a> World<'a> {
     fn begin_safety(&mut self) {
         self.note(0, format_args!("the safety phase begins"));
         self.phase = Phase::Safety;
+        self.lose_clocks();
         self.begin_faults();
         self.begin_mischief();
         self.begin_work();
@@ -784,11 +793,6 @@ impl<'a> World<'a> {
         let (peer, id) = (host.peer.as_ref()?, self.model.rooms[room].id?);
         let standing = self.standing(node, room)?;
         let members = peer.members(id).ok()??;
-        let lines = peer.timeline(id, None, usize::MAX).ok()??;
-        let entries = lines.into_iter().filter_map(|line| match line {
-            LineView::Entry(entry) => Some(*entry),
-            LineView::Gap { .. } => None,
-        });
         let mut sight = Sight {
             node,
             person: host.person(),
@@ -797,7 +801,7 @@ impl<'a> World<'a> {
             lines: Vec::new(),
             places: BTreeMap::new(),
         };
-        sight.show(entries.collect());
+        sight.show(whole_timeline(peer, id)?);
         Some(sight)
     }
 
@@ -807,6 +811,25 @@ impl<'a> World<'a> {
         let rooms = self.hosts[node].peer.as_ref()?.rooms().ok()?;
         rooms.into_iter().find(|view| view.room == id).map(|view| view.standing)
     }
+}
+
+/// All entries of a timeline, page by page.
+fn whole_timeline(peer: &Peer<Disk>, room: RoomId) -> Option<Vec<EntryView>> {
+    let mut pages: Vec<Vec<EntryView>> = Vec::new();
+    loop {
+        let before = pages.last().map(|page| page[0].id);
+        let page = peer.timeline(room, before, usize::MAX).ok()??;
+        let entries = page.into_iter().filter_map(|line| match line {
+            LineView::Entry(entry) => Some(*entry),
+            LineView::Gap { .. } => None,
+        });
+        let entries: Vec<EntryView> = entries.collect();
+        if entries.is_empty() {
+            break;
+        }
+        pages.push(entries);
+    }
+    Some(pages.into_iter().rev().flatten().collect())
 }
 
 fn secrets(dice: &mut Dice) -> Secrets {
@@ -819,14 +842,10 @@ fn secrets(dice: &mut Dice) -> Secrets {
 fn wall(scenario: &Scenario, dice: &mut Dice) -> WallClock {
     let plan = &scenario.clocks;
     let either_way = |dice: &mut Dice, most: u64| dice.below(2 * most + 1) as i64 - most as i64;
-    let mut wall = WallClock {
+    WallClock {
         offset_ms: either_way(dice, plan.skew_ms),
         drift_ppm: either_way(dice, plan.drift_ppm),
-    };
-    if dice.chance(plan.at_1970_share) {
-        wall.set_to_1970(0);
     }
-    wall
 }
 
 /// A host for the second copy of every equivocator's home, behind all others: the copy and the original.

@@ -217,7 +217,8 @@ impl<S: Store> Peer<S> {
             .clone()
             .min()
             .map(|since| since + DIAL_TIMEOUT + Duration::from_millis(1));
-        if in_flight.count() >= DIALS_MAX || self.lines.len() >= LINES_MAX {
+        let in_flight = in_flight.count();
+        if in_flight >= DIALS_MAX || self.lines.len() + in_flight >= LINES_MAX {
             return expiry;
         }
         let waiting = self.candidates().into_keys().filter_map(|device| {
