@@ -89,3 +89,33 @@ fn an_invite_used_twice_across_a_partition_lets_in_one() {
         .count();
     assert_eq!(readers, 1, "and reads nothing more");
 }
+
+#[test]
+fn two_sides_that_both_made_new_keys_find_each_other_again() {
+    let mut net = Net::new(3);
+    let peers: Vec<usize> = ["Ada", "Bob", "Eve", "Dan"].map(|name| net.add(name)).to_vec();
+    let room = net.room(peers[0], "kitchen");
+    for peer in &peers[1..] {
+        net.join(peers[0], *peer, room);
+    }
+    let person = net.person(peers[2]);
+    let role = offhook_proto::rooms::Role::Owner;
+    net.command(peers[0], Command::SetRole { room, person, role }).unwrap();
+    net.settle();
+    net.split(&[&peers[..2], &peers[2..]]);
+    let (bob, dan) = (net.person(peers[1]), net.person(peers[3]));
+    net.command(peers[0], Command::RemoveMember { room, person: dan })
+        .unwrap();
+    net.command(peers[2], Command::RemoveMember { room, person: bob })
+        .unwrap();
+    net.say(peers[0], room, "from Ada");
+    net.say(peers[2], room, "from Eve");
+    net.heal();
+    net.settle();
+    net.say(peers[0], room, "together");
+    net.settle();
+    let texts = net.texts(peers[0], room);
+    assert_eq!(texts.len(), 3, "{texts:?}");
+    assert_eq!(net.texts(peers[2], room), texts);
+    assert_eq!(net.peer(peers[0]).members(room).unwrap().unwrap().len(), 2);
+}

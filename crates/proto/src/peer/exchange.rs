@@ -50,16 +50,7 @@ impl<S: Store> Peer<S> {
         if rooms.is_empty() && !line.greeted.is_empty() {
             return;
         }
-        let padded = rooms.len().max(1).next_multiple_of(PADDING);
-        while rooms.len() < padded {
-            rooms.push(RoomHello {
-                tag: random8(&mut self.ctx),
-                digest: random8(&mut self.ctx),
-            });
-        }
-        // Tags are as good as random: sorting by them is shuffling.
-        rooms.sort_by_key(|hello| hello.tag);
-        self.send(peer, &Frame::Hello { rooms });
+        self.send_hello(peer, rooms);
     }
 
     pub(super) fn greet_all(&mut self) -> Result<(), StoreError> {
@@ -67,6 +58,7 @@ impl<S: Store> Peer<S> {
         for peer in peers {
             self.greet(peer);
             self.recognise(peer, true)?;
+            self.greet_again(peer);
         }
         Ok(())
     }
@@ -81,7 +73,53 @@ impl<S: Store> Peer<S> {
                 line.unknown.push((hello.tag, hello.digest));
             }
         }
-        self.recognise(peer, false)
+        line.heard = true;
+        self.recognise(peer, false)?;
+        self.greet_again(peer);
+        Ok(())
+    }
+
+    /// Names rooms that ought to be shared and were not recognised by either side once more, by their first epoch: two sides that both made
+    /// new epochs, cut off from each other, know only older ones of each other's.
+    fn greet_again(&mut self, peer: DeviceId) {
+        let Some(line) = self.lines.get_mut(&peer).filter(|line| line.heard) else {
+            return;
+        };
+        let me = self.ctx.device;
+        let mut rooms = Vec::new();
+        for room in self.rooms.values_mut() {
+            let expected = room.is_member() && room.devices.contains_key(&peer) && !line.rooms.contains_key(&room.no);
+            if !expected || !line.greeted_again.insert(room.no) {
+                continue;
+            }
+            let first = room
+                .first_epoch
+                .and_then(|epoch| room.epochs.keys(&epoch))
+                .map(|keys| keys.sync.clone());
+            let Some(sync) = first else { continue };
+            let tag = line.tag(&sync, &me);
+            if line.tags.insert(tag, room.no).is_none() {
+                let digest = line.digest(&sync, &me, &room.digest());
+                rooms.push(RoomHello { tag, digest });
+            }
+        }
+        if !rooms.is_empty() {
+            self.send_hello(peer, rooms);
+        }
+    }
+
+    fn send_hello(&mut self, peer: DeviceId, mut rooms: Vec<RoomHello>) {
+        let padded = rooms.len().max(1).next_multiple_of(PADDING);
+        while rooms.len() < padded {
+            let filler = RoomHello {
+                tag: random8(&mut self.ctx),
+                digest: random8(&mut self.ctx),
+            };
+            rooms.push(filler);
+        }
+        // Tags are as good as random: sorting by them is shuffling.
+        rooms.sort_by_key(|hello| hello.tag);
+        self.send(peer, &Frame::Hello { rooms });
     }
 
     /// Looks for own rooms among the tags of the other side's hellos. `late`: what the other side said of them meanwhile was not heard.

@@ -1,6 +1,6 @@
 //! One line: what a peer at the other end of a connection shares with us, holds, and was asked for.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use crate::crypto::{Secret, prefix8};
@@ -41,6 +41,10 @@ pub(super) struct Line {
     pub rooms: BTreeMap<RoomNo, RoomLine>,
     /// Own hello tags that were sent, by room.
     pub greeted: BTreeMap<RoomNo, RoomTag>,
+    /// Rooms that were named a second time, by their first epoch.
+    pub greeted_again: BTreeSet<RoomNo>,
+    /// The other side has said its rooms.
+    pub heard: bool,
     /// Tags of the other's hello that meant nothing (yet).
     pub unknown: Vec<([u8; 8], [u8; 8])>,
     /// How often the peer knocked.
@@ -57,6 +61,8 @@ impl Line {
             tags: BTreeMap::new(),
             rooms: BTreeMap::new(),
             greeted: BTreeMap::new(),
+            greeted_again: BTreeSet::new(),
+            heard: false,
             unknown: Vec::new(),
             knocks: 0,
             addresses_sent: BTreeMap::new(),

@@ -116,6 +116,8 @@ pub(super) struct Room {
     pub digest_cache: Option<Hash>,
     /// The clock of the room's first entry, in milliseconds since 1970: nobody's clock can rightly be before.
     pub created_ms: u64,
+    /// The epoch of the room's first entry: the one that every member knows.
+    pub first_epoch: Option<EpochId>,
     /// Devices of current members, with whose they are.
     pub devices: BTreeMap<DeviceId, PersonId>,
     /// Devices that let this one in, heard until the membership is known.
@@ -205,6 +207,7 @@ impl Room {
             wanted_epochs: BTreeSet::new(),
             digest_cache: None,
             created_ms: 0,
+            first_epoch: None,
             devices: BTreeMap::new(),
             sponsors: BTreeSet::new(),
             limbo: Vec::new(),
@@ -857,6 +860,7 @@ impl Room {
         };
         if hash == self.id.0 {
             self.created_ms = header.clock.ms();
+            self.first_epoch = Some(header.epoch);
         }
         if let Some((device, prekeys)) = mine
             && !self.epochs.knows(&header.epoch)

@@ -3,6 +3,8 @@
     dead_code,
     unreachable_pub,
     missing_docs,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
     reason = "a test's own scaffold, of which each file uses a part"
 )]
 
