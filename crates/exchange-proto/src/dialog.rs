@@ -47,7 +47,8 @@ impl Dialog {
             local_cseq: 0,
             remote_cseq: invite.get("CSeq").and_then(CSeq::parse).map(|cseq| cseq.number),
             routes: record_routes(invite),
-            target: contact_uri(invite)?,
+            // A caller after RFC 2543 may send no Contact.
+            target: contact_uri(invite).unwrap_or(remote.raw_uri),
             flow,
         })
     }

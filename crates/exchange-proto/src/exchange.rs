@@ -205,6 +205,8 @@ pub struct Exchange {
     invites: BTreeMap<ServerId, (String, LegId)>,
     replicas: BTreeMap<Key, u64>,
     keep_alive_at: Moment,
+    /// The request being answered: where from, how long, which; until its sender has proved itself.
+    asked: Option<(Flow, usize, ServerId)>,
     counters: Counters,
     clock: (Instant, Moment),
     outputs: Outputs,
@@ -235,6 +237,7 @@ impl Exchange {
             invites: BTreeMap::new(),
             replicas: BTreeMap::new(),
             keep_alive_at: wall.plus_ms(KEEP_ALIVE_MS),
+            asked: None,
             counters: Counters::default(),
             clock: (now, wall),
             outputs: Outputs::default(),

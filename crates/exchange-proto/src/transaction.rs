@@ -22,6 +22,8 @@ pub const T4_MS: u64 = 5_000;
 pub const T1X64_MS: u64 = 64 * T1_MS;
 /// Timer D, ms.
 pub const D_MS: u64 = 32_000;
+/// Timer C: an INVITE that rings and rings. Longer than any call is let ring, so that the core acts first.
+pub const C_MS: u64 = 200_000;
 /// Most transactions held; beyond it new requests are dropped.
 pub const TRANSACTIONS_MAX: usize = 200_000;
 
@@ -100,6 +102,8 @@ struct Client {
     bytes: Vec<u8>,
     flow: Flow,
     state: ClientState,
+    /// A CANCEL is out.
+    cancelled: bool,
     /// ACKs of 2xx by the To tag they answer.
     acks: BTreeMap<String, Vec<u8>>,
     timers: Timers,
@@ -302,6 +306,7 @@ impl Transactions {
             bytes,
             flow,
             state: ClientState::Calling,
+            cancelled: false,
             acks: BTreeMap::new(),
             timers: Timers::default(),
         };
@@ -318,11 +323,9 @@ impl Transactions {
 
     /// A CANCEL was sent for this INVITE: wait no longer than 64 x T1 for its end (RFC 3261 section 9.1).
     pub fn cancelled(&mut self, id: ClientId, now: Moment) {
-        let pending = self
-            .clients
-            .get(&id)
-            .is_some_and(|c| matches!(c.state, ClientState::Calling | ClientState::Proceeding));
-        if pending {
+        let pending = |c: &&mut Client| matches!(c.state, ClientState::Calling | ClientState::Proceeding);
+        if let Some(client) = self.clients.get_mut(&id).filter(pending) {
+            client.cancelled = true;
             self.set_client_timers(
                 id,
                 Timers {
@@ -348,10 +351,17 @@ impl Transactions {
         let invite = client.request.method() == Some(&Method::Invite);
         match (client.state, status) {
             (ClientState::Calling | ClientState::Proceeding, 100..200) => {
-                let first = client.state == ClientState::Calling;
                 client.state = ClientState::Proceeding;
-                if first && invite {
-                    self.set_client_timers(id, Timers::default());
+                if invite {
+                    let limit = client.timers.end.filter(|_| client.cancelled);
+                    let end = limit.unwrap_or(now.plus_ms(C_MS));
+                    self.set_client_timers(
+                        id,
+                        Timers {
+                            retransmit: None,
+                            end: Some(end),
+                        },
+                    );
                 }
                 Some(id)
             }

@@ -24,7 +24,8 @@ fn a_phone_that_answers_refreshes_keeps_its_call() {
         bob.respond(&mut lab, &invite, 200, Some(bob.sdp()));
         lab.expect(&bob, "ACK");
         // Repetitions of what was answered a second late.
-        (lab.got(alice.flow), lab.got(bob.flow));
+        lab.got(alice.flow);
+        lab.got(bob.flow);
     }
     assert_eq!(lab.exchange.calls().len(), 1);
 }

@@ -7,6 +7,10 @@ use crate::transaction::ServerId;
 impl Call {
     /// BYE from a phone.
     pub(super) fn bye_received(&mut self, leg: LegId, server: ServerId, ctx: &mut Context<'_>) {
+        // A callee may not hang up before it has answered (RFC 3261 section 15): it must refuse the INVITE.
+        if self.leg(leg).is_some_and(|leg| leg.state == LegState::Inviting) {
+            return self.reply(leg, server, 481, ctx);
+        }
         self.reply(leg, server, 200, ctx);
         let open = self
             .leg(leg)

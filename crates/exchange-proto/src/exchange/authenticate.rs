@@ -1,7 +1,7 @@
 //! Who sent a request: digest credentials checked against the tables, challenges, and whom not to answer.
 
 use super::Exchange;
-use crate::flow::{Flow, Transport};
+use crate::flow::Flow;
 use crate::sip::digest::{Algorithm, Credentials, Freshness, Secret, challenge};
 use crate::sip::{Message, NameAddr};
 use crate::time::Moment;
@@ -71,7 +71,7 @@ impl Exchange {
         self.counters.challenges += 1;
         let nonce = self.nonces.issue(now.unix_s(), flow.remote.ip());
         let tag = self.tokens.next_token();
-        let bounded = flow.transport == Transport::Udp && !self.registrar.knows_flow(flow);
+        let bounded = self.is_unproved(flow);
         let offers: &[&[Algorithm]] = if gives_up_on_sha256(request) {
             &[&[Algorithm::Md5]]
         } else {
@@ -90,7 +90,6 @@ impl Exchange {
                 return Some(response);
             }
         }
-        self.counters.ignored += 1;
         None
     }
 }

@@ -87,7 +87,10 @@ impl Exchange {
             return self.refuse_statelessly(&request, flow, length, refusal.0);
         }
         match self.transactions.receive_request(&request, flow, now) {
-            Received::New(server) => self.new_request(server, &request, flow, length, now),
+            Received::New(server) => {
+                self.asked = Some((flow, length, server));
+                self.new_request(server, &request, flow, length, now);
+            }
             Received::DialogAck => self.ack_received(&request, now),
             Received::Absorbed => {}
             Received::Overload => self.counters.ignored += 1,
@@ -102,7 +105,7 @@ impl Exchange {
         let mut response = Message::response_to(request, status);
         tag_to(&mut response, &self.tokens.next_token());
         let bytes = response.to_bytes();
-        if flow.transport != Transport::Udp || bytes.len() <= length || self.registrar.knows_flow(flow) {
+        if bytes.len() <= length || !self.is_unproved(flow) {
             self.outputs.send.push(Transmit { flow, bytes });
         }
     }
@@ -139,6 +142,7 @@ impl Exchange {
         }
     }
 
+    /// Answers; an unproved UDP source never gets more octets than it sent: what can be left out is, else all.
     pub(super) fn respond(
         &mut self,
         server: ServerId,
@@ -149,10 +153,45 @@ impl Exchange {
     ) {
         let mut response = Message::response_to(request, status);
         tag_to(&mut response, &self.tokens.next_token());
+        let plain = response.clone();
         for (name, value) in headers {
             response.push(name, value.clone());
         }
-        self.transactions.respond(server, &response, now);
+        let limit = self.answer_bytes_max(server);
+        let fitting = [response, plain]
+            .into_iter()
+            .find(|response| response.to_bytes().len() <= limit);
+        self.answer_once(server, fitting, limit, now);
+    }
+
+    /// Sends a response, without repetition when the source is unproved: a forged INVITE would draw ten of them.
+    fn answer_once(&mut self, server: ServerId, response: Option<Message>, bytes_max: usize, now: Moment) {
+        let Some(response) = response else {
+            self.counters.ignored += 1;
+            return self.transactions.abandon(server);
+        };
+        if bytes_max == usize::MAX {
+            return self.transactions.respond(server, &response, now);
+        }
+        if let Some(flow) = self.transactions.flow_of(server) {
+            self.outputs.send.push(Transmit {
+                flow,
+                bytes: response.to_bytes(),
+            });
+        }
+        self.transactions.abandon(server);
+    }
+
+    fn answer_bytes_max(&self, server: ServerId) -> usize {
+        match self.asked {
+            Some((flow, length, asked)) if asked == server && self.is_unproved(flow) => length,
+            _ => usize::MAX,
+        }
+    }
+
+    /// Whether packets from there may have a forged source.
+    pub(super) fn is_unproved(&self, flow: Flow) -> bool {
+        flow.transport == Transport::Udp && self.config.authenticate && !self.registrar.knows_flow(flow)
     }
 
     /// The account, or `None` when the request has been answered or is to be ignored.
@@ -165,12 +204,16 @@ impl Exchange {
         now: Moment,
     ) -> Option<String> {
         match self.identify(request, flow, now) {
-            Identity::Account(account) => return Some(account),
+            Identity::Account(account) => {
+                self.asked = None;
+                return Some(account);
+            }
             Identity::Silence => self.transactions.abandon(server),
-            Identity::Challenge { stale } => match self.challenge_response(request, flow, length, stale, now) {
-                Some(response) => self.transactions.respond(server, &response, now),
-                None => self.transactions.abandon(server),
-            },
+            Identity::Challenge { stale } => {
+                let response = self.challenge_response(request, flow, length, stale, now);
+                let limit = self.answer_bytes_max(server);
+                self.answer_once(server, response, limit, now);
+            }
         }
         None
     }

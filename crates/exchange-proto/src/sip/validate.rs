@@ -100,7 +100,8 @@ fn check_contacts(request: &Message, method: &Method) -> Result<(), Refusal> {
             }
         }
     }
-    if *method == Method::Invite && contacts.len() != 1 {
+    // RFC 2543 callers send none.
+    if *method == Method::Invite && contacts.len() > 1 {
         Err(BAD)
     } else {
         Ok(())
