@@ -368,3 +368,50 @@ proptest! {
         prop_assert_eq!(lab.records.len() as u64, lab.exchange.counters().calls_begun);
     }
 }
+
+/// A transferee that hangs up while the named phone rings, which then answers without a description.
+#[test]
+fn a_transfer_whose_transferee_is_gone_is_called_off() {
+    let mut crowd = Crowd::new();
+    crowd.read();
+    let invite = |from, to| Act::Invite { from, to };
+    for act in [
+        invite(0, 2),
+        invite(2, 1),
+        invite(0, 0),
+        invite(0, 0),
+        Act::Answer {
+            phone: 1,
+            which: 0,
+            status: 200,
+            sdp: true,
+        },
+        invite(0, 2),
+        Act::InDialog {
+            phone: 2,
+            which: 1,
+            method: 4,
+        },
+        Act::InDialog {
+            phone: 1,
+            which: 0,
+            method: 0,
+        },
+        Act::Answer {
+            phone: 2,
+            which: 3,
+            status: 200,
+            sdp: false,
+        },
+    ] {
+        crowd.act(&act);
+    }
+    crowd.lab.pass(Duration::from_secs(1_200));
+    assert_eq!(crowd.lab.exchange.calls(), []);
+    assert_eq!(
+        crowd.lab.records.len() as u64,
+        crowd.lab.exchange.counters().calls_begun
+    );
+    assert_eq!(crowd.lab.exchange.ports_in_use(), 0);
+    assert_eq!(crowd.lab.exchange.transaction_count(), 0);
+}

@@ -189,6 +189,7 @@ impl Call {
     ) {
         let Some(leg) = self.leg(id) else { return };
         leg.setup.client = Some(client);
+        let cancel_wanted = leg.setup.cancel_wanted;
         match (leg.state, status) {
             (LegState::Inviting, 100..200) => {
                 leg.setup.provisional_seen = true;
@@ -199,7 +200,9 @@ impl Call {
                 }
             }
             (_, 100..200) => {}
-            (LegState::Inviting, 200..300) => self.answered(id, client, message, ctx),
+            (LegState::Inviting, 200..300) if self.phase != Phase::Ended && !cancel_wanted => {
+                self.answered(id, client, message, ctx);
+            }
             (_, 200..300) => self.answered_too_late(id, client, message, ctx),
             (LegState::Inviting, 422) if self.retry_with_longer_session(id, message, ctx) => {}
             (LegState::Inviting | LegState::Closing, _) => self.leg_failed(id, status, ctx),
@@ -467,7 +470,7 @@ impl Call {
             flow,
             purpose: Purpose::Stray,
         });
-        if self.leg(id).is_some_and(|leg| leg.state == LegState::Closing) {
+        if self.leg(id).is_some_and(|leg| leg.state != LegState::Up) {
             self.forget_leg(id, ctx);
         }
     }
