@@ -277,6 +277,10 @@ pub struct Peer<S> {
     joins: BTreeMap<RoomNo, Invite>,
     /// The door last knocked at for a pending join, and when.
     knocked: BTreeMap<RoomNo, (DeviceId, Instant)>,
+    /// Rooms of two that somebody offered, until it is seen that they are.
+    offered: BTreeMap<RoomNo, PersonId>,
+    /// Invites in own offers of rooms of two.
+    pair_invites: BTreeMap<RoomNo, Invite>,
     /// Rooms whose first answers are still under way, and who let this device in.
     arriving: BTreeMap<RoomNo, DeviceId>,
     read_up_to: BTreeMap<RoomNo, BTreeMap<[u8; 8], u32>>,
@@ -321,6 +325,8 @@ impl<S: Store> Peer<S> {
             book: BTreeMap::new(),
             joins: BTreeMap::new(),
             knocked: BTreeMap::new(),
+            offered: BTreeMap::new(),
+            pair_invites: BTreeMap::new(),
             arriving: BTreeMap::new(),
             read_up_to: BTreeMap::new(),
             announce_at: None,
@@ -399,15 +405,13 @@ impl<S: Store> Peer<S> {
             room.load_rest(&self.store, u64::MAX >> 17)?;
         }
         for (key, value) in scan(&self.store, table::JOINS)? {
-            let no = key
-                .get(1..5)
-                .and_then(|b| b.try_into().ok())
-                .map(u32::from_be_bytes)
-                .map(RoomNo);
-            self.joins.insert(
-                no.ok_or(StoreError::Damaged("join key"))?,
-                record::decode(&value, "join")?,
-            );
+            let no = key.get(1..5).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
+            let no = RoomNo(no.ok_or(StoreError::Damaged("join key"))?);
+            if let Some(room) = self.rooms.get_mut(&no) {
+                // Let in, and stopped before the membership was verified: knock again.
+                room.standing = StoredStanding::Joining {};
+                self.joins.insert(no, record::decode(&value, "join")?);
+            }
         }
         let numbers: Vec<RoomNo> = self.rooms.keys().copied().collect();
         for no in numbers {
@@ -653,6 +657,7 @@ impl<S: Store> Peer<S> {
             Frame::Offer { invite } => self.on_offer(peer, &invite),
             Frame::Removed { tag, log, entry, key } => {
                 let no = self.lines.get(&peer).and_then(|line| line.tags.get(&tag).copied());
+                let no = no.filter(|no| self.may_serve(peer, *no));
                 no.map_or(Ok(()), |no| self.on_removed(no, log, &entry, &key))
             }
             Frame::Summary { .. }
@@ -712,6 +717,7 @@ impl<S: Store> Peer<S> {
         let in_it = room.roster.members.contains_key(&me);
         if in_it {
             room.sponsors.clear();
+            self.store.delete(&table::key(table::JOINS, &[&no.0.to_be_bytes()]))?;
         } else if room.is_member() && room.roster.former.contains_key(&me) {
             room.standing = StoredStanding::Removed {};
             room.dirty = true;

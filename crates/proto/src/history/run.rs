@@ -14,8 +14,6 @@ pub enum RunError {
     NotConsecutive,
     /// A header's `prev` is not the hash of the header before.
     BrokenChain,
-    /// A header's clock is not after that of the header before.
-    ClockBackwards,
     /// The newest header's signature is not the log's.
     BadSignature,
     /// The first entry of a log does not begin a chain.
@@ -43,9 +41,6 @@ pub fn verify(log: &LogKey, run: &[Entry], known: Neighbours) -> Result<(Vec<Has
             if header.prev != hashes[i - 1] {
                 return Err(RunError::BrokenChain);
             }
-            if header.clock <= before.clock {
-                return Err(RunError::ClockBackwards);
-            }
         } else if header.seq == 1 && header.prev != [0; 32] {
             return Err(RunError::BadFirst);
         } else if known.before.is_some_and(|hash| hash != header.prev) {
@@ -56,8 +51,12 @@ pub fn verify(log: &LogKey, run: &[Entry], known: Neighbours) -> Result<(Vec<Has
     let (Some(last), Some(last_hash)) = (run.last(), hashes.last()) else {
         return Ok((hashes, false));
     };
-    if known.after_prev.is_some_and(|prev| prev == *last_hash) {
-        return Ok((hashes, false));
+    if let Some(prev) = known.after_prev {
+        return if prev == *last_hash {
+            Ok((hashes, false))
+        } else {
+            Err(RunError::BrokenChain)
+        };
     }
     entry::verify(log, last_hash, &last.signature).map_err(|_| RunError::BadSignature)?;
     Ok((hashes, true))

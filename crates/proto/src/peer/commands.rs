@@ -22,7 +22,7 @@ const INVITE_S_MAX: u64 = 366 * 24 * 3600;
 /// The most uses of an invite.
 const INVITE_USES_MAX: u32 = 10_000;
 /// The most rooms.
-const ROOMS_MAX: usize = 4096;
+pub(super) const ROOMS_MAX: usize = 4096;
 
 type Answer = Result<Result<Reply, CommandError>, StoreError>;
 

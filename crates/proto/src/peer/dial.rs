@@ -21,6 +21,8 @@ use crate::wire::Wire;
 
 /// Lines sought by dialling; others may call beyond that.
 pub(super) const LINES_MAX: usize = 12;
+/// Lines sought for rooms that none of those covers, and for pending joins.
+const LINES_AT_MOST: usize = 20;
 /// Dials in flight.
 const DIALS_MAX: usize = 4;
 /// Rooms are covered by this many lines where possible.
@@ -139,7 +141,11 @@ impl<S: Store> Peer<S> {
         let mut covered = self.coverage();
         let mut lines = self.lines.len() + in_flight;
         let mut open: Vec<(DeviceId, Vec<RoomNo>)> = candidates.into_iter().collect();
-        while in_flight < DIALS_MAX && lines < LINES_MAX && !open.is_empty() {
+        while in_flight < DIALS_MAX && lines < LINES_AT_MOST && !open.is_empty() {
+            if lines >= LINES_MAX {
+                let uncovered = |no: &RoomNo| covered.get(no).copied().unwrap_or(0) == 0;
+                open.retain(|(_, rooms)| rooms.iter().any(uncovered));
+            }
             let gain = |rooms: &[RoomNo]| {
                 rooms
                     .iter()
@@ -218,10 +224,15 @@ impl<S: Store> Peer<S> {
             .min()
             .map(|since| since + DIAL_TIMEOUT + Duration::from_millis(1));
         let in_flight = in_flight.count();
-        if in_flight >= DIALS_MAX || self.lines.len() + in_flight >= LINES_MAX {
+        let lines = self.lines.len() + in_flight;
+        if in_flight >= DIALS_MAX || lines >= LINES_AT_MOST {
             return expiry;
         }
-        let waiting = self.candidates().into_keys().filter_map(|device| {
+        let covered = self.coverage();
+        let uncovered = |no: &RoomNo| covered.get(no).copied().unwrap_or(0) == 0;
+        let wanted = |rooms: &Vec<RoomNo>| lines < LINES_MAX || rooms.iter().any(uncovered);
+        let candidates = self.candidates().into_iter().filter(|(_, rooms)| wanted(rooms));
+        let waiting = candidates.filter_map(|(device, _)| {
             let dial = self.book.get(&device)?;
             dial.in_flight.is_none().then_some(dial.next)
         });
@@ -232,6 +243,7 @@ impl<S: Store> Peer<S> {
     pub(super) fn close_idle(&mut self) {
         let now = self.ctx.now;
         let mut surplus = self.lines.len().saturating_sub(LINES_MAX);
+        let covered = self.coverage();
         let idle: Vec<DeviceId> = self
             .lines
             .iter()
@@ -241,6 +253,10 @@ impl<S: Store> Peer<S> {
         for peer in idle {
             if surplus == 0 {
                 return;
+            }
+            let only_one = |no: &RoomNo| covered.get(no).is_some_and(|lines| *lines <= 1);
+            if self.lines[&peer].rooms.keys().any(only_one) {
+                continue;
             }
             surplus -= 1;
             self.ctx.out.push(Output::Close { peer, reason: "idle" });

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::history::{Clock, RoomId};
 use crate::identity::{DeviceId, IdentityBundle, IdentityState, PersonId};
+use crate::peer::commands::ROOMS_MAX;
 use crate::peer::line::{KNOCKS_MAX, Line};
 use crate::peer::record::StoredStanding;
 use crate::peer::room::Room;
@@ -34,6 +35,9 @@ impl<S: Store> Peer<S> {
                 "this invite has expired; ask for a new one",
             )));
         }
+        if !self.by_id.contains_key(&invite.room) && self.rooms.len() >= ROOMS_MAX {
+            return Ok(Err(CommandError::Limit("4,096 rooms are the most")));
+        }
         if self.joins.len() >= JOINS_MAX {
             return Ok(Err(CommandError::Limit("64 joins are pending; cancel one first")));
         }
@@ -42,9 +46,12 @@ impl<S: Store> Peer<S> {
             None => self.add_room(invite.room, StoredStanding::Joining {}, invite.room_name.clone()),
         };
         if let Some(room) = self.rooms.get_mut(&no) {
+            let knocked_before = matches!(room.standing, StoredStanding::Joining {}) && room.own.is_some();
             room.standing = StoredStanding::Joining {};
             room.dirty = true;
-            room.open_own_log(&mut self.ctx, &self.secrets.device.0);
+            if !knocked_before {
+                room.open_own_log(&mut self.ctx, &self.secrets.device.0);
+            }
         }
         self.store
             .put(&table::key(table::JOINS, &[&no.0.to_be_bytes()]), &invite.to_bytes())?;
@@ -313,8 +320,8 @@ impl<S: Store> Peer<S> {
         room.standing = StoredStanding::Member {};
         room.sponsors.insert(peer);
         room.dirty = true;
+        // The stored invite goes when the membership is verified: a crash before that knocks again.
         self.joins.remove(&no);
-        self.store.delete(&table::key(table::JOINS, &[&no.0.to_be_bytes()]))?;
         self.arriving.insert(no, peer);
         self.ctx.event(Event::Room { room: id });
         self.greet_all()
@@ -347,6 +354,17 @@ impl<S: Store> Peer<S> {
             return Ok(());
         };
         if !room.roster.members.contains_key(&self.ctx.me) {
+            return Ok(());
+        }
+        if let Some(person) = self.offered.remove(&no)
+            && !matches!(room.roster.kind, RoomKind::Pair { other } if other == self.ctx.me)
+        {
+            let (id, name) = (room.id, self.name_of(&person));
+            self.ctx.notice(
+                Some(id),
+                format!("{name} offered a chat of two that is none; it was left."),
+            );
+            let _ = self.command(super::Command::LeaveRoom { room: id })?;
             return Ok(());
         }
         let id = room.id;
@@ -407,10 +425,15 @@ impl<S: Store> Peer<S> {
             .filter(|peer| self.person_of(peer) == Some(person))
             .collect();
         for peer in peers {
-            let invite = match self.make_invite(no, super::PAIR_INVITE_S, 1, Role::Owner, false)? {
-                Ok(invite) => invite,
-                Err(_) => return Ok(()),
+            let usable = |invite: &&Invite| invite.expires_ms > self.ctx.wall_ms;
+            let invite = match self.pair_invites.get(&no).filter(usable).cloned() {
+                Some(invite) => invite,
+                None => match self.make_invite(no, super::PAIR_INVITE_S, 1, Role::Owner, true)? {
+                    Ok(invite) => invite,
+                    Err(_) => return Ok(()),
+                },
             };
+            self.pair_invites.insert(no, invite.clone());
             self.send(peer, &Frame::Offer { invite });
         }
         Ok(())
@@ -437,7 +460,7 @@ impl<S: Store> Peer<S> {
         let Some(person) = self.person_of(&peer) else {
             return Ok(());
         };
-        let from_peer = invite.doorways.iter().all(|doorway| doorway.device == peer);
+        let from_peer = matches!(&invite.doorways[..], [doorway] if doorway.device == peer);
         if self.ctx.blocked.contains(&person) || !from_peer || self.by_id.contains_key(&invite.room) {
             return Ok(());
         }
@@ -448,7 +471,11 @@ impl<S: Store> Peer<S> {
         if pending || self.pair_room(&person).is_some() {
             return Ok(());
         }
-        let _ = self.join(invite)?;
+        if self.join(invite)?.is_ok()
+            && let Some(no) = self.by_id.get(&invite.room)
+        {
+            self.offered.insert(*no, person);
+        }
         Ok(())
     }
 

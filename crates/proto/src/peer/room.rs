@@ -527,8 +527,19 @@ impl Room {
         let Ok(control) = payload.open_alone(&entry.header, log, key) else {
             return false;
         };
-        let role = self.author(log).and_then(|author| self.roster.role(&author));
-        role >= Some(Role::Moderator) && control.ops.iter().any(|op| is_removal_of(op, me))
+        let (Some(author), Some(mine)) = (self.author(log), self.roster.members.get(me)) else {
+            return false;
+        };
+        let may = self
+            .roster
+            .role(&author)
+            .is_some_and(|role| role == Role::Owner || (role >= Role::Moderator && role > mine.role));
+        // An older removal, from before this person came in again, is no news.
+        let knows = |head: &EntryRef| *head == mine.since || self.graph.is_past(&mine.since, head);
+        let after = control.heads.iter().any(knows) || control.heads.iter().all(|head| !self.graph.contains(head));
+        may && after
+            && !self.graph.contains(&entry.reference(log))
+            && control.ops.iter().any(|op| is_removal_of(op, me))
     }
 
     /// Compares an entry with the one held under its sequence number.
@@ -1105,11 +1116,20 @@ impl Room {
         Ok(())
     }
 
+    /// The person behind an entry, unless it stands above its log's cut-off.
+    fn with_authority(&self, id: &EntryId) -> Option<PersonId> {
+        let owner = self.roster.logs.get(self.by_prefix.get(&id.log)?)?;
+        owner
+            .cutoff
+            .is_none_or(|cutoff| id.seq <= cutoff)
+            .then_some(owner.person)
+    }
+
     /// Whether a deletion of an entry in `log` counts: by its author's person, or by a moderator.
     pub(super) fn is_deleted(&self, notes: &Annotations, log: &LogKey) -> bool {
         let author = self.author(log);
         notes.deletes.iter().any(|by| {
-            let Some(person) = self.by_prefix.get(&by.log).and_then(|log| self.author(log)) else {
+            let Some(person) = self.with_authority(by) else {
                 return false;
             };
             Some(person) == author || self.roster.role(&person).is_some_and(|role| role >= Role::Moderator)
@@ -1125,7 +1145,7 @@ impl Room {
     ) -> Result<Option<(Clock, String)>, StoreError> {
         for (clock, by) in notes.edits.iter().rev() {
             let Some((edit_log, key)) = self.find(by) else { continue };
-            if self.author(&edit_log) != self.author(log) {
+            if self.with_authority(by) != self.author(log) {
                 continue;
             }
             let Some(stored) = self.stored(store, key)? else {

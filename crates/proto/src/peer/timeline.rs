@@ -292,7 +292,7 @@ impl<S: Store> Peer<S> {
             view.text = self.sentence(room, log, stored);
             return Ok(!view.text.is_empty());
         }
-        if stored.entry.payload.is_none() {
+        if stored.entry.payload.is_none() || room.is_deleted(notes, log) {
             view.kind = EntryKind::Deleted;
             return Ok(true);
         }
