@@ -826,3 +826,6 @@ fn locked(lines: &Lines) -> MutexGuard<'_, BTreeMap<DeviceId, Connection>> {
     // The map is whole after a panic, too: every change is one call.
     lines.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

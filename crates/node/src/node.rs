@@ -209,7 +209,7 @@ impl NodeHandle {
         let (answer, answered) = oneshot::channel();
         let run: driver::Query = Box::new(move |peer| {
             // The asker may have gone away.
-            let _ = answer.send(peer.map(|peer| ask(peer)));
+            let _ = answer.send(peer.map(ask));
         });
         self.tell(Message::Query(run)).await?;
         answered.await.map_err(|_| NodeError::Stopped)?

@@ -7,10 +7,11 @@
 //! | `words` | the text index (FTS5, contentless: it keeps no copy of the text) |
 //! | `found` | from a document number of `words` to the entry |
 //!
-//! A document number is the entry's clock in milliseconds, then 20 bits that tell apart entries of one millisecond. FTS5
-//! walks a posting list backwards at no cost, so *newest first, and stop after 50* needs no sorting. The 20 bits are the lowest
-//! of the entry's sequence number, moved up by one while taken (linear probing); a removed entry leaves a mark, so that probing
-//! goes on behind it. The room is a column of the index with one word such as `r17`.
+//! A document number is the entry's clock in units of 64 ms, moved up while taken. FTS5 walks a posting list backwards at
+//! no cost, so *newest first, and stop after 50* needs no sorting; and numbers that lie close together take fewer bytes in each posting.
+//! Moving up goes one by one at first, then by leaps within a window that doubles, so that a flood of entries of one clock stays
+//! cheap. A removed entry leaves a mark in `found`, so that looking for another goes on behind it. The room is a column of the index with one
+//! word such as `r17`. Prefixes are looked up in the list of words: an index of prefixes would double the bytes at rest.
 //!
 //! The driver brackets a batch of inputs with [`SqliteStore::begin`] and [`SqliteStore::commit`]: group commit. After an error
 //! nothing is written until the driver has reopened the store.
@@ -33,15 +34,19 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = ["
     CREATE TABLE entry(id INTEGER PRIMARY KEY, data BLOB NOT NULL);
     CREATE TABLE found(docid INTEGER PRIMARY KEY, entry INTEGER NOT NULL);
     CREATE VIRTUAL TABLE words USING fts5(
-        room, body, content='', contentless_delete=1,
-        tokenize='unicode61 remove_diacritics 2', prefix='2 3'
+        body, room, content='', columnsize=0, tokenize='unicode61 remove_diacritics 2'
     );
+    INSERT INTO words(words, rank) VALUES ('secure-delete', 1);
 "];
 
-const TIE_BITS: u32 = 20;
-const TIE_MASK: u64 = (1 << TIE_BITS) - 1;
-/// Clocks above this (the year 2248) count as this, so that document numbers stay positive.
-const CLOCK_MS_MAX: u64 = (1 << (63 - TIE_BITS)) - 1;
+/// A document number counts units of 2^6 ms.
+const UNIT_BITS: u32 = 6;
+/// Clocks above this (the year 10889) count as this, so that document numbers stay far below 2^63.
+const CLOCK_MS_MAX: u64 = 1 << 48;
+/// Document numbers tried one by one.
+const STEPS_MAX: u64 = 256;
+/// Leaps tried after that; the last goes 2^40 numbers far.
+const LEAPS_MAX: u32 = 32;
 /// In `found`: the entry was taken out of the index. No log has this number.
 const REMOVED: i64 = -1;
 
@@ -174,15 +179,12 @@ impl SqliteStore {
 
     /// The document number under which an entry is indexed, or the free one where it goes.
     fn docid(&self, clock_ms: u64, entry: EntryKey) -> Result<(i64, Slot), StoreError> {
-        let base = clock_ms.min(CLOCK_MS_MAX) << TIE_BITS;
-        let first = u64::from(entry.seq);
         let wanted = entry.to_u64().cast_signed();
         let mut statement = self
             .db
             .prepare_cached("SELECT entry FROM found WHERE docid = ?")
             .map_err(io_error)?;
-        for step in 0..=TIE_MASK {
-            let docid = (base | ((first + step) & TIE_MASK)).cast_signed();
+        for docid in docids(clock_ms, entry) {
             let there: Option<i64> = statement
                 .query_row([docid], |row| row.get(0))
                 .optional()
@@ -193,7 +195,16 @@ impl SqliteStore {
                 Some(_) => {}
             }
         }
-        Err(StoreError::Damaged("text index: a million entries in one millisecond"))
+        Err(StoreError::Damaged("text index: no document number is free"))
+    }
+
+    fn unindex(&self, docid: i64, room: RoomNo, text: &str) -> Result<(), StoreError> {
+        self.run(
+            "INSERT INTO words(words, rowid, body, room) VALUES ('delete', ?, ?, ?)",
+            params![docid, text, room_word(room)],
+        )?;
+        self.run("UPDATE found SET entry = ? WHERE docid = ?", [REMOVED, docid])?;
+        Ok(())
     }
 }
 
@@ -201,6 +212,25 @@ impl SqliteStore {
 enum Slot {
     Free,
     Taken,
+}
+
+/// Where an entry's document number may be, in the order of looking: upwards from its clock, then by leaps.
+fn docids(clock_ms: u64, entry: EntryKey) -> impl Iterator<Item = i64> {
+    let base = clock_ms.min(CLOCK_MS_MAX) >> UNIT_BITS;
+    let steps = (0..STEPS_MAX).map(move |step| base + step);
+    let leaps = (0..LEAPS_MAX).map(move |leap| {
+        let window_bits = STEPS_MAX.ilog2() + 1 + leap;
+        base + STEPS_MAX + (scatter(entry.to_u64(), leap) >> (64 - window_bits))
+    });
+    steps.chain(leaps).map(u64::cast_signed)
+}
+
+/// Mixes all bits of a number (the finalizer of SplitMix64).
+fn scatter(value: u64, round: u32) -> u64 {
+    let mut z = value.wrapping_add(u64::from(round + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 impl Store for SqliteStore {
@@ -274,26 +304,25 @@ impl Store for SqliteStore {
 
     fn index_text(&mut self, room: RoomNo, entry: EntryKey, clock_ms: u64, text: &str) -> Result<(), StoreError> {
         let (docid, slot) = self.docid(clock_ms, entry)?;
-        let sql = match slot {
-            Slot::Free => {
-                self.run(
-                    "INSERT INTO found(docid, entry) VALUES (?, ?)",
-                    params![docid, entry.to_u64().cast_signed()],
-                )?;
-                "INSERT INTO words(rowid, room, body) VALUES (?, ?, ?)"
-            }
-            Slot::Taken => "REPLACE INTO words(rowid, room, body) VALUES (?, ?, ?)",
-        };
-        self.run(sql, params![docid, room_word(room), text])?;
+        if matches!(slot, Slot::Taken) {
+            return Ok(());
+        }
+        self.run(
+            "INSERT INTO found(docid, entry) VALUES (?, ?)",
+            params![docid, entry.to_u64().cast_signed()],
+        )?;
+        self.run(
+            "INSERT INTO words(rowid, body, room) VALUES (?, ?, ?)",
+            params![docid, text, room_word(room)],
+        )?;
         Ok(())
     }
 
-    fn unindex_text(&mut self, _: RoomNo, entry: EntryKey, clock_ms: u64, _: &str) -> Result<(), StoreError> {
-        if let (docid, Slot::Taken) = self.docid(clock_ms, entry)? {
-            self.run("DELETE FROM words WHERE rowid = ?", [docid])?;
-            self.run("UPDATE found SET entry = ? WHERE docid = ?", [REMOVED, docid])?;
+    fn unindex_text(&mut self, room: RoomNo, entry: EntryKey, clock_ms: u64, text: &str) -> Result<(), StoreError> {
+        match self.docid(clock_ms, entry)? {
+            (docid, Slot::Taken) => self.unindex(docid, room, text),
+            (_, Slot::Free) => Ok(()),
         }
-        Ok(())
     }
 
     fn search(&self, words: &str, room: Option<RoomNo>, limit: usize) -> Result<Vec<EntryKey>, StoreError> {
