@@ -103,11 +103,14 @@ fn room(author: usize) -> RoomNo {
     RoomNo(u32::try_from(author).expect("small") % ROOMS)
 }
 
+/// Words, and the room to look in.
+type Query = (String, Option<RoomNo>);
+
 fn search(store: &SqliteStore, corpus: &Corpus, kept: &[String]) {
     let mut draw = Draw(99);
     let mut pick = |from: usize, to: usize| corpus.words[from + draw.below(to - from)].clone();
-    let mut kinds: Vec<(&str, Vec<(String, Option<RoomNo>)>)> = Vec::new();
-    let mut add = |name, make: &mut dyn FnMut(usize) -> (String, Option<RoomNo>)| {
+    let mut kinds: Vec<(&str, Vec<Query>)> = Vec::new();
+    let mut add = |name, make: &mut dyn FnMut(usize) -> Query| {
         kinds.push((name, (0..QUERIES_PER_KIND).map(make).collect()));
     };
     add("rare word", &mut |_| (pick(30_000, WORDS), None));

@@ -91,8 +91,10 @@ pub(crate) struct Driver {
     timeout_at: Option<Instant>,
 }
 
+type OpenPeer = Box<Peer<SqliteStore>>;
+
 enum State {
-    Open(Box<Peer<SqliteStore>>),
+    Open(OpenPeer),
     Failing(Failure),
 }
 
@@ -100,7 +102,7 @@ enum State {
 struct Failure {
     why: String,
     /// For queries only, where the store can at least be read.
-    peer: Option<Box<Peer<SqliteStore>>>,
+    peer: Option<OpenPeer>,
     retry_at: Instant,
     pause: Duration,
 }
@@ -277,13 +279,13 @@ impl Driver {
         match reopen(&self.parts) {
             Ok(peer) => {
                 tracing::info!("the store works again");
-                self.state = State::Open(Box::new(peer));
+                self.state = State::Open(peer);
                 let inputs = [Some(wall_clock()), self.desk.own_addresses.clone()];
                 self.apply(inputs.into_iter().flatten().map(Message::Input).collect());
             }
             Err((error, readable)) => {
                 failure.why = words(&error);
-                failure.peer = readable.map(Box::new);
+                failure.peer = readable;
                 failure.retry_at = Instant::now() + failure.pause;
                 failure.pause = (failure.pause * 2).min(RETRY_MAX);
                 tracing::warn!(%error, "the store still fails");
@@ -438,8 +440,8 @@ fn open_peer(parts: &Parts) -> Result<Peer<SqliteStore>, StoreError> {
 }
 
 /// Opens the peer and proves that the disk takes writes. On failure: the reason, and a peer to read from where there is one.
-fn reopen(parts: &Parts) -> Result<Peer<SqliteStore>, (StoreError, Option<Peer<SqliteStore>>)> {
-    let mut peer = begin_peer(parts).map_err(|error| (error, None))?;
+fn reopen(parts: &Parts) -> Result<OpenPeer, (StoreError, Option<OpenPeer>)> {
+    let mut peer = Box::new(begin_peer(parts).map_err(|error| (error, None))?);
     let store = peer.store_mut();
     match store.commit().and_then(|()| store.probe()) {
         Ok(()) => Ok(peer),

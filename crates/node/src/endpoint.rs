@@ -11,7 +11,7 @@
 //!
 //! No public infrastructure is used: the minimal preset, no address look-up, no port mapping, a relay only where one is configured.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +29,7 @@ use offhook_proto::identity::DeviceId;
 use offhook_proto::peer::Input;
 use offhook_proto::wire::FRAME_BYTES_MAX;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use crate::driver::Message;
@@ -239,7 +239,7 @@ pub(crate) struct Switchboard {
     inbox: mpsc::Sender<Message>,
     lines: BTreeMap<DeviceId, Line>,
     open: Lines,
-    dialling: BTreeSet<DeviceId>,
+    dialling: BTreeMap<DeviceId, Dialling>,
     dial_slots: Arc<Semaphore>,
     inbox_bytes: Arc<Semaphore>,
     last_generation: u64,
@@ -251,8 +251,20 @@ pub(crate) struct Switchboard {
 /// What the switchboard's own tasks tell it.
 enum News {
     Connected(Connected),
-    DialFailed { peer: DeviceId },
-    Ended { peer: DeviceId, generation: u64 },
+    DialFailed {
+        peer: DeviceId,
+        target: Option<EndpointAddr>,
+    },
+    Ended {
+        peer: DeviceId,
+        generation: u64,
+    },
+}
+
+/// A dial under way. One to other addresses takes its place.
+struct Dialling {
+    target: Option<EndpointAddr>,
+    task: AbortHandle,
 }
 
 /// A connection with its stream.
@@ -291,7 +303,7 @@ impl Switchboard {
             inbox,
             lines: BTreeMap::new(),
             open: Lines::default(),
-            dialling: BTreeSet::new(),
+            dialling: BTreeMap::new(),
             dial_slots: Arc::new(Semaphore::new(DIALS_MAX)),
             inbox_bytes: Arc::new(Semaphore::new(INBOX_BYTES_MAX)),
             last_generation: 0,
@@ -375,33 +387,42 @@ impl Switchboard {
     }
 
     fn dial(&mut self, peer: DeviceId, addresses: &[SocketAddr], relay: Option<&str>) {
-        if self.lines.contains_key(&peer) || !self.dialling.insert(peer) {
+        let target = dial_target(peer, addresses, relay, self.endpoint.id());
+        let is_under_way = self.dialling.get(&peer).is_some_and(|dial| dial.target == target);
+        if self.lines.contains_key(&peer) || is_under_way {
             return;
         }
-        let target = dial_target(peer, addresses, relay, self.endpoint.id());
         let endpoint = self.endpoint.clone();
         let slots = self.dial_slots.clone();
         let news = self.news_in.clone();
-        tokio::spawn(async move {
-            let told = match connect(endpoint, target, slots).await {
+        let goal = target.clone();
+        let task = tokio::spawn(async move {
+            let told = match connect(endpoint, goal.clone(), slots).await {
                 Ok(connected) => News::Connected(connected),
                 Err(why) => {
                     tracing::debug!(?peer, why, "a dial failed");
-                    News::DialFailed { peer }
+                    News::DialFailed { peer, target: goal }
                 }
             };
             // The switchboard may be closing.
             let _ = news.send(told).await;
         });
+        let task = task.abort_handle();
+        if let Some(earlier) = self.dialling.insert(peer, Dialling { target, task }) {
+            earlier.task.abort();
+        }
     }
 
     async fn take(&mut self, news: News) {
         match news {
             News::Connected(connected) => self.connected(connected).await,
-            News::DialFailed { peer } => {
-                self.dialling.remove(&peer);
-                if !self.lines.contains_key(&peer) {
-                    self.tell(Message::Input(Input::DialFailed { peer })).await;
+            News::DialFailed { peer, target } => {
+                let is_current = self.dialling.get(&peer).is_some_and(|dial| dial.target == target);
+                if is_current {
+                    self.dialling.remove(&peer);
+                    if !self.lines.contains_key(&peer) {
+                        self.tell(Message::Input(Input::DialFailed { peer })).await;
+                    }
                 }
             }
             News::Ended { peer, generation } => {

@@ -1,6 +1,7 @@
 //! What was acknowledged survives `kill -9`.
 //!
 //! `OFFHOOK_KILLS=1000 cargo test -p offhook-node --test kill` for the long run.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! The store on disk answers like the store in memory, whatever is done to both.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! Opening, migrating, refusing, rolling back, backing up, forgetting.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;

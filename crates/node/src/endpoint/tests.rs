@@ -246,6 +246,17 @@ async fn a_dead_address_fails_and_a_wrong_key_too() {
 }
 
 #[tokio::test]
+async fn a_better_address_does_not_wait_for_the_dead_one() {
+    let (mut a, mut b) = pair().await;
+    let started = Instant::now();
+    a.dial_at(b.id, "127.0.0.1:9".parse().unwrap());
+    a.dial(&b);
+    a.line_up().await;
+    b.line_up().await;
+    assert!(started.elapsed() < DIAL_TIMEOUT / 2, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
 async fn a_frame_longer_than_allowed_ends_the_line() {
     let mut a = end(1).await;
     let config = Config {

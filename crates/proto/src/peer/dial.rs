@@ -80,6 +80,8 @@ impl<S: Store> Peer<S> {
         if merged != dial.record.addresses || relay != dial.record.relay {
             dial.record.addresses = merged;
             dial.record.relay = relay;
+            // A dial under way goes to where the device was: the next one need not wait for its end.
+            dial.in_flight = None;
             let bytes = dial.record.to_bytes();
             self.store.put(&table::device(&device), &bytes)?;
         }

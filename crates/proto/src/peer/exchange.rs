@@ -299,9 +299,13 @@ impl<S: Store> Peer<S> {
         };
         shared.has = Some(has.clone());
         let sent = shared.summary_sent;
+        let all_wanted = std::mem::take(&mut shared.all_wanted);
         self.note_known(no, &has);
         if !sent {
             self.send_summary(peer, no)?;
+        }
+        if all_wanted {
+            self.on_want_all(peer, no)?;
         }
         self.after_contact(peer, no)
     }
@@ -455,7 +459,11 @@ impl<S: Store> Peer<S> {
     }
 
     pub(super) fn on_want_all(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
-        let Some(has) = self.shared(peer, no).and_then(|shared| shared.has.clone()) else {
+        let Some(shared) = self.shared(peer, no) else {
+            return Ok(());
+        };
+        let Some(has) = shared.has.clone() else {
+            shared.all_wanted = true;
             return Ok(());
         };
         let Some(room) = self.rooms.get(&no) else { return Ok(()) };

@@ -98,6 +98,8 @@ pub(super) struct RoomLine {
     /// Logs that the peer numbered.
     names_in: Vec<LogKey>,
     pub summary_sent: bool,
+    /// The peer wants everything, and what it has is not known yet: its summary had a base that is not known here.
+    pub all_wanted: bool,
     /// Wants that the peer owes answers to, oldest first.
     pub asked: VecDeque<Asked>,
     pub control_asked: bool,
@@ -133,6 +135,7 @@ impl RoomLine {
             names_out: BTreeMap::new(),
             names_in: Vec::new(),
             summary_sent: false,
+            all_wanted: false,
             asked: VecDeque::new(),
             control_asked: false,
             page_asked: false,
