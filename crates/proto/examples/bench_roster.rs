@@ -125,9 +125,9 @@ fn control_log() -> Vec<ControlEntry> {
         heads = vec![entry.id];
         entries.push(entry);
     }
-    for person in 0..PERSONS {
+    for (person, first) in devices.iter_mut().enumerate() {
         let op = device(person, 1).admission(Role::Reader);
-        let entry = devices[person].entry(&heads, vec![op]);
+        let entry = first.entry(&heads, vec![op]);
         heads = vec![entry.id];
         entries.push(entry);
     }

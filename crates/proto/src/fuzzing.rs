@@ -4,9 +4,10 @@
 //! to them, by `tests/fuzz_seeds.rs`. Each checks more than that nothing panics: a decoder that accepts bytes must give
 //! the same bytes back, or two peers could hold different bytes to be the same value.
 
-use crate::history::{Entry, EntryId, Header, IntervalSet, LogKey, Said};
-use crate::identity::IdentityBundle;
-use crate::rooms::{Control, Invite};
+use crate::crypto::{SealKeyPair, Secret};
+use crate::history::{Clock, Entry, EntryId, EntryRef, Header, IntervalSet, LogKey, RoomId, Said};
+use crate::identity::{DeviceId, IdentityBundle};
+use crate::rooms::{Control, ControlEntry, ControlGraph, ControlPayload, Invite, Op};
 use crate::sync::vector::Held;
 use crate::sync::{self, Frame, Vector};
 use crate::wire::Wire;
@@ -47,6 +48,10 @@ pub const TARGETS: &[Target] = &[
         run: invite,
     },
     Target {
+        name: "payload",
+        run: payload,
+    },
+    Target {
         name: "said",
         run: said,
     },
@@ -57,8 +62,47 @@ pub const TARGETS: &[Target] = &[
 ];
 
 /// The plaintext of a control entry.
+///
+/// It is also taken into a room as its first entry and as one after that: whatever a member may write, the roster comes out.
 pub fn control(data: &[u8]) -> bool {
-    canonical::<Control>(data).is_some()
+    let Some(control) = canonical::<Control>(data) else {
+        return false;
+    };
+    let log = match control.ops.first() {
+        Some(Op::Create { log, .. } | Op::OpenLog { log, .. }) => log.log,
+        _ => LogKey([1; 32]),
+    };
+    let mut graph = ControlGraph::new(RoomId([1; 32]));
+    for seq in 1..3 {
+        let hash = [u8::try_from(seq).expect("small"); 8];
+        let id = EntryRef {
+            log: log.prefix(),
+            seq,
+            hash,
+        };
+        let mut control = control.clone();
+        control.heads.extend(graph.heads());
+        graph.insert(ControlEntry {
+            id,
+            log,
+            seq,
+            clock: Clock::default(),
+            control,
+        });
+    }
+    let roster = graph.resolve();
+    assert!(roster.members.len() <= graph.len() * control.ops.len());
+    true
+}
+
+/// What the header of a control entry covers; opened with keys that do not fit.
+pub fn payload(data: &[u8]) -> bool {
+    let Some(payload) = canonical::<ControlPayload>(data) else {
+        return false;
+    };
+    let prekeys = [SealKeyPair::from_seed(Secret([1; 32]))];
+    assert!(payload.open_slot(&DeviceId([1; 32]), &prekeys).is_none());
+    true
 }
 
 /// An entry as it travels; its signature is checked against an arbitrary key.

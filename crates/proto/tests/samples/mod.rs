@@ -1,13 +1,13 @@
 //! One value of every kind, from fixed keys, so that the bytes are the same on every run.
 
-use offhook_proto::crypto::{KeyPair, SealKeyPair, Secret};
+use offhook_proto::crypto::{HPKE_SECRET_BYTES, KeyPair, SealKeyPair, Secret};
 use offhook_proto::history::{
     Body, Class, Clock, Entry, EntryId, EntryRef, EpochId, Header, IntervalSet, LogKey, RoomId, Said, entry,
 };
 use offhook_proto::identity::{DeviceId, DeviceKey, IdentityBundle, PersonId, RootKey};
 use offhook_proto::rooms::{
-    Address, Control, Cutoff, Doorway, Equivocation, HistoryPolicy, Invite, InviteUse, LogCertificate, Op, RelayUrl,
-    Role, RoomKind,
+    Address, Control, ControlPayload, Cutoff, Doorway, Equivocation, HistoryPolicy, Invite, InviteUse, LogCertificate,
+    Op, RelayUrl, Role, RoomKind, Slot,
 };
 use offhook_proto::sync::frame::{AddressRecord, EpochGift, LogName, LogRanges, Receipt, RoomHello, RoomTag, Run};
 use offhook_proto::sync::vector::{Change, Held};
@@ -26,6 +26,7 @@ pub(crate) fn all() -> Vec<(&'static str, Samples)> {
         ("frame", frames()),
         ("identity", vec![("bundle", identity().to_bytes())]),
         ("invite", invites()),
+        ("payload", vec![("two-slots", payload().to_bytes())]),
         ("said", said()),
         ("vector", vec![("two-logs", vector().to_bytes())]),
     ]
@@ -366,10 +367,28 @@ fn knock() -> Frame {
 fn control() -> Samples {
     vec![
         ("create", control_of(vec![create(), invite_opened()])),
+        ("first", first()),
         ("admit", control_of(vec![admit()])),
         ("settings", control_of(settings())),
         ("removals", control_of(removals())),
     ]
+}
+
+fn first() -> Vec<u8> {
+    let ops = vec![create(), invite_opened(), admit()];
+    Control { heads: vec![], ops }.to_bytes()
+}
+
+fn payload() -> ControlPayload {
+    let slot = |byte: u8| Slot {
+        hint: [byte; 4],
+        sealed: [byte; HPKE_SECRET_BYTES],
+    };
+    ControlPayload {
+        commitment: [5; 32],
+        slots: vec![slot(1), slot(2)],
+        body: vec![9; 17],
+    }
 }
 
 fn control_of(ops: Vec<Op>) -> Vec<u8> {

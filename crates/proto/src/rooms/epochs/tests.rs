@@ -156,3 +156,171 @@ fn a_rekey_for_400_devices_fits_in_36_kib() {
     assert_eq!(payload.slots.len(), 400);
     assert!(payload.to_bytes().len() <= 36_000, "{}", payload.to_bytes().len());
 }
+
+/// The graph of a room in which the founder let in `others` as members, and the entry that did.
+fn room_of(founder: &Actor, others: &[&Actor]) -> (World, EntryRef) {
+    let (mut world, created) = World::new(founder);
+    let ops = others.iter().map(|actor| actor.admission(Role::Member)).collect();
+    let admitted = world.write(founder, &[created], ops);
+    (world, admitted)
+}
+
+fn sending(world: &World, book: &EpochBook, me: &Actor) -> Sending {
+    let graph = world.graph();
+    book.sending_epoch(&graph.resolve(), &graph, me.device.device())
+}
+
+fn uses(secret: &EpochSecret, missing: &[&Actor]) -> Sending {
+    Sending::Use {
+        epoch: secret.id(),
+        missing: missing.iter().map(|actor| actor.device.device()).collect(),
+    }
+}
+
+#[test]
+fn the_epoch_with_most_recipients_wins_then_the_causally_latest() {
+    let [ada, bob, eve] = [1, 2, 3].map(Actor::new);
+    let [small, first, later] = secrets();
+    let (mut world, admitted) = room_of(&ada, &[&bob, &eve]);
+    let one = world.write(&ada, &[admitted], vec![Op::Seal {}]);
+    let two = world.write(&bob, &[one], vec![Op::Seal {}]);
+    let three = world.write(&ada, &[two], vec![Op::Seal {}]);
+    let all: &[&Actor] = &[&ada, &bob, &eve];
+    let book = book(&[(&first, one, all), (&later, two, all), (&small, three, &[&ada, &bob])]);
+    assert_eq!(sending(&world, &book, &ada), uses(&later, &[]));
+}
+
+#[test]
+fn an_epoch_that_only_a_newcomer_lacks_is_sealed_to_them() {
+    let [ada, bob, eve] = [1, 2, 3].map(Actor::new);
+    let [secret] = secrets();
+    let (mut world, admitted) = room_of(&ada, &[&bob]);
+    let mut book = book(&[(&secret, admitted, &[&ada, &bob])]);
+    let newcomer = world.write(&ada, &[admitted], vec![eve.admission(Role::Member)]);
+    assert_eq!(sending(&world, &book, &bob), uses(&secret, &[&eve]));
+    book.note_control(
+        newcomer,
+        &header(secret.id(), Clock::at_ms(2)),
+        &payload(&secret, &[&eve]),
+    );
+    assert_eq!(sending(&world, &book, &bob), uses(&secret, &[]));
+}
+
+#[test]
+fn two_concurrent_removals_need_a_third_epoch() {
+    let [ada, bob, eve, dan] = [1, 2, 3, 4].map(Actor::new);
+    let [by_ada, by_bob] = secrets();
+    let (mut world, admitted) = room_of(&ada, &[&eve, &dan]);
+    let owner = world.write(&ada, &[admitted], vec![bob.admission(Role::Owner)]);
+    let first = world.write(&ada, &[owner], vec![eve.removal()]);
+    let second = world.write(&bob, &[owner], vec![dan.removal()]);
+    let book = book(&[
+        (&by_ada, first, &[&ada, &bob, &dan]),
+        (&by_bob, second, &[&ada, &bob, &eve]),
+    ]);
+    assert_eq!(sending(&world, &book, &ada), Sending::NewEpoch);
+}
+
+#[test]
+fn an_old_epoch_is_not_lifted_over_a_removal_by_another_entry_under_it() {
+    let [ada, bob, eve] = [1, 2, 3].map(Actor::new);
+    let [old] = secrets();
+    let (mut world, admitted) = room_of(&ada, &[&bob, &eve]);
+    let removed = world.write(&ada, &[admitted], vec![eve.removal()]);
+    let forged = world.write(&bob, &[removed], vec![Op::Seal {}]);
+    let mut before = book(&[(&old, forged, &[&ada, &bob])]);
+    assert_eq!(sending(&world, &before, &ada), uses(&old, &[]));
+    before.note_control(
+        admitted,
+        &header(old.id(), Clock::at_ms(1)),
+        &payload(&old, &[&ada, &bob]),
+    );
+    assert_eq!(sending(&world, &before, &ada), Sending::NewEpoch);
+}
+
+#[test]
+fn an_epoch_sealed_to_who_did_not_get_in_is_not_used() {
+    let [ada, bob, eve] = [1, 2, 3].map(Actor::new);
+    let [secret] = secrets();
+    let (mut world, admitted) = room_of(&ada, &[&bob]);
+    let mut book = book(&[(&secret, admitted, &[&ada, &bob])]);
+    // A member may not let anybody in without an invite, but may write under the epoch.
+    let ops = vec![eve.admission(Role::Member), Op::Seal {}];
+    let sealed = world.write(&bob, &[admitted], ops);
+    book.note_control(
+        sealed,
+        &header(secret.id(), Clock::at_ms(1)),
+        &payload(&secret, &[&eve]),
+    );
+    assert_eq!(sending(&world, &book, &ada), Sending::NewEpoch);
+}
+
+#[test]
+fn what_strangers_and_leavers_make_is_not_used() {
+    let [ada, bob, eve] = [1, 2, 3].map(Actor::new);
+    let [strange, left] = secrets();
+    let (mut world, admitted) = room_of(&ada, &[&bob]);
+    let by_eve = world.write(&eve, &[admitted], vec![Op::Seal {}]);
+    let leave = world.write(&bob, &[admitted], vec![Op::Leave { cutoffs: vec![] }]);
+    let book = book(&[(&strange, by_eve, &[&ada]), (&left, leave, &[&ada])]);
+    assert_eq!(sending(&world, &book, &ada), Sending::NewEpoch);
+}
+
+#[test]
+fn an_epoch_with_two_commitments_is_not_used() {
+    let [ada, bob] = [1, 2].map(Actor::new);
+    let [secret] = secrets();
+    let (mut world, admitted) = room_of(&ada, &[&bob]);
+    let mut book = book(&[(&secret, admitted, &[&ada, &bob])]);
+    let twin = world.write(&bob, &[admitted], vec![Op::Seal {}]);
+    let mut other = payload(&secret, &[&ada]);
+    other.commitment[31] ^= 1;
+    assert!(other.speaks_of(&secret.id()));
+    assert_eq!(
+        other.open_slot(&ada.device.device(), std::slice::from_ref(&ada.prekey)),
+        None
+    );
+    book.note_control(twin, &header(secret.id(), Clock::at_ms(1)), &other);
+    assert_eq!(sending(&world, &book, &ada), Sending::NewEpoch);
+}
+
+#[test]
+fn an_epoch_is_due_after_a_week_or_a_thousand_entries() {
+    let ada = Actor::new(1);
+    let [by_age, by_use] = secrets();
+    let (_, created) = World::new(&ada);
+    let mut book = book(&[(&by_age, created, &[&ada]), (&by_use, created, &[&ada])]);
+    let week = Clock::at_ms(1 + ROTATION_DAYS * DAY_MS);
+    assert!(!book.due_for_rotation(&by_age.id(), Clock::at_ms(ROTATION_DAYS * DAY_MS)));
+    assert!(book.due_for_rotation(&by_age.id(), week));
+    for _ in 2..ROTATION_ENTRIES {
+        book.note_use(&by_use.id(), Clock::at_ms(1));
+    }
+    assert!(!book.due_for_rotation(&by_use.id(), Clock::at_ms(1)));
+    book.note_use(&by_use.id(), Clock::at_ms(1));
+    assert!(book.due_for_rotation(&by_use.id(), Clock::at_ms(1)));
+}
+
+#[test]
+fn newcomers_get_what_the_policy_says() {
+    let ada = Actor::new(1);
+    let [old, recent, current] = secrets();
+    let (_, created) = World::new(&ada);
+    let mut book = book(&[
+        (&old, created, &[&ada]),
+        (&recent, created, &[&ada]),
+        (&current, created, &[&ada]),
+    ]);
+    let now = Clock::at_ms(30 * DAY_MS);
+    book.note_use(&recent.id(), Clock::at_ms(25 * DAY_MS));
+    let readable = |policy| {
+        let share = book.history_share(policy, &current.id(), now);
+        assert_eq!(share.len(), 3, "control keys are always given");
+        let readable = share.iter().filter(|keys| keys.content_key().is_some());
+        readable.map(EpochKeys::id).collect::<BTreeSet<_>>()
+    };
+    let ids = |of: &[&EpochSecret]| of.iter().map(|secret| secret.id()).collect::<BTreeSet<_>>();
+    assert_eq!(readable(HistoryPolicy::All {}), ids(&[&old, &recent, &current]));
+    assert_eq!(readable(HistoryPolicy::Days { days: 7 }), ids(&[&recent, &current]));
+    assert_eq!(readable(HistoryPolicy::None {}), ids(&[&current]));
+}
