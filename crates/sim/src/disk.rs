@@ -136,6 +136,12 @@ impl Disk {
 }
 
 impl Tables {
+    /// Without what was agreed with single peers, so that the next meeting begins from nothing. They are a cache: table `B`.
+    pub(crate) fn without_agreed_states(mut self) -> Self {
+        self.records.retain(|key, _| key.first() != Some(&b'B'));
+        self
+    }
+
     fn take_back(&mut self, undo: Undo) {
         match undo {
             Undo::Record(key, old) => drop(self.set_record(key, old)),

@@ -164,13 +164,18 @@ fn nothing_lost(room: usize, at_rest: &[&Sight], model: &Model, history: History
         for sight in at_rest {
             let entitled = history == History::All || post.knew.audience.contains(&sight.person);
             if let Some(why) = entitled.then(|| lost_at(sight, id, post, model)).flatten() {
-                let (node, author, text) = (sight.node, post.node, &post.text);
+                let (node, author, text) = (sight.node, post.node, brief(&post.text));
                 let what = format!("room {room}: {id} (\"{text}\" by n{author}) at n{node}: {why}");
                 found.push(Violation::new(Invariant::NothingLost, what));
             }
         }
     }
     found
+}
+
+/// The first words: the rest is filler.
+fn brief(text: &str) -> &str {
+    text.split(" word").next().unwrap_or(text)
 }
 
 /// Why a message does not count as being here.

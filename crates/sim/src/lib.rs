@@ -8,6 +8,7 @@
 //! What it does not do: it does not run sockets, SQLite or the event loop of the shell. The lab does that with the real binary.
 
 mod clock;
+mod confederate;
 mod dice;
 mod disk;
 mod faults;

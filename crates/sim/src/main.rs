@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use offhook_sim::{Options, Report, Scenario, names, run};
+use offhook_sim::{Options, Plant, Report, Scenario, names, run};
 
 const USAGE: &str = "\
 offhook-sim [--scenario NAME | --file FILE | --all] [--seed N | --seeds FROM..TO | --for-seconds S [--start N]]
-            [--trace FILE] [--check-determinism]
+            [--trace FILE] [--check-determinism] [--plant FAULT]
 offhook-sim --fixed [--for-seconds S]   seed 1 of every scenario, one seed twice, then fresh seeds for two minutes
 offhook-sim --list
 
@@ -23,7 +23,8 @@ offhook-sim --list
   --seeds FROM..TO     FROM up to but without TO
   --for-seconds S      fresh seeds, counted up from --start or from one of the system's, until S seconds are over
   --trace FILE         writes a line for every input and output
-  --check-determinism  runs every seed twice and compares the trace hashes";
+  --check-determinism  runs every seed twice and compares the trace hashes
+  --plant FAULT        breaks something on purpose, to see the check that finds it; a wrong name lists them";
 
 /// How long fresh seeds run as a step of the test run.
 const FIXED_FRESH_S: u64 = 120;
@@ -38,6 +39,7 @@ struct Arguments {
     start: Option<u64>,
     trace: Option<String>,
     check_determinism: bool,
+    plant: Option<Plant>,
     fixed: bool,
     list: bool,
 }
@@ -82,6 +84,7 @@ fn arguments() -> Result<Arguments> {
             "--for-seconds" => parsed.for_seconds = Some(value()?.parse().context("--for-seconds wants a number")?),
             "--start" => parsed.start = Some(value()?.parse().context("--start wants a number")?),
             "--trace" => parsed.trace = Some(value()?),
+            "--plant" => parsed.plant = Some(plant(&value()?)?),
             "--check-determinism" => parsed.check_determinism = true,
             "--fixed" => parsed.fixed = true,
             "--list" => parsed.list = true,
@@ -93,6 +96,13 @@ fn arguments() -> Result<Arguments> {
 
 fn all() -> Result<Vec<Scenario>> {
     names().into_iter().map(|name| Ok(Scenario::named(name)?)).collect()
+}
+
+fn plant(name: &str) -> Result<Plant> {
+    let all = || Plant::ALL.iter().map(|plant| format!("{plant:?}"));
+    let at = all().position(|known| known.eq_ignore_ascii_case(name));
+    let at = at.with_context(|| format!("there is no fault {name}: {}", all().collect::<Vec<_>>().join(", ")))?;
+    Ok(Plant::ALL[at])
 }
 
 fn range(text: &str) -> Result<Range<u64>> {
@@ -150,7 +160,14 @@ fn chosen(scenarios: &[Scenario], arguments: &Arguments, tally: &mut Tally) -> R
                 continue;
             }
             let trace = arguments.trace.as_ref().map(|path| trace_file(path)).transpose()?;
-            let report = run(scenario, seed, Options { trace, plant: None });
+            let report = run(
+                scenario,
+                seed,
+                Options {
+                    trace,
+                    plant: arguments.plant,
+                },
+            );
             if single && report.passed() {
                 println!("{report}");
             }

@@ -22,6 +22,8 @@ pub enum Plant {
     SwapTwo,
     /// An accomplice shows their screen to somebody who was removed.
     ShowToRemoved,
+    /// An accomplice gives somebody who was removed a device that is still in.
+    HandOverDevice,
     /// One node writes something down at every commit, whatever comes in.
     Hoard,
     /// One node stays cut off when everything else heals.
@@ -30,13 +32,14 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::LoseAcknowledged,
         Self::ForgetClientId,
         Self::AnswerFirst,
         Self::StaleRole,
         Self::SwapTwo,
         Self::ShowToRemoved,
+        Self::HandOverDevice,
         Self::Hoard,
         Self::StayCutOff,
     ];
@@ -49,7 +52,7 @@ impl Plant {
             Self::AnswerFirst => Invariant::CausesFirst,
             Self::StaleRole => Invariant::EqualMembership,
             Self::SwapTwo => Invariant::EqualOrder,
-            Self::ShowToRemoved => Invariant::RemovedReadNothing,
+            Self::ShowToRemoved | Self::HandOverDevice => Invariant::RemovedReadNothing,
             Self::Hoard => Invariant::Bounded,
             Self::StayCutOff => Invariant::Progress,
         }

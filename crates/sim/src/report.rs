@@ -150,9 +150,10 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "healed     in {:.1} s; {} checks",
+            "healed     in {:.1} s; {} checks; {} frames smuggled to removed members",
             self.healed_after_ms as f64 / 1000.0,
-            counts.checks
+            counts.checks,
+            counts.smuggled
         )?;
         for violation in &self.violations {
             writeln!(f, "VIOLATED   {}: {}", violation.invariant.words(), violation.text)?;

@@ -370,10 +370,9 @@ impl World<'_> {
         }
         self.commands += 1;
         let id = self.commands;
-        if self.plant == Some(Plant::LoseAcknowledged)
-            && matches!(wish.op, Op::Post { .. })
-            && self.model.posts.len() == 5
-        {
+        let lose = self.plant == Some(Plant::LoseAcknowledged) && self.model.posts.len() >= 5;
+        if lose && !self.planted && matches!(wish.op, Op::Post { .. }) {
+            self.planted = true;
             self.hosts[wish.node].mishap = Some(Mishap::SendThenLose);
         }
         let node = wish.node;
@@ -427,10 +426,14 @@ impl World<'_> {
         match &wish.op {
             Op::Remove(person) => {
                 self.model.rooms[wish.room].perhaps_gone.insert(*person);
+                if let Some(node) = self.model.persons.iter().position(|known| known == person) {
+                    self.keep_home(node);
+                }
             }
             Op::Leave => {
                 let person = self.model.persons[wish.node];
                 self.model.rooms[wish.room].perhaps_gone.insert(person);
+                self.keep_home(wish.node);
             }
             Op::Delete { target } => self.model.changes.entry(*target).or_default().deletion_asked = true,
             Op::Edit { target, text } => {

@@ -126,6 +126,7 @@ pub(crate) struct Counts {
     pub(crate) commits: u64,
     pub(crate) acknowledged: u64,
     pub(crate) checks: u64,
+    pub(crate) smuggled: u64,
     pub(crate) outputs_of_batch_max: usize,
     pub(crate) frame_bytes_max: usize,
     pub(crate) dials_at_once_max: usize,
@@ -138,6 +139,8 @@ pub(crate) struct Counts {
 pub(crate) struct World<'a> {
     pub(crate) scenario: &'a Scenario,
     pub(crate) plant: Option<Plant>,
+    /// A fault that happens once has happened.
+    pub(crate) planted: bool,
     pub(crate) clock: Monotonic,
     pub(crate) now: Micros,
     queue: BinaryHeap<Reverse<Queued>>,
@@ -156,6 +159,10 @@ pub(crate) struct World<'a> {
     pub(crate) mischief: BTreeMap<usize, Mischief>,
     /// Copies of homes, by node.
     pub(crate) copies: BTreeMap<usize, Tables>,
+    /// Homes of those who were to be removed, as they were just before.
+    pub(crate) homes_when_removed: BTreeMap<usize, Tables>,
+    /// All homes as they were when the safety phase began.
+    pub(crate) homes_at_start: BTreeMap<usize, Tables>,
     /// Nodes that run a copy of another's home: the copy and the original.
     pub(crate) twins: BTreeMap<usize, usize>,
     dialling: BTreeMap<usize, BTreeSet<DeviceId>>,
@@ -181,6 +188,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             scenario,
             plant,
+            planted: false,
             clock: Monotonic::new(),
             now: 0,
             queue: BinaryHeap::new(),
@@ -202,6 +210,8 @@ impl<'a> World<'a> {
             commands: 0,
             mischief: BTreeMap::new(),
             copies: BTreeMap::new(),
+            homes_when_removed: BTreeMap::new(),
+            homes_at_start: BTreeMap::new(),
             twins,
             dialling: BTreeMap::new(),
             timeouts: BTreeMap::new(),
@@ -664,6 +674,7 @@ impl<'a> World<'a> {
         self.note(0, format_args!("the safety phase begins"));
         self.phase = Phase::Safety;
         self.lose_clocks();
+        self.keep_all_homes();
         self.begin_faults();
         self.begin_mischief();
         self.begin_work();
@@ -734,9 +745,9 @@ impl<'a> World<'a> {
                 );
                 self.violate(Invariant::Progress, text);
             }
-            let found = invariants::check_all(&sights, &self.model, history);
-            self.take(found);
-            let found = self.check_expected(&sights);
+            let mut found = invariants::check_all(&sights, &self.model, history);
+            found.extend(self.check_expected(&sights));
+            found.extend(self.check_confederates(&sights));
             self.take(found);
             self.check_stores();
             self.finish(healing);
@@ -814,7 +825,7 @@ impl<'a> World<'a> {
 }
 
 /// All entries of a timeline, page by page.
-fn whole_timeline(peer: &Peer<Disk>, room: RoomId) -> Option<Vec<EntryView>> {
+pub(crate) fn whole_timeline(peer: &Peer<Disk>, room: RoomId) -> Option<Vec<EntryView>> {
     let mut pages: Vec<Vec<EntryView>> = Vec::new();
     loop {
         let before = pages.last().map(|page| page[0].id);
