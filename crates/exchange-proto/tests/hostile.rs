@@ -179,6 +179,19 @@ fn proved_sources_get_full_answers_and_strangers_invites_one_challenge() {
     assert!(lab.raw[0].1.len() > short.to_bytes().len());
 }
 
+/// A request as terse as sipp's is still challenged, in compact form.
+#[test]
+fn a_terse_phone_is_challenged_in_compact_form() {
+    let mut lab = Lab::new();
+    let flow = Flow::udp("127.0.0.1:25106".parse().unwrap());
+    let register = "REGISTER sip:127.0.0.1:25100 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:25106;branch=z9hG4bK-21681-1-0;rport\r\n\
+        From: <sip:bob@127.0.0.1>;tag=21681r1\r\nTo: <sip:bob@127.0.0.1>\r\nCall-ID: 1-21681@127.0.0.1\r\nCSeq: 1 REGISTER\r\n\
+        Contact: <sip:bob@127.0.0.1:25106>\r\nMax-Forwards: 70\r\nExpires: 600\r\nUser-Agent: sipp\r\nContent-Length: 0\r\n\r\n";
+    lab.feed(flow, register.as_bytes().to_vec());
+    assert_eq!(lab.got(flow)[0].status(), Some(401));
+    assert!(lab.raw[0].1.starts_with(b"SIP/2.0 401 \r\nv:"));
+}
+
 /// What a careless or hostile phone may do next.
 #[derive(Clone, Debug)]
 enum Act {

@@ -58,39 +58,28 @@ impl Exchange {
         Identity::Account(credentials.username)
     }
 
-    /// 401 with both algorithms. An unproved UDP source never gets more octets than it sent: the weaker
-    /// challenge goes first, and if even that is too long, nothing is sent.
-    pub(super) fn challenge_response(
-        &mut self,
-        request: &Message,
-        flow: Flow,
-        request_length: usize,
-        stale: bool,
-        now: Moment,
-    ) -> Option<Message> {
+    /// 401 in the forms to choose from: with both algorithms, with MD5 alone, and as short as can be.
+    pub(super) fn challenges(&mut self, request: &Message, flow: Flow, stale: bool, now: Moment) -> Vec<Message> {
         self.counters.challenges += 1;
         let nonce = self.nonces.issue(now.unix_s(), flow.remote.ip());
         let tag = self.tokens.next_token();
-        let bounded = self.is_unproved(flow);
-        let offers: &[&[Algorithm]] = if gives_up_on_sha256(request) {
-            &[&[Algorithm::Md5]]
-        } else {
-            &[&[Algorithm::Sha256, Algorithm::Md5], &[Algorithm::Md5]]
-        };
-        for algorithms in offers {
+        let realm = &self.config.domain;
+        let with = |values: Vec<String>| {
             let mut response = Message::response_to(request, 401);
-            tag_to(&mut response, &tag);
-            for algorithm in *algorithms {
-                response.push(
-                    "WWW-Authenticate",
-                    challenge(&self.config.domain, &nonce, *algorithm, stale),
-                );
-            }
-            if !bounded || response.to_bytes().len() <= request_length {
-                return Some(response);
-            }
-        }
-        None
+            tag_to(&mut response, &tag[..8]);
+            values
+                .into_iter()
+                .for_each(|value| response.push("WWW-Authenticate", value));
+            response
+        };
+        let sha256 = challenge(realm, &nonce, Algorithm::Sha256, stale);
+        let md5 = challenge(realm, &nonce, Algorithm::Md5, stale);
+        // No algorithm means MD5 (RFC 7616 section 3.3).
+        let short = md5.replace(",algorithm=MD5", "");
+        let both = with(vec![sha256, md5.clone()]);
+        let rest = [with(vec![md5]), with(vec![short])];
+        let first = Some(both).filter(|_| !gives_up_on_sha256(request));
+        first.into_iter().chain(rest).collect()
     }
 }
 
@@ -107,12 +96,15 @@ fn unproved_account(request: &Message) -> Option<String> {
     from.uri.map(|uri| uri.user).filter(|user| !user.is_empty())
 }
 
-/// The digest URI must name what is asked for, else credentials of one request would serve for another.
+/// The digest URI must name what is asked for, else credentials of one request would serve for another. Some clients
+/// (sipp among them) name the server alone; that is accepted.
 fn same_uri(digest_uri: &str, request: &Message) -> bool {
     let asked = request.uri().unwrap_or_default();
     let parse = |text: &str| crate::sip::Uri::parse(text).ok();
-    digest_uri == asked
-        || matches!((parse(digest_uri), parse(asked)), (Some(a), Some(b)) if a.user == b.user && a.host == b.host)
+    let (Some(named), Some(asked)) = (parse(digest_uri), parse(asked)) else {
+        return digest_uri == asked;
+    };
+    named.host == asked.host && (named.user == asked.user || named.user.is_empty())
 }
 
 /// Puts a tag into a response's To, unless it has one.

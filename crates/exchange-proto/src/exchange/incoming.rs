@@ -89,7 +89,7 @@ impl Exchange {
         match self.transactions.receive_request(&request, flow, now) {
             Received::New(server) => {
                 self.asked = Some((flow, length, server));
-                self.new_request(server, &request, flow, length, now);
+                self.new_request(server, &request, flow, now);
             }
             Received::DialogAck => self.ack_received(&request, now),
             Received::Absorbed => {}
@@ -104,13 +104,13 @@ impl Exchange {
         }
         let mut response = Message::response_to(request, status);
         tag_to(&mut response, &self.tokens.next_token());
-        let bytes = response.to_bytes();
-        if bytes.len() <= length || !self.is_unproved(flow) {
+        let limit = if self.is_unproved(flow) { length } else { usize::MAX };
+        if let Some(bytes) = shortest_fitting(&[response], limit) {
             self.outputs.send.push(Transmit { flow, bytes });
         }
     }
 
-    fn new_request(&mut self, server: ServerId, request: &Message, flow: Flow, length: usize, now: Moment) {
+    fn new_request(&mut self, server: ServerId, request: &Message, flow: Flow, now: Moment) {
         let Some(method) = request.method() else {
             return;
         };
@@ -122,11 +122,11 @@ impl Exchange {
             return self.respond(server, request, 420, &[("Unsupported", unknown.join(", "))], now);
         }
         if has_to_tag(request) {
-            return self.in_dialog(server, request, flow, length, now);
+            return self.in_dialog(server, request, flow, now);
         }
         match method {
-            Method::Register => self.register_received(server, request, flow, length, now),
-            Method::Invite => self.invite_received(server, request, flow, length, now),
+            Method::Register => self.register_received(server, request, flow, now),
+            Method::Invite => self.invite_received(server, request, flow, now),
             Method::Options => self.respond(
                 server,
                 request,
@@ -157,27 +157,21 @@ impl Exchange {
         for (name, value) in headers {
             response.push(name, value.clone());
         }
-        let limit = self.answer_bytes_max(server);
-        let fitting = [response, plain]
-            .into_iter()
-            .find(|response| response.to_bytes().len() <= limit);
-        self.answer_once(server, fitting, limit, now);
+        self.answer_with_one_of(server, &[response, plain], now);
     }
 
-    /// Sends a response, without repetition when the source is unproved: a forged INVITE would draw ten of them.
-    fn answer_once(&mut self, server: ServerId, response: Option<Message>, bytes_max: usize, now: Moment) {
-        let Some(response) = response else {
-            self.counters.ignored += 1;
-            return self.transactions.abandon(server);
-        };
-        if bytes_max == usize::MAX {
-            return self.transactions.respond(server, &response, now);
+    /// Answers with the first form that may be sent. To an unproved source that is one no longer than its request,
+    /// sent without repetition (a forged INVITE would draw ten of them), or nothing.
+    fn answer_with_one_of(&mut self, server: ServerId, forms: &[Message], now: Moment) {
+        let limit = self.answer_bytes_max(server);
+        if limit == usize::MAX {
+            let Some(first) = forms.first() else { return };
+            return self.transactions.respond(server, first, now);
         }
-        if let Some(flow) = self.transactions.flow_of(server) {
-            self.outputs.send.push(Transmit {
-                flow,
-                bytes: response.to_bytes(),
-            });
+        let flow = self.transactions.flow_of(server);
+        match (flow, shortest_fitting(forms, limit)) {
+            (Some(flow), Some(bytes)) => self.outputs.send.push(Transmit { flow, bytes }),
+            _ => self.counters.ignored += 1,
         }
         self.transactions.abandon(server);
     }
@@ -195,14 +189,7 @@ impl Exchange {
     }
 
     /// The account, or `None` when the request has been answered or is to be ignored.
-    fn account_of(
-        &mut self,
-        server: ServerId,
-        request: &Message,
-        flow: Flow,
-        length: usize,
-        now: Moment,
-    ) -> Option<String> {
+    fn account_of(&mut self, server: ServerId, request: &Message, flow: Flow, now: Moment) -> Option<String> {
         match self.identify(request, flow, now) {
             Identity::Account(account) => {
                 self.asked = None;
@@ -210,16 +197,15 @@ impl Exchange {
             }
             Identity::Silence => self.transactions.abandon(server),
             Identity::Challenge { stale } => {
-                let response = self.challenge_response(request, flow, length, stale, now);
-                let limit = self.answer_bytes_max(server);
-                self.answer_once(server, response, limit, now);
+                let forms = self.challenges(request, flow, stale, now);
+                self.answer_with_one_of(server, &forms, now);
             }
         }
         None
     }
 
-    fn register_received(&mut self, server: ServerId, request: &Message, flow: Flow, length: usize, now: Moment) {
-        let Some(account) = self.account_of(server, request, flow, length, now) else {
+    fn register_received(&mut self, server: ServerId, request: &Message, flow: Flow, now: Moment) {
+        let Some(account) = self.account_of(server, request, flow, now) else {
             return;
         };
         let address = request
@@ -245,8 +231,8 @@ impl Exchange {
         }
     }
 
-    fn invite_received(&mut self, server: ServerId, request: &Message, flow: Flow, length: usize, now: Moment) {
-        let Some(account) = self.account_of(server, request, flow, length, now) else {
+    fn invite_received(&mut self, server: ServerId, request: &Message, flow: Flow, now: Moment) {
+        let Some(account) = self.account_of(server, request, flow, now) else {
             return;
         };
         if let Some((status, headers)) = unfit_invite(request) {
@@ -354,7 +340,7 @@ impl Exchange {
 
     /// A request inside a dialog must come from where the phone is known to be, or prove its account anew: a
     /// stranger who learnt the tags cannot hang up.
-    fn in_dialog(&mut self, server: ServerId, request: &Message, flow: Flow, length: usize, now: Moment) {
+    fn in_dialog(&mut self, server: ServerId, request: &Message, flow: Flow, now: Moment) {
         let Some((key, leg)) = self.dialog_named_by(request) else {
             return self.respond(server, request, 481, &[], now);
         };
@@ -367,7 +353,7 @@ impl Exchange {
             return self.respond(server, request, 481, &[], now);
         };
         if home != flow {
-            let Some(account) = self.account_of(server, request, flow, length, now) else {
+            let Some(account) = self.account_of(server, request, flow, now) else {
                 return;
             };
             if account != owner {
@@ -463,6 +449,13 @@ impl Exchange {
         let from_tag = tag("From").unwrap_or_default();
         self.leg_by_tags(request.get("Call-ID")?, &tag("To")?, &from_tag)
     }
+}
+
+/// The first form within the limit: in full, else with compact names and no reason phrase.
+fn shortest_fitting(forms: &[Message], bytes_max: usize) -> Option<Vec<u8>> {
+    let full = forms.iter().map(Message::to_bytes);
+    let compact = forms.iter().map(Message::to_compact_bytes);
+    full.chain(compact).find(|bytes| bytes.len() <= bytes_max)
 }
 
 /// What an INVITE lacks, with the header fields of the answer.

@@ -213,17 +213,33 @@ impl Message {
 
     /// Octets for the wire, Content-Length included.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut text = match &self.start {
-            StartLine::Request { method, uri } => format!("{method} {uri} SIP/2.0\r\n"),
-            StartLine::Response { status, reason } => format!("SIP/2.0 {status} {reason}\r\n"),
+        let start = match &self.start {
+            StartLine::Request { method, uri } => format!("{method} {uri} SIP/2.0"),
+            StartLine::Response { status, reason } => format!("SIP/2.0 {status} {reason}"),
         };
+        self.write(start, |name| name)
+    }
+
+    /// The same, as short as the grammar allows: compact names, no reason phrase (RFC 3261 section 7.3.3).
+    pub fn to_compact_bytes(&self) -> Vec<u8> {
+        let start = match &self.start {
+            StartLine::Request { method, uri } => format!("{method} {uri} SIP/2.0"),
+            StartLine::Response { status, .. } => format!("SIP/2.0 {status} "),
+        };
+        self.write(start, compact_name)
+    }
+
+    fn write(&self, start: String, name_of: impl Fn(&str) -> &str) -> Vec<u8> {
+        let mut text = start;
+        let separator = if name_of("Via") == "Via" { ": " } else { ":" };
         for (name, value) in self.headers.iter().filter(|(name, _)| name != "Content-Length") {
-            text.push_str(name);
-            text.push_str(": ");
-            text.push_str(value);
             text.push_str("\r\n");
+            text.push_str(name_of(name));
+            text.push_str(separator);
+            text.push_str(value);
         }
-        text.push_str(&format!("Content-Length: {}\r\n\r\n", self.body.len()));
+        let length = self.body.len();
+        text.push_str(&format!("\r\n{}{separator}{length}\r\n\r\n", name_of("Content-Length")));
         let mut bytes = text.into_bytes();
         bytes.extend_from_slice(&self.body);
         bytes
@@ -506,6 +522,13 @@ const NAMES: [(&str, &str); 58] = [
     ("", "Warning"),
     ("", "WWW-Authenticate"),
 ];
+
+fn compact_name(name: &str) -> &str {
+    let found = NAMES
+        .iter()
+        .find(|(compact, long)| !compact.is_empty() && *long == name);
+    found.map_or(name, |(compact, _)| compact)
+}
 
 fn canonical_name(name: &str) -> String {
     NAMES
