@@ -43,6 +43,12 @@ pub(crate) const BENCHES: &[Bench] = &[
         home: Home::Examples,
         measures: "2,000 control entries of 500 persons on 1,000 devices, taken in and resolved",
     },
+    Bench {
+        name: "store",
+        package: "offhook-node",
+        home: Home::Examples,
+        measures: "the store on disk: ingest with the text index, bytes at rest, search, time to open",
+    },
 ];
 
 /// Runs the bench that is named, or all of them.
