@@ -47,7 +47,13 @@ pub(crate) const BENCHES: &[Bench] = &[
         name: "store",
         package: "offhook-node",
         home: Home::Examples,
-        measures: "the store on disk: ingest with the text index, bytes at rest, search, time to open",
+        measures: "1,000,000 entries on disk: ingest with the text index, bytes at rest, search by kind of query",
+    },
+    Bench {
+        name: "node",
+        package: "offhook-node",
+        home: Home::Examples,
+        measures: "a node with 100,000 entries: posting with group commit, time to be usable again, memory",
     },
 ];
 

@@ -31,6 +31,8 @@ const STEP: Duration = Duration::from_millis(500);
 const SLEPT: Duration = Duration::from_secs(25);
 /// The first pause before a failed store is tried again; doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
+/// A failed store is not tried again sooner than this, even when commands come.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause before a failed store is tried again.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// A deadline that is always due may not spin the loop faster than this.
@@ -103,6 +105,7 @@ struct Failure {
     why: String,
     /// For queries only, where the store can at least be read.
     peer: Option<OpenPeer>,
+    tried_at: Instant,
     retry_at: Instant,
     pause: Duration,
 }
@@ -232,9 +235,15 @@ impl Driver {
             State::Failing(failure) => {
                 let why = failure.why.clone();
                 for message in run {
-                    // Lines of a peer that is not there are not noted: their frames are dropped when it is back.
-                    if matches!(message, Message::Command { .. } | Message::Input(_)) {
-                        self.desk.input(message);
+                    match message {
+                        // A peer that is not there knows of no line; the other end will call again.
+                        Message::LineUp { peer, generation, .. } => self.parts.order(Order::Close {
+                            peer,
+                            generation,
+                            reason: "the store fails",
+                        }),
+                        Message::Command { .. } | Message::Input(_) => drop(self.desk.input(message)),
+                        _ => {}
                     }
                 }
                 self.desk.refuse_all(&why);
@@ -256,6 +265,7 @@ impl Driver {
         self.state = State::Failing(Failure {
             why,
             peer: None,
+            tried_at: Instant::now(),
             retry_at: Instant::now(),
             pause: RETRY_MIN,
         });
@@ -265,7 +275,8 @@ impl Driver {
     fn retry_if_due(&mut self, batch: &[Message]) {
         let State::Failing(failure) = &self.state else { return };
         let is_asked = batch.iter().any(|message| matches!(message, Message::Command { .. }));
-        if is_asked || failure.retry_at <= Instant::now() {
+        let now = Instant::now();
+        if failure.retry_at <= now || is_asked && failure.tried_at + RETRY_PAUSE_MIN <= now {
             self.retry();
         }
     }
@@ -286,7 +297,8 @@ impl Driver {
             Err((error, readable)) => {
                 failure.why = words(&error);
                 failure.peer = readable;
-                failure.retry_at = Instant::now() + failure.pause;
+                failure.tried_at = Instant::now();
+                failure.retry_at = failure.tried_at + failure.pause;
                 failure.pause = (failure.pause * 2).min(RETRY_MAX);
                 tracing::warn!(%error, "the store still fails");
             }

@@ -794,14 +794,16 @@ fn put_frame(buffer: &mut Vec<u8>, frame: &[u8]) -> usize {
 async fn watch_addresses(endpoint: Endpoint, inbox: mpsc::Sender<Message>, own: watch::Sender<Vec<SocketAddr>>) {
     let mut watcher = endpoint.watch_addr();
     let mut now = watcher.get();
-    let mut is_first = true;
+    let mut told: Vec<SocketAddr> = Vec::new();
     loop {
         let addresses = own_addresses(&now, &endpoint.bound_sockets());
         let relay = now.relay_urls().next().map(ToString::to_string);
         tracing::debug!(?addresses, ?relay, "own addresses");
         own.send_replace(addresses.clone());
+        let is_changed = !told.is_empty() && told != addresses;
+        told.clone_from(&addresses);
         let mut news = vec![Input::OwnAddresses { addresses, relay }];
-        if !is_first {
+        if is_changed {
             news.push(Input::NetworkChanged);
         }
         for input in news {
@@ -809,7 +811,6 @@ async fn watch_addresses(endpoint: Endpoint, inbox: mpsc::Sender<Message>, own: 
                 return;
             }
         }
-        is_first = false;
         match watcher.updated().await {
             Ok(next) => now = next,
             Err(_) => return,

@@ -81,7 +81,7 @@ impl Home {
 
     /// The store's file.
     pub fn store_path(&self) -> PathBuf {
-        self.dir.join("store.db")
+        store_path(&self.dir)
     }
 
     /// The secrets of this home; made at first use.
@@ -116,6 +116,11 @@ impl Home {
 /// Where the control socket of a home is.
 pub fn control_socket_path(dir: &Path) -> PathBuf {
     dir.join("control.sock")
+}
+
+/// Where the store of a home is.
+pub fn store_path(dir: &Path) -> PathBuf {
+    dir.join("store.db")
 }
 
 /// Where the secrets of a home are.

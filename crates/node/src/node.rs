@@ -17,7 +17,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::driver::{self, Driver, Message};
 use crate::endpoint::{self, PathView, Switchboard};
-use crate::home::{Home, HomeError};
+use crate::home::{Home, HomeError, store_path};
 use crate::lan;
 use crate::store::SqliteStore;
 
@@ -215,10 +215,15 @@ impl NodeHandle {
         answered.await.map_err(|_| NodeError::Stopped)?
     }
 
-    /// Copies the store into a new file, consistent at one moment. The file holds what the home holds, but for the secrets.
+    /// Copies the store into a new file, consistent at one moment, while the node goes on. The file holds what the home holds, but for the secrets.
     pub async fn backup_to(&self, path: impl AsRef<Path>) -> Result<(), NodeError> {
-        let path = path.as_ref().to_owned();
-        self.with_store(move |store| store.backup_to(&path)).await
+        let (from, to) = (store_path(&self.shared.dir), path.as_ref().to_owned());
+        // A connection of its own: the peer need not wait.
+        let copy = move || SqliteStore::open(&from).and_then(|store| store.backup_to(&to));
+        let copied = tokio::task::spawn_blocking(copy)
+            .await
+            .map_err(|_| NodeError::Stopped)?;
+        copied.map_err(driver::storage_error)
     }
 
     /// Reads the whole store and checks it.

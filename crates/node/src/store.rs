@@ -110,10 +110,20 @@ impl SqliteStore {
     /// Copies the store into a new file, consistent at one moment, while it stays in use.
     pub fn backup_to(&self, path: &Path) -> Result<(), StoreError> {
         let mut target = Connection::open(path).map_err(io_error)?;
+        // A transaction that reads pins the moment; else every commit of others would begin the copy anew.
+        let snapshot = self.db.is_autocommit();
+        if snapshot {
+            self.db
+                .execute_batch("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1")
+                .map_err(io_error)?;
+        }
         let backup = rusqlite::backup::Backup::new(&self.db, &mut target).map_err(io_error)?;
-        backup
-            .run_to_completion(4_096, Duration::ZERO, None)
-            .map_err(io_error)?;
+        let copied = backup.run_to_completion(4_096, Duration::ZERO, None);
+        if snapshot {
+            // It has written nothing.
+            let _ = self.db.execute_batch("COMMIT");
+        }
+        copied.map_err(io_error)?;
         drop(backup);
         target
             .execute_batch("PRAGMA journal_mode=DELETE; PRAGMA synchronous=FULL; PRAGMA user_version")

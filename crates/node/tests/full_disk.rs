@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use offhook_node::{Config, Node, NodeError, SqliteStore};
 use offhook_proto::peer;
@@ -139,6 +140,7 @@ async fn a_node_says_so_and_goes_on_when_there_is_space() {
     assert_eq!(rooms, Ok(made + 1));
 
     disk.free();
+    tokio::time::sleep(Duration::from_millis(200)).await;
     node.command(create("last")).await.unwrap();
     let rooms = node.query(|peer| peer.rooms().map(|rooms| rooms.len())).await.unwrap();
     assert_eq!(rooms, Ok(made + 2));
