@@ -4,6 +4,8 @@
 //! to them, by `tests/fuzz_seeds.rs`. Each checks more than that nothing panics: a decoder that accepts bytes must give
 //! the same bytes back, or two peers could hold different bytes to be the same value.
 
+use std::time::Instant;
+
 use crate::crypto::{SealKeyPair, Secret};
 use crate::history::{Clock, Entry, EntryId, EntryRef, Header, IntervalSet, LogKey, RoomId, Said};
 use crate::identity::{DeviceId, IdentityBundle};
@@ -12,52 +14,60 @@ use crate::sync::vector::Held;
 use crate::sync::{self, Frame, Vector};
 use crate::wire::Wire;
 
+mod line;
+
+pub use line::line;
+
 /// One decoder under test.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
     /// The name of the fuzz target, of its folder of seeds and of its dictionary.
     pub name: &'static str,
-    /// Takes anything; returns whether the decoder accepted it; panics on a broken promise.
-    pub run: fn(&[u8]) -> bool,
+    /// Takes anything, at any time; returns whether it was accepted; panics on a broken promise.
+    pub run: fn(&[u8], Instant) -> bool,
 }
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
     Target {
         name: "control",
-        run: control,
+        run: |data, _| control(data),
     },
     Target {
         name: "entry",
-        run: entry,
+        run: |data, _| entry(data),
     },
     Target {
         name: "entry_id",
-        run: entry_id,
+        run: |data, _| entry_id(data),
     },
     Target {
         name: "frame",
-        run: frame,
+        run: |data, _| frame(data),
     },
     Target {
         name: "identity",
-        run: identity,
+        run: |data, _| identity(data),
     },
     Target {
         name: "invite",
-        run: invite,
+        run: |data, _| invite(data),
+    },
+    Target {
+        name: "line",
+        run: line,
     },
     Target {
         name: "payload",
-        run: payload,
+        run: |data, _| payload(data),
     },
     Target {
         name: "said",
-        run: said,
+        run: |data, _| said(data),
     },
     Target {
         name: "vector",
-        run: vector,
+        run: |data, _| vector(data),
     },
 ];
 

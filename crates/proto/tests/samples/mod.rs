@@ -27,6 +27,7 @@ pub(crate) fn all() -> Vec<(&'static str, Samples)> {
         ("identity", vec![("bundle", identity().to_bytes())]),
         ("invite", invites()),
         ("payload", vec![("two-slots", payload().to_bytes())]),
+        ("line", lines()),
         ("said", said()),
         ("vector", vec![("two-logs", vector().to_bytes())]),
     ]
@@ -141,6 +142,21 @@ fn invites() -> Samples {
         ],
     };
     vec![("link", invite.to_link().into_bytes()), ("inside", invite.to_bytes())]
+}
+
+/// Programs of steps; see `src/fuzzing/line.rs`. Honest frames come first, since the line is closed on who misbehaves.
+fn lines() -> Samples {
+    let honest = || (0..24).flat_map(|n| vec![0, n]);
+    let paused = (0..24).flat_map(|n| vec![0, n, 4]);
+    let changed = (0..24).flat_map(|n| vec![1, n, 1, 0, 200, 7]);
+    let kinds = (0..20).flat_map(|kind| vec![2, kind, 2, 0, 0]);
+    vec![
+        ("honest", honest().collect()),
+        ("with-pauses", paused.collect()),
+        ("twice", honest().chain(honest()).collect()),
+        ("then-changed", honest().chain(changed).collect()),
+        ("then-every-kind", honest().chain(kinds).collect()),
+    ]
 }
 
 fn said() -> Samples {
