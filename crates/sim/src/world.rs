@@ -757,7 +757,34 @@ impl<'a> World<'a> {
         self.after(self.check_gap, Event::Check);
     }
 
+    /// How every node stands to every room, for the reader of a trace.
+    fn note_states(&mut self) {
+        for node in 0..self.hosts.len() {
+            let peer = self.hosts[node].peer.as_ref();
+            let rooms = peer.and_then(|peer| peer.rooms().ok()).unwrap_or_default();
+            let lines = self.net.peers_of(node);
+            self.note(node, format_args!("ends with lines to {lines:?}"));
+            for view in rooms {
+                let room = self.model.room_of(view.room);
+                self.note(
+                    node,
+                    format_args!(
+                        "ends in room {room:?} {:?} as {:?}: {} members, {} online, {} messages, {} missing, {} sealed",
+                        view.standing,
+                        view.role,
+                        view.members,
+                        view.members_online,
+                        view.entries,
+                        view.missing,
+                        view.sealed
+                    ),
+                );
+            }
+        }
+    }
+
     fn finish(&mut self, healed_after: Micros) {
+        self.note_states();
         self.phase = Phase::Done { healed_after };
     }
 
