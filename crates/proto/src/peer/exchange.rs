@@ -664,18 +664,20 @@ impl<S: Store> Peer<S> {
         let Some(room) = self.rooms.get_mut(&no) else {
             return Ok(());
         };
-        if !room.accepts(&log, &entries) || !room.gaps_are_deletions(&self.store, &log, &entries)? {
-            room.keep_in_limbo(log, entries);
-            return Ok(());
+        for stretch in room.ready_of(&self.store, log, entries)? {
+            let Some(room) = self.rooms.get_mut(&no) else {
+                return Ok(());
+            };
+            let outcome = room.ingest(&mut self.store, &mut self.ctx, log, stretch)?;
+            if outcome.refused.is_some() {
+                return self.misbehaved(peer, "entries that their author did not sign");
+            }
+            if outcome.forks {
+                self.send_hashes(peer, no, &log)?;
+            }
+            self.after_ingest(Some(peer), no, &log, outcome)?;
         }
-        let outcome = room.ingest(&mut self.store, &mut self.ctx, log, entries)?;
-        if outcome.refused.is_some() {
-            return self.misbehaved(peer, "entries that their author did not sign");
-        }
-        if outcome.forks {
-            self.send_hashes(peer, no, &log)?;
-        }
-        self.after_ingest(Some(peer), no, &log, outcome)
+        Ok(())
     }
 
     /// Tries again what came before its log was known.
@@ -686,14 +688,19 @@ impl<S: Store> Peer<S> {
         if room.limbo_is_empty() {
             return Ok(());
         }
-        for (log, entries) in room.take_from_limbo(&self.store)? {
+        let ready = room.take_from_limbo(&self.store)?;
+        let more_may_follow = !ready.is_empty();
+        for (log, entries) in ready {
             let Some(room) = self.rooms.get_mut(&no) else {
                 return Ok(());
             };
             let outcome = room.ingest(&mut self.store, &mut self.ctx, log, entries)?;
             self.after_ingest(None, no, &log, outcome)?;
         }
-        Ok(())
+        match more_may_follow {
+            true => self.retry_limbo(no),
+            false => Ok(()),
+        }
     }
 
     /// What follows from new entries: riders, proofs, acknowledgements, announcements.

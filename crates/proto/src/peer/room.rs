@@ -128,6 +128,15 @@ pub(super) struct Room {
     pub deliveries: BTreeMap<DeviceId, DeliveryRecord>,
 }
 
+/// A run, parted by what can be taken.
+#[derive(Debug, Default)]
+struct Parted {
+    /// Stretches of entries that are whole, held already, or known to be deleted.
+    whole: Vec<Vec<Entry>>,
+    /// Entries without payload, and nobody is known to have deleted them.
+    withheld: Vec<Entry>,
+}
+
 /// What came of a run of entries.
 #[derive(Debug, Default)]
 pub(super) struct Ingested {
@@ -467,22 +476,37 @@ impl Room {
     }
 
     /// Keeps a run until its log is known, within bounds: the oldest goes first.
-    pub(super) fn keep_in_limbo(&mut self, log: LogKey, entries: Vec<Entry>) {
+    fn keep_in_limbo(&mut self, log: LogKey, entries: Vec<Entry>) {
         self.limbo.push((log, entries));
         while self.limbo.iter().map(|(_, run)| run.len()).sum::<usize>() > LIMBO_ENTRIES_MAX {
             self.limbo.remove(0);
         }
     }
 
-    /// The runs that can be taken by now.
+    /// The stretches of a run that can be taken now; the rest is kept.
+    pub(super) fn ready_of<S: Store>(
+        &mut self,
+        store: &S,
+        log: LogKey,
+        run: Vec<Entry>,
+    ) -> Result<Vec<Vec<Entry>>, StoreError> {
+        if !self.accepts(&log, &run) {
+            self.keep_in_limbo(log, run);
+            return Ok(Vec::new());
+        }
+        let parted = self.part_withheld(store, &log, run)?;
+        for entry in parted.withheld {
+            self.keep_in_limbo(log, vec![entry]);
+        }
+        Ok(parted.whole)
+    }
+
+    /// The stretches in limbo that can be taken by now.
     pub(super) fn take_from_limbo<S: Store>(&mut self, store: &S) -> Result<Vec<(LogKey, Vec<Entry>)>, StoreError> {
         let mut ready = Vec::new();
         for (log, run) in std::mem::take(&mut self.limbo) {
-            if self.accepts(&log, &run) && self.gaps_are_deletions(store, &log, &run)? {
-                ready.push((log, run));
-            } else {
-                self.limbo.push((log, run));
-            }
+            let whole = self.ready_of(store, log, run)?;
+            ready.extend(whole.into_iter().map(|stretch| (log, stretch)));
         }
         Ok(ready)
     }
@@ -491,28 +515,33 @@ impl Room {
         self.limbo.is_empty()
     }
 
-    /// Whether every entry that comes without its payload is one whose deletion is known here: otherwise its sender withholds it, or the deletion
-    /// is still on its way.
-    pub(super) fn gaps_are_deletions<S: Store>(
-        &self,
-        store: &S,
-        log: &LogKey,
-        run: &[Entry],
-    ) -> Result<bool, StoreError> {
-        let held = |seq: u32| self.logs.get(log).is_some_and(|state| state.held.contains(seq));
-        for entry in run
-            .iter()
-            .filter(|entry| entry.payload.is_none() && !held(entry.header.seq))
-        {
-            let id = EntryId {
-                log: log.prefix(),
-                seq: entry.header.seq,
-            };
-            if entry.header.class == Class::Control || !self.is_deleted(&self.annotations(store, &id)?, log) {
-                return Ok(false);
+    /// Parts a run into stretches that can be taken, and entries that came without their payload though no deletion of them is known here: their sender
+    /// withholds it, or the deletion is still on its way, perhaps in this very run. Those have to wait.
+    fn part_withheld<S: Store>(&self, store: &S, log: &LogKey, run: Vec<Entry>) -> Result<Parted, StoreError> {
+        let mut parted = Parted::default();
+        let mut stretch = Vec::new();
+        for entry in run {
+            if self.is_withheld(store, log, &entry)? {
+                parted.whole.push(std::mem::take(&mut stretch));
+                parted.withheld.push(entry);
+            } else {
+                stretch.push(entry);
             }
         }
-        Ok(true)
+        parted.whole.push(stretch);
+        parted.whole.retain(|stretch| !stretch.is_empty());
+        Ok(parted)
+    }
+
+    fn is_withheld<S: Store>(&self, store: &S, log: &LogKey, entry: &Entry) -> Result<bool, StoreError> {
+        let seq = entry.header.seq;
+        let held = self.logs.get(log).is_some_and(|state| state.held.contains(seq));
+        if entry.payload.is_some() || held {
+            return Ok(false);
+        }
+        let id = EntryId { log: log.prefix(), seq };
+        let notes = self.annotations(store, &id)?;
+        Ok(entry.header.class == Class::Control || !self.is_deleted(&notes, log))
     }
 
     /// Takes in the entry that removed this person, opened with the one key that came with it. False if it is no such entry.
