@@ -5,13 +5,14 @@
 //! * [`sip`] what is on the wire; [`transaction`] and [`dialog`] after RFC 3261
 //! * [`registrar`] where phones are; [`route`] where a number leads; [`guard`] whom not to answer
 //! * [`bridge`] the call machine; [`relay`] which media ports and who may use them
-//! * [`replica`] versioned records for a standby
+//! * [`replica`] versioned records for a standby; [`detector`] who may act, by lease and epoch
 //!
 //! Not here yet: ring groups, forwarding, voicemail, conferences, trunks, presence, WebSocket.
 
 #![forbid(unsafe_code)]
 
 pub mod bridge;
+pub mod detector;
 pub mod dialog;
 mod exchange;
 pub mod flow;

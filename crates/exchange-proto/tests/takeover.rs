@@ -1,0 +1,191 @@
+//! The detector under a model checker: messages lost, late and in any order, members paused at any point.
+//!
+//! Time is whole steps, a lease is one of them. Checked in every state: never may two members act. The control: a
+//! witness that does not wait the lease out must be found out. Messages are not repeated, clocks do not drift.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use offhook_exchange_proto::detector::{Member, Message, NodeId, Role, Timing, Witness};
+use offhook_exchange_proto::time::Moment;
+use stateright::{Checker, Model, Property};
+
+const TIMING: Timing = Timing {
+    heartbeat_ms: 1,
+    misses: 1,
+    lease_ms: 1,
+    drift_ms: 0,
+};
+
+/// Two members (0, 1) and witnesses from 10 on.
+struct Lab {
+    witnesses: u8,
+    steps_max: u64,
+    witnesses_wait: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct State {
+    now: u64,
+    members: Vec<Member>,
+    witnesses: Vec<Witness>,
+    /// A set: in any order, late, or never delivered.
+    network: BTreeSet<(NodeId, Message)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Action {
+    Step,
+    /// A member looks at its clock; one that is not looked after is paused.
+    Wake(usize),
+    Deliver(NodeId, Message),
+}
+
+impl Model for Lab {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let ids = || 10..10 + self.witnesses;
+        let member = |id, peer| Member::new(id, peer, ids().collect(), Moment(0));
+        vec![State {
+            now: 0,
+            members: vec![member(0, 1), member(1, 0)],
+            witnesses: ids().map(Witness::new).collect(),
+            network: BTreeSet::new(),
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        if state.now < self.steps_max {
+            actions.push(Action::Step);
+        }
+        for (n, member) in state.members.iter().enumerate() {
+            if member.poll_timeout(TIMING) <= Moment(state.now) {
+                actions.push(Action::Wake(n));
+            }
+        }
+        actions.extend(state.network.iter().map(|(to, message)| Action::Deliver(*to, *message)));
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = last.clone();
+        let now = Moment(state.now);
+        if let Action::Deliver(to, message) = &action {
+            state.network.remove(&(*to, *message));
+        }
+        match action {
+            Action::Step => state.now += 1,
+            Action::Wake(n) => {
+                let sent = state.members[n].handle_timeout(TIMING, now);
+                state.network.extend(sent);
+            }
+            Action::Deliver(to, message) if to < 10 => state.members[usize::from(to)].handle(message, TIMING, now),
+            Action::Deliver(to, message) => {
+                let witness = &mut state.witnesses[usize::from(to) - 10];
+                let careless = Timing { lease_ms: 0, ..TIMING };
+                let answer = witness.handle(message, if self.witnesses_wait { TIMING } else { careless }, now);
+                if let (Some(answer), Message::Claim { member, .. }) = (answer, message) {
+                    state.network.insert((member, answer));
+                }
+            }
+        }
+        (state != *last).then_some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        fn acting(state: &State) -> usize {
+            state
+                .members
+                .iter()
+                .filter(|member| member.may_act(TIMING, Moment(state.now)))
+                .count()
+        }
+        vec![
+            Property::<Self>::always("one may act at most", |_, state| acting(state) <= 1),
+            Property::<Self>::sometimes("somebody acts", |_, state| acting(state) == 1),
+            Property::<Self>::sometimes("the second epoch is owned", |_, state| {
+                state
+                    .members
+                    .iter()
+                    .any(|m| m.epoch() >= 2 && m.role() == Role::Owner && m.may_act(TIMING, Moment(state.now)))
+            }),
+        ]
+    }
+}
+
+/// All states that can be reached, or those seen within the time; whether the whole was seen; whether two acted.
+fn explore(lab: Lab, limit: Option<Duration>) -> (usize, bool, bool) {
+    let builder = lab.checker().threads(2);
+    let builder = limit.into_iter().fold(builder, |builder, limit| builder.timeout(limit));
+    let checker = builder.spawn_dfs().join();
+    let discoveries = checker.discoveries();
+    let two_acted = discoveries.contains_key("one may act at most");
+    let moved = discoveries.contains_key("somebody acts") && discoveries.contains_key("the second epoch is owned");
+    assert!(two_acted || moved, "the model reaches a takeover");
+    (checker.unique_state_count(), limit.is_none(), two_acted)
+}
+
+#[test]
+fn two_never_act_at_once() {
+    // The last is larger than a test may take: what is seen of it in eight seconds.
+    let eight = Some(Duration::from_secs(8));
+    for (witnesses, steps_max, limit) in [(1, 3, None), (2, 2, None), (3, 2, eight)] {
+        let lab = Lab {
+            witnesses,
+            steps_max,
+            witnesses_wait: true,
+        };
+        let (states, whole, two_acted) = explore(lab, limit);
+        let extent = if whole { "all" } else { "a part" };
+        println!("takeover: {states} states ({extent}) of {witnesses} witnesses in {steps_max} steps");
+        assert!(!two_acted);
+    }
+}
+
+#[test]
+fn a_witness_that_does_not_wait_the_lease_out_is_found_out() {
+    for witnesses in 1..=3 {
+        let lab = Lab {
+            witnesses,
+            steps_max: 3,
+            witnesses_wait: false,
+        };
+        assert!(explore(lab, Some(Duration::from_secs(30))).2);
+    }
+}
+
+/// A pair and its witnesses stepped without loss: how long until the standby owns.
+#[test]
+fn a_standby_owns_soon_after_the_owner_dies_and_not_before_its_lease_is_out() {
+    let timing = Timing::default();
+    let mut members = [
+        Member::new(0, 1, vec![10, 11, 12], Moment(0)),
+        Member::new(1, 0, vec![10, 11, 12], Moment(5)),
+    ];
+    let mut witnesses = [10, 11, 12].map(Witness::new);
+    let died_at = 1_000;
+    let mut owned_at = None;
+    for now in (0..1_500).map(Moment) {
+        for n in 0..2 {
+            if n == 0 && now.0 >= died_at {
+                continue;
+            }
+            for (to, message) in members[n].handle_timeout(timing, now) {
+                if to < 10 {
+                    members[usize::from(to)].handle(message, timing, now);
+                } else if let Some(answer) = witnesses[usize::from(to) - 10].handle(message, timing, now) {
+                    members[n].handle(answer, timing, now);
+                }
+            }
+        }
+        let acting = members.iter().filter(|member| member.may_act(timing, now)).count();
+        assert!(acting <= 1, "at {now:?}");
+        if now.0 >= died_at && members[1].may_act(timing, now) {
+            owned_at = owned_at.or(Some(now.0));
+        }
+    }
+    let gap = owned_at.expect("the standby owns") - died_at;
+    assert!((80..=200).contains(&gap), "{gap} ms");
+}
