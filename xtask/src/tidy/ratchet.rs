@@ -2,8 +2,9 @@
 //!
 //! `tidy-ratchet.txt` has one line each, `fn PATH NAME LINES...` (several numbers where one name is long several times
 //! in a file, longest first) or `file PATH LINES`. A function is measured from `fn` to its closing brace, a file
-//! without its inline tests and rounded up to the next 50, so that a line more is no event. A length that is not listed, or greater than listed, fails; one that shrank fails too
-//! until the line is lowered, so that the list always says what is true.
+//! without its inline tests and rounded up to the next 50, so that a line more is no event. A length that is not
+//! listed, or greater than listed, fails; one that shrank fails too until the line is lowered, so that the list always
+//! says what is true.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
