@@ -15,7 +15,8 @@
 //! **Which epoch to send with.** Never the latest by any clock: a removed member could have made that one, or pinned it by a far date. An epoch is
 //! usable if
 //! 1. its content key is here;
-//! 2. every removal that the roster knows is in the causal past of the entry that made the epoch: who made it knew who is out;
+//! 2. every removal that the roster knows, and the proof of every fork, is in the causal past of the entry that made the epoch: who made it
+//!    knew who is out;
 //! 3. every device that it was sealed to, and every device that wrote under it, is on the roster (the *recipient-subset rule*: what a
 //!    concurrent admission that did not survive was given is not spoken with either);
 //! 4. all of this as stated by entries that have effect: what strangers and removed members write changes nothing.
@@ -538,12 +539,28 @@ fn knows_removals(entries: &[&EntryRef], roster: &Roster, graph: &ControlGraph) 
         let knows_another = || entries.iter().any(|other| graph.is_past(other, entry));
         !graph.is_past(first, entry) && !knows_another()
     });
-    let mut pairs = makers.flat_map(|maker| roster.removals.iter().map(move |removal| (*maker, removal)));
+    let knows_freezes = |maker: &EntryRef| {
+        roster.freezes.values().all(|proofs| {
+            let mut known = proofs
+                .iter()
+                .filter(|proof| *proof == maker || graph.is_past(proof, maker));
+            proofs.is_empty() || known.next().is_some()
+        })
+    };
+    let makers: Vec<&EntryRef> = makers.copied().collect();
+    if !makers.iter().all(|maker| knows_freezes(maker)) {
+        return false;
+    }
+    let mut pairs = makers
+        .into_iter()
+        .flat_map(|maker| roster.removals.iter().map(move |removal| (maker, removal)));
     pairs.all(|(maker, removal)| {
         let itself = maker == removal && !roster.redemptions.contains(removal);
         itself || graph.is_past(removal, maker)
     })
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -45,9 +45,11 @@ pub struct Roster {
     pub invites: BTreeMap<[u8; 32], InviteState>,
     /// Logs whose author equivocates, with the last number below the fork.
     pub frozen: BTreeMap<LogKey, u32>,
-    /// Entries that took somebody's reading away: effective removals, departures, revocations of devices, and all uses of
-    /// an invite that was used too often. Keys made without knowing them are not spoken with.
+    /// Entries that took somebody's reading away: effective removals, departures, revocations of devices, lowered roles that somebody
+    /// acted against, and all uses of an invite that was used too often. Keys made without knowing them are not spoken with.
     pub removals: BTreeSet<EntryRef>,
+    /// The proofs by which each log is frozen: those who were let in above the fork are out, too.
+    pub freezes: BTreeMap<LogKey, BTreeSet<EntryRef>>,
     /// Of those, the uses of invites that were used too often: not even their own entry knew what they would come to.
     pub redemptions: BTreeSet<EntryRef>,
     /// Entries with effect: whose they are, and one bit for each operation that counts.
@@ -320,6 +322,6 @@ fn least(suffices: impl Fn(Role) -> bool) -> Role {
 }
 
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -165,6 +165,8 @@ pub(super) struct Placed {
     pub(super) names: Vec<Pos>,
     /// Operations that set what newcomers may read.
     pub(super) policies: Vec<Pos>,
+    /// Proofs of forks: the last number below, and the entry.
+    pub(super) freezes: BTreeMap<LogKey, BTreeSet<(u32, EntryRef)>>,
     /// Invites that more persons used than it allows.
     pub(super) crowded: BTreeSet<[u8; 32]>,
     pub(super) owners: BTreeSet<PersonId>,
@@ -536,7 +538,14 @@ impl ControlGraph {
             Op::Identity { identity } => placed.pool(author.person).add(identity),
             Op::Rename { .. } => placed.names.push(pos),
             Op::SetHistory { .. } => placed.policies.push(pos),
-            Op::Freeze { .. } | Op::Seal {} => {}
+            Op::Freeze { proof } => {
+                let fork = (
+                    proof.a.header.seq.saturating_sub(1),
+                    placed.nodes[pos.node].known.entry.id,
+                );
+                placed.freezes.entry(proof.log).or_default().insert(fork);
+            }
+            Op::Seal {} => {}
         }
     }
 

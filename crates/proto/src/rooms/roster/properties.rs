@@ -126,12 +126,61 @@ fn room(steps: &[Step]) -> World {
 }
 
 fn rooms() -> impl Strategy<Value = World> {
-    prop::collection::vec(step(), 1..24).prop_map(|steps| room(&steps))
+    rooms_of(1..24)
+}
+
+/// Random rooms with so many entries beyond the first two.
+pub(crate) fn rooms_of(entries: std::ops::Range<usize>) -> impl Strategy<Value = World> {
+    prop::collection::vec(step(), entries).prop_map(|steps| room(&steps))
+}
+
+/// The device that wrote an entry of such a room.
+pub(crate) fn author_of(entry: &ControlEntry) -> DeviceId {
+    let actors = (1..=6).map(Actor::new).flat_map(|actor| [actor.with_device(1), actor]);
+    let mut authors = actors.filter(|actor| actor.log_key() == entry.log);
+    authors.next().expect("one of the six").device.device()
 }
 
 impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(&self.entries).finish()
+        let name = |id: &EntryRef| {
+            let number = self.entries.iter().position(|entry| entry.id == *id);
+            number.map_or("?".to_owned(), |number| format!("#{number}"))
+        };
+        for entry in &self.entries {
+            let heads: Vec<String> = entry.control.heads.iter().map(name).collect();
+            let ops: Vec<String> = entry.control.ops.iter().map(short).collect();
+            writeln!(
+                f,
+                "{} by {:?} above {}: {}",
+                name(&entry.id),
+                author_of(entry),
+                heads.join(" "),
+                ops.join(", ")
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// An operation in a few letters.
+fn short(op: &Op) -> String {
+    match op {
+        Op::Admit {
+            person,
+            role,
+            invite,
+            log,
+            ..
+        } => format!("admit {person:?} {:?} {role} invited:{}", log.device, invite.is_some()),
+        Op::Remove { person, .. } => format!("remove {person:?}"),
+        Op::SetRole { person, role } => format!("role {person:?} {role}"),
+        Op::Freeze { proof } => format!("freeze {:?}", proof.log),
+        other => format!("{other:?}")
+            .split([' ', '{'])
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
     }
 }
 

@@ -39,6 +39,7 @@ impl ControlGraph {
             frozen: self.frozen.clone(),
             removals: &self.removals(&view) | &redemptions,
             redemptions,
+            freezes: self.freezes(),
             effects: self.effects(&view),
             notices: Vec::new(),
             members,
@@ -228,10 +229,23 @@ impl ControlGraph {
         let deeds = self.placed.about.values().flatten();
         let outs = deeds.filter(|deed| deed.kind == DeedKind::Out).map(|deed| deed.pos);
         let revocations = self.placed.revocations.values().flatten().copied();
+        let contested = self.placed.contested.iter();
+        let lowered = contested.map(|(_, number)| self.placed.restrictions[*number].pos);
         outs.chain(revocations)
+            .chain(lowered)
             .filter(|pos| self.counts(*pos, view))
             .map(|pos| self.id(pos))
             .collect()
+    }
+
+    /// The placed proofs of each log's lowest fork.
+    fn freezes(&self) -> BTreeMap<LogKey, BTreeSet<EntryRef>> {
+        let lowest = |(log, proofs): (&LogKey, &BTreeSet<(u32, EntryRef)>)| {
+            let lowest = self.frozen.get(log)?;
+            let of_lowest = proofs.iter().filter(|(good, _)| good == lowest);
+            Some((*log, of_lowest.map(|(_, entry)| *entry).collect()))
+        };
+        self.placed.freezes.iter().filter_map(lowest).collect()
     }
 
     /// All uses of the invites that were used too often.
