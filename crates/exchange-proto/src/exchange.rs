@@ -6,6 +6,7 @@
 mod authenticate;
 mod effects;
 mod incoming;
+mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
