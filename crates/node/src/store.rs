@@ -153,14 +153,6 @@ impl SqliteStore {
         Ok(count.unsigned_abs())
     }
 
-    /// Merges the text index into fewer segments: a bounded step, for idle moments. True while there is more to do.
-    pub fn tidy_index(&mut self) -> Result<bool, StoreError> {
-        let before = self.db.total_changes();
-        self.run("INSERT INTO words(words, rank) VALUES ('merge', 64)", [])?;
-        // Documented by SQLite: a merge that did nothing changes fewer than two rows.
-        Ok(self.db.total_changes() - before >= 2)
-    }
-
     /// Runs statements that write. After a failure all of them are refused.
     fn write(&self, sql: &str) -> Result<(), StoreError> {
         self.refuse_after_failure()?;
