@@ -3,9 +3,9 @@
 //! `bench_catchup [ENTRIES [VARIANT]]`
 #![allow(clippy::unwrap_used, reason = "a bench")]
 
+mod disk;
 #[path = "../../proto/examples/world/mod.rs"]
 mod world;
-mod disk;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -42,24 +42,48 @@ fn main() {
     let wire: usize = said.iter().map(|(_, entry)| entry.to_bytes().len()).sum();
     clocks.wall_ms = hall.clock_ms;
     let feeder = scribes.remove(0);
-    let mut bench = Bench { host, hall, feeder, said, clocks };
+    let mut bench = Bench {
+        host,
+        hall,
+        feeder,
+        said,
+        clocks,
+    };
     let folder = tempfile::tempdir().unwrap();
     table_head();
-    figure("per entry on the wire beyond its text", "220 B", &format!("{:.1} B", wire as f64 / count as f64 - TEXT_BYTES as f64));
+    figure(
+        "per entry on the wire beyond its text",
+        "220 B",
+        &format!("{:.1} B", wire as f64 / count as f64 - TEXT_BYTES as f64),
+    );
     for (name, grouped) in [("interleaved", true), ("runs of one", false)] {
         if is_chosen("memory") {
             bench.run(&format!("{name}: in memory"), "-", MemoryStore::default(), grouped);
         }
         if is_chosen("plain") {
             let path = folder.path().join(format!("plain-{grouped}"));
-            bench.run(&format!("{name}: on disk"), "20000 /s", Plain(SqliteStore::open(&path).unwrap()), grouped);
+            bench.run(
+                &format!("{name}: on disk"),
+                "20000 /s",
+                Plain(SqliteStore::open(&path).unwrap()),
+                grouped,
+            );
         }
         if is_chosen("indexed") {
             let path = folder.path().join(format!("indexed-{grouped}"));
-            bench.run(&format!("{name}: on disk, with the text index"), "5000 /s", SqliteStore::open(&path).unwrap(), grouped);
+            bench.run(
+                &format!("{name}: on disk, with the text index"),
+                "5000 /s",
+                SqliteStore::open(&path).unwrap(),
+                grouped,
+            );
             let bytes = std::fs::metadata(&path).unwrap().len();
             let each = bytes as f64 / count as f64;
-            figure("  at rest, beyond the text, with every index", "450 B", &format!("{:.1} B", each - TEXT_BYTES as f64));
+            figure(
+                "  at rest, beyond the text, with every index",
+                "450 B",
+                &format!("{:.1} B", each - TEXT_BYTES as f64),
+            );
         }
     }
 }
@@ -73,7 +97,9 @@ impl Bench {
         line.settle(&mut self.host, &mut guest, &mut clocks);
         line.join(&mut self.host, &mut guest, &self.hall.invite.clone(), &mut clocks);
         line.down(&mut self.host, &mut guest, clocks);
-        let frames = self.hall.frames(&guest.device, &self.said, 512, grouped, &mut BTreeMap::new());
+        let frames = self
+            .hall
+            .frames(&guest.device, &self.said, 512, grouped, &mut BTreeMap::new());
         clocks.wall_ms = self.clocks.wall_ms;
         let (cpu, wall) = (cpu_ns(), Instant::now());
         self.hall.feed_frames(&mut guest, &self.feeder, frames, clocks);
@@ -81,7 +107,11 @@ impl Bench {
         let here = guest.peer.rooms().unwrap()[0].entries;
         assert_eq!(here, self.said.len() as u64);
         let rate = |seconds: f64| here as f64 / seconds;
-        let measured = format!("{:.0} /s ({:.0} by wall)", rate(cpu as f64 / 1e9), rate(wall.as_secs_f64()));
+        let measured = format!(
+            "{:.0} /s ({:.0} by wall)",
+            rate(cpu as f64 / 1e9),
+            rate(wall.as_secs_f64())
+        );
         figure(what, reach, &measured);
     }
 }

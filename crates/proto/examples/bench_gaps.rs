@@ -58,20 +58,47 @@ fn main() {
         };
         let reach = if scattered { "600 B" } else { "300 B" };
         let find = of(&["Summary", "Want", "WantAll", "NoBase"]);
-        figure(&format!("{name}: to find what is missing and ask for it"), reach, &format!("{find} B"));
+        figure(
+            &format!("{name}: to find what is missing and ask for it"),
+            reach,
+            &format!("{find} B"),
+        );
         let frame = of(&["Entries", "Done", "InStep", "Have"]);
-        figure(&format!("{name}: framing of the entries, and the end of it"), "-", &format!("{frame} B"));
-        let all = line.sent.iter().filter(|sent| !is_apart(sent)).map(|sent| sent.bytes - sent.entry_bytes);
-        figure(&format!("{name}: all, with both hellos"), "-", &format!("{} B", all.sum::<usize>()));
+        figure(
+            &format!("{name}: framing of the entries, and the end of it"),
+            "-",
+            &format!("{frame} B"),
+        );
+        let all = line
+            .sent
+            .iter()
+            .filter(|sent| !is_apart(sent))
+            .map(|sent| sent.bytes - sent.entry_bytes);
+        figure(
+            &format!("{name}: all, with both hellos"),
+            "-",
+            &format!("{} B", all.sum::<usize>()),
+        );
         let (bytes, trips) = reconcile(&common, &missing);
-        figure(&format!("{name}: negentropy 0.5.3, bytes / round trips"), "-", &format!("{bytes} B / {trips}"));
+        figure(
+            &format!("{name}: negentropy 0.5.3, bytes / round trips"),
+            "-",
+            &format!("{bytes} B / {trips}"),
+        );
     }
 }
 
-fn split(said: Vec<(LogKey, Entry)>, is_missing: impl Fn(usize) -> bool) -> (Vec<(LogKey, Entry)>, Vec<(LogKey, Entry)>) {
+fn split(
+    said: Vec<(LogKey, Entry)>,
+    is_missing: impl Fn(usize) -> bool,
+) -> (Vec<(LogKey, Entry)>, Vec<(LogKey, Entry)>) {
     let (mut missing, mut common) = (Vec::new(), Vec::new());
     for (i, one) in said.into_iter().enumerate() {
-        if is_missing(i) { missing.push(one) } else { common.push(one) }
+        if is_missing(i) {
+            missing.push(one)
+        } else {
+            common.push(one)
+        }
     }
     (missing, common)
 }

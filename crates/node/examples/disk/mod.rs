@@ -1,5 +1,9 @@
 //! The store on disk for the benches: with transactions around inputs, and one that leaves the text index out.
-#![allow(clippy::unwrap_used, dead_code, reason = "a bench's own scaffold, of which each bench uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "a bench's own scaffold, of which each bench uses a part"
+)]
 
 use offhook_node::SqliteStore;
 use offhook_proto::store::{Direction, EntryKey, LogNo, Record, RoomNo, Store, StoreError};

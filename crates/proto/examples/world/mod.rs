@@ -17,10 +17,8 @@ use std::time::{Duration, Instant};
 use offhook_proto::crypto::{self, Hash, KeyPair, SealKeyPair, Secret, prefix8};
 use offhook_proto::history::{Body, Class, Clock, Entry, EntryRef, EpochId, Header, LogKey, RoomId, Said, entry};
 use offhook_proto::identity::{DeviceId, DeviceKey, IdentityBundle, PersonId, RootKey};
-use offhook_proto::peer::{Command, Input, Output, Peer, Reply, Secrets};
-use offhook_proto::rooms::{
-    Control, ControlPayload, EpochSecret, HistoryPolicy, Invite, InviteUse, LogCertificate, Op, Role,
-};
+use offhook_proto::peer::{Command, Input, Output, Peer, Post, Reply, Secrets};
+use offhook_proto::rooms::{EpochSecret, HistoryPolicy, Invite, InviteUse, LogCertificate, Role};
 use offhook_proto::store::{MemoryStore, Store};
 use offhook_proto::sync::Frame;
 use offhook_proto::sync::frame::{EpochGift, LogName, Run};
@@ -156,6 +154,12 @@ impl<S: Bracket> Node<S> {
         }
     }
 
+    pub fn say(&mut self, room: RoomId, text: String, clocks: Clocks) {
+        let post = Post::Text { text, reply_to: None };
+        let client_id = None;
+        let _ = self.command(Command::Post { room, post, client_id }, clocks);
+    }
+
     pub fn line_down(&mut self, peer: DeviceId, clocks: Clocks) {
         let _ = self.input(Input::LineDown { peer }, clocks);
         self.flush();
@@ -221,7 +225,6 @@ pub struct Hall {
     tips: [Option<EntryRef>; 2],
     rng: ChaCha20Rng,
     names: BTreeMap<LogKey, u32>,
-    control: Option<EntryRef>,
 }
 
 impl Hall {
@@ -239,7 +242,6 @@ impl Hall {
             tips: [None; 2],
             rng: ChaCha20Rng::from_seed(room.0),
             names: BTreeMap::new(),
-            control: None,
         };
         for scribe in scribes {
             hall.admit(host, scribe, &[], clocks);
@@ -320,7 +322,13 @@ impl Hall {
         let own = self.pens[author].log.prefix();
         let body = Body::Text { text, reply_to: None };
         let plain = Said { riders: vec![], body }.to_bytes();
-        let mut parents: Vec<EntryRef> = self.tips.iter().flatten().filter(|tip| tip.log != own).copied().collect();
+        let mut parents: Vec<EntryRef> = self
+            .tips
+            .iter()
+            .flatten()
+            .filter(|tip| tip.log != own)
+            .copied()
+            .collect();
         // Most entries answer the newest; one in four was written while another came in.
         if !self.rng.next_u32().is_multiple_of(4) {
             parents.truncate(1);
@@ -329,16 +337,6 @@ impl Hall {
         self.append(author, Class::Message, parents, |header, log, secret| {
             let key = Header::payload_key(log, header.seq, &secret.content());
             crypto::seal_once(&key, &header.bound(log), &plain)
-        })
-    }
-
-    /// A control entry, on top of the newest one that a scribe wrote and of `heads`.
-    pub fn control(&mut self, author: usize, heads: Vec<EntryRef>, ops: Vec<Op>) -> (LogKey, Entry) {
-        self.clock_ms += 500;
-        self.append(author, Class::Control, Vec::new(), |header, log, secret| {
-            let control = Control { heads, ops };
-            let payload = ControlPayload::seal(header, log, &secret.keys(), Vec::new(), &control);
-            payload.unwrap().to_bytes()
         })
     }
 
@@ -399,28 +397,6 @@ impl Hall {
         prefix8(&self.secret.sync().mac(&[&exporter[..], &host.0, b"tag"].concat()))
     }
 
-    /// A second device of a person opens its log by itself.
-    pub fn open_log(&mut self, scribe: &Scribe, heads: Vec<EntryRef>) -> (LogKey, Entry) {
-        let key = KeyPair::random(&mut self.rng);
-        let log = LogCertificate::issue(&scribe.device.0, &key);
-        self.pens.push(Pen {
-            key,
-            log: log.log,
-            seq: 0,
-            prev: [0; 32],
-            last: None,
-        });
-        let identity = IdentityBundle {
-            records: vec![
-                scribe.device.state_prekey(1, &scribe.prekey),
-                scribe.device.state_profile(1, "Second device"),
-            ],
-        };
-        let person = scribe.root.person();
-        let ops = vec![Op::OpenLog { person, log }, Op::Identity { identity }];
-        self.control(self.pens.len() - 1, heads, ops)
-    }
-
     /// The frames that bring these entries, `per_frame` in each: grouped by author within a frame, or each a run of its own.
     pub fn frames(
         &self,
@@ -436,8 +412,12 @@ impl Hall {
             let mut runs: Vec<(LogKey, Vec<Entry>)> = Vec::new();
             let mut at: BTreeMap<LogKey, usize> = BTreeMap::new();
             for (log, entry) in chunk {
-                match at.get(log).filter(|_| grouped) {
-                    Some(run) => runs[*run].1.push(entry.clone()),
+                let follows = |run: &&usize| {
+                    let before = runs[**run].1.last().map_or(0, |before| before.header.seq);
+                    grouped && before + 1 == entry.header.seq
+                };
+                match at.get(log).filter(follows).copied() {
+                    Some(run) => runs[run].1.push(entry.clone()),
                     None => {
                         at.insert(*log, runs.len());
                         runs.push((*log, vec![entry.clone()]));
@@ -490,7 +470,12 @@ impl Hall {
             exporter: FEEDER_EXPORTER,
             address: None,
         };
-        let _ = host.input(Input::WallClock { unix_ms: clocks.wall_ms }, clocks);
+        let _ = host.input(
+            Input::WallClock {
+                unix_ms: clocks.wall_ms,
+            },
+            clocks,
+        );
         let _ = host.input(up, clocks);
         for bytes in frames {
             let outputs = host.input(Input::Frame { peer, bytes }, clocks);
@@ -621,11 +606,10 @@ impl Between {
             b.flush();
             let due = [a.peer.poll_timeout(), b.peer.poll_timeout()];
             let due = due.map(|due| due.map(|(at, _)| at).filter(|at| *at <= end));
-            let Some(at) = due.into_iter().flatten().min() else { break };
-            clocks.pass(
-                at.saturating_duration_since(clocks.now)
-                    .max(Duration::from_millis(1)),
-            );
+            let Some(at) = due.into_iter().flatten().min() else {
+                break;
+            };
+            clocks.pass(at.saturating_duration_since(clocks.now).max(Duration::from_millis(1)));
             let depth = 1_000;
             let out = a.input(Input::Timeout, *clocks);
             self.take(0, b.device, out, depth);

@@ -7,9 +7,7 @@ use crate::history::entry::{Class, Entry, LogKey};
 use crate::history::{EpochId, IntervalSet};
 use crate::identity::{DeviceId, PersonId};
 use crate::peer::author::{Written, random8};
-use crate::peer::line::{
-    Asked, Greeting, HAS_PIECES_MAX, PAGE, RoomLine, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST,
-};
+use crate::peer::line::{Asked, Greeting, HAS_PIECES_MAX, PAGE, RoomLine, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST};
 use crate::peer::record::{self, Base, Stored, StoredStanding};
 use crate::peer::room::{Ingested, Room};
 use crate::peer::{Event, Output, Peer, table};
