@@ -55,6 +55,30 @@ pub(crate) const BENCHES: &[Bench] = &[
         home: Home::Examples,
         measures: "a node with 100,000 entries: posting with group commit, time to be usable again, memory",
     },
+    Bench {
+        name: "reconnect",
+        package: "offhook-proto",
+        home: Home::Examples,
+        measures: "76 rooms with one peer: nothing happened, and 1,000 entries missed: bytes and round trips",
+    },
+    Bench {
+        name: "gaps",
+        package: "offhook-proto",
+        home: Home::Examples,
+        measures: "100 of 100,000 entries missing, at the end and scattered, beside negentropy: bytes and round trips",
+    },
+    Bench {
+        name: "catchup",
+        package: "offhook-node",
+        home: Home::Examples,
+        measures: "100,000 entries of 200 authors checked, decrypted and stored, in memory and on disk: per second",
+    },
+    Bench {
+        name: "room",
+        package: "offhook-node",
+        home: Home::Examples,
+        measures: "joining a room of 500 members and 100,000 entries: time to a readable page, memory",
+    },
 ];
 
 /// Runs the bench that is named, or all of them.

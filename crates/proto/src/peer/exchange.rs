@@ -7,7 +7,7 @@ use crate::history::entry::{Class, Entry, LogKey};
 use crate::history::{EpochId, IntervalSet};
 use crate::identity::{DeviceId, PersonId};
 use crate::peer::author::{Written, random8};
-use crate::peer::line::{Asked, HAS_PIECES_MAX, PAGE, RoomLine, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST};
+use crate::peer::line::{Asked, Greeting, HAS_PIECES_MAX, PAGE, RoomLine, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST};
 use crate::peer::record::{self, Base, Stored, StoredStanding};
 use crate::peer::room::{Ingested, Room};
 use crate::peer::{Event, Output, Peer, table};
@@ -42,8 +42,9 @@ impl<S: Store> Peer<S> {
                 continue;
             };
             let tag = line.tag(&sync, &me);
-            let digest = line.digest(&sync, &me, &room.digest());
-            line.greeted.insert(room.no, tag);
+            let state = room.digest();
+            let digest = line.digest(&sync, &me, &state);
+            line.greeted.insert(room.no, Greeting { sync, digest: state });
             line.tags.insert(tag, room.no);
             rooms.push(RoomHello { tag, digest });
         }
@@ -175,17 +176,19 @@ impl<S: Store> Peer<S> {
             return Ok(());
         };
         line.tags.insert(tag, no);
-        if line.digest(&sync, &peer, &room.digest()) == digest {
-            let all = room
-                .vector()
-                .0
-                .into_iter()
-                .map(|(log, held)| (log, held.held))
-                .collect();
-            if let Some(shared) = line.rooms.get_mut(&no) {
-                shared.has = Some(all);
-                shared.agreed = Some(room.digest());
+        let state = room.digest();
+        let equal = line.digest(&sync, &peer, &state) == digest;
+        let said = line.greeted_as(no, &sync);
+        if let Some(shared) = line.rooms.get_mut(&no) {
+            shared.heard = Some(digest);
+            // The own hello stands for an `InStep`, where the peer can read it.
+            shared.in_step_sent = said.filter(|said| *said == state).or(shared.in_step_sent);
+            if equal {
+                shared.has = Some(room.held());
+                shared.agreed = Some(state);
             }
+        }
+        if equal {
             self.note_in_step(peer, no)?;
             return self.after_contact(peer, no);
         }
@@ -856,8 +859,13 @@ impl<S: Store> Peer<S> {
             return Ok(());
         }
         shared.in_step_sent = Some(digest);
-        let (tag, sync) = (shared.tag, shared.sync.clone());
+        let (tag, sync, heard) = (shared.tag, shared.sync.clone(), shared.heard);
         let keyed = line.digest(&sync, &me, &digest);
+        let same_as_heard = heard == Some(line.digest(&sync, &peer, &digest));
+        if let Some(shared) = line.rooms.get_mut(&no).filter(|_| same_as_heard) {
+            // The peer came in this state, and will not say so again.
+            shared.agreed = Some(digest);
+        }
         self.send(peer, &Frame::InStep { tag, digest: keyed });
         self.note_in_step(peer, no)
     }
@@ -871,13 +879,15 @@ impl<S: Store> Peer<S> {
         };
         let digest = room.digest();
         let equal = line.digest(&sync, &peer, &digest) == keyed;
-        let all: BTreeMap<LogKey, IntervalSet> = room.vector().0.into_iter().map(|(log, h)| (log, h.held)).collect();
+        let said = line.greeted_as(no, &sync);
+        let all = room.held();
         let Some(shared) = line.rooms.get_mut(&no) else {
             return Ok(());
         };
         if equal {
             shared.has = Some(all.clone());
             shared.agreed = Some(digest);
+            shared.in_step_sent = said.filter(|said| *said == digest).or(shared.in_step_sent);
             shared.disagreements = 0;
             self.note_reached(peer, no, &all)?;
             self.say_in_step(peer, no)?;

@@ -39,8 +39,8 @@ pub(super) struct Line {
     pub tags: BTreeMap<RoomTag, RoomNo>,
     /// Rooms that both sides are known to share.
     pub rooms: BTreeMap<RoomNo, RoomLine>,
-    /// Own hello tags that were sent, by room.
-    pub greeted: BTreeMap<RoomNo, RoomTag>,
+    /// What the own hellos said, by room.
+    pub greeted: BTreeMap<RoomNo, Greeting>,
     /// Rooms that were named a second time, by their first epoch.
     pub greeted_again: BTreeSet<RoomNo>,
     /// The other side has said its rooms.
@@ -51,6 +51,15 @@ pub(super) struct Line {
     pub knocks: u32,
     /// The age of each address record sent.
     pub addresses_sent: BTreeMap<DeviceId, u64>,
+}
+
+/// What the own hello said of a room.
+#[derive(Debug)]
+pub(super) struct Greeting {
+    /// The secret behind its tag.
+    pub sync: Secret,
+    /// The digest that it stated, unkeyed.
+    pub digest: [u8; 32],
 }
 
 impl Line {
@@ -72,6 +81,12 @@ impl Line {
     /// The tag by which `sender` names the room whose epoch has this sync secret.
     pub(super) fn tag(&self, sync: &Secret, sender: &DeviceId) -> RoomTag {
         prefix8(&sync.mac(&[&self.exporter[..], &sender.0, TAG].concat()))
+    }
+
+    /// The digest that the peer knows from the own hello, if it can read the tag: both hellos were keyed alike.
+    pub(super) fn greeted_as(&self, no: RoomNo, sync: &Secret) -> Option<[u8; 32]> {
+        let greeting = self.greeted.get(&no).filter(|greeting| greeting.sync == *sync)?;
+        Some(greeting.digest)
     }
 
     /// A room digest as `sender` says it.
@@ -104,7 +119,9 @@ pub(super) struct RoomLine {
     pub asked: VecDeque<Asked>,
     pub control_asked: bool,
     pub page_asked: bool,
-    /// The digest of the last `InStep` sent, unkeyed, and the state that it stood for.
+    /// The digest in the peer's hello, keyed.
+    pub heard: Option<[u8; 8]>,
+    /// The digest of the last `InStep` sent, or what the hello said in its stead; unkeyed.
     pub in_step_sent: Option<[u8; 32]>,
     /// The peer's last `InStep` was this state.
     pub agreed: Option<[u8; 32]>,
@@ -139,6 +156,7 @@ impl RoomLine {
             asked: VecDeque::new(),
             control_asked: false,
             page_asked: false,
+            heard: None,
             in_step_sent: None,
             agreed: None,
             disagreements: 0,

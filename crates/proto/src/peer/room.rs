@@ -369,6 +369,12 @@ impl Room {
         Vector(self.logs.iter().filter_map(held).collect())
     }
 
+    /// What is held of every log.
+    pub(super) fn held(&self) -> BTreeMap<LogKey, IntervalSet> {
+        let held = self.logs.iter().filter(|(_, state)| !state.held.is_empty());
+        held.map(|(log, state)| (*log, state.held.clone())).collect()
+    }
+
     /// Stands for what is held.
     pub(super) fn digest(&mut self) -> Hash {
         if let Some(digest) = self.digest_cache {
