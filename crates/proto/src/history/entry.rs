@@ -30,6 +30,8 @@ wire_id!(
 pub const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
 /// The most references to other logs in one header.
 pub const PARENTS_MAX: usize = 16;
+/// The largest sequence number: far above what a device writes, far below where adding to it could overflow.
+pub const SEQ_MAX: u32 = 1 << 31;
 /// The encoding's version, the first byte of every header.
 pub const HEADER_VERSION: u8 = 1;
 
@@ -212,7 +214,7 @@ impl Wire for Header {
             payload_hash: input.array()?,
             payload_len: u32::decode(input)?,
         };
-        if header.seq == 0 {
+        if header.seq == 0 || header.seq > SEQ_MAX {
             return Err(WireError::Invalid("sequence number"));
         }
         if header.payload_len as usize > PAYLOAD_BYTES_MAX {
@@ -246,11 +248,10 @@ impl Header {
         out
     }
 
-    /// The key that seals this entry's payload: one for each log and sequence number, from the secret of its class in its epoch.
-    pub fn payload_key(log: &LogKey, seq: u32, class_secret: &Secret) -> Secret {
-        let mut input = log.0.to_vec();
-        input.extend_from_slice(&seq.to_be_bytes());
-        class_secret.derive(ENTRY_KEY, &input)
+    /// The key that seals this entry's payload, from the secret of its class in its epoch. It follows from all that [`Self::bound`] holds,
+    /// so that a copied home which writes a sequence number a second time does not use a key twice.
+    pub fn payload_key(&self, log: &LogKey, class_secret: &Secret) -> Secret {
+        class_secret.derive(ENTRY_KEY, &self.bound(log))
     }
 }
 
