@@ -151,7 +151,8 @@ impl<S: Store> Peer<S> {
         });
         for (no, tag, digest, sync) in found {
             self.meet(peer, no, tag, digest, sync)?;
-            if late && let Some(tag) = self.shared(peer, no).map(|shared| shared.tag) {
+            let unheard = self.shared(peer, no).filter(|shared| late && shared.has.is_none());
+            if let Some(tag) = unheard.map(|shared| shared.tag) {
                 self.send(peer, &Frame::NoBase { tag });
             }
         }
@@ -176,12 +177,7 @@ impl<S: Store> Peer<S> {
         };
         line.tags.insert(tag, no);
         if line.digest(&sync, &peer, &room.digest()) == digest {
-            let all = room
-                .vector()
-                .0
-                .into_iter()
-                .map(|(log, held)| (log, held.held))
-                .collect();
+            let all = held_in(room);
             if let Some(shared) = line.rooms.get_mut(&no) {
                 shared.has = Some(all);
                 shared.agreed = Some(room.digest());
@@ -330,9 +326,12 @@ impl<S: Store> Peer<S> {
         let Some(shared) = self.shared(peer, no) else {
             return Ok(());
         };
-        shared.base = None;
         shared.summary_sent = false;
-        self.store.delete(&table::room_device(table::BASES, no, &peer))?;
+        // A base that the peer used itself is not what it lacks, and its names for logs stand for places in it.
+        if !shared.base_confirmed {
+            shared.base = None;
+            self.store.delete(&table::room_device(table::BASES, no, &peer))?;
+        }
         self.send_summary(peer, no)
     }
 
@@ -856,9 +855,13 @@ impl<S: Store> Peer<S> {
             return Ok(());
         }
         shared.in_step_sent = Some(digest);
-        let (tag, sync) = (shared.tag, shared.sync.clone());
+        let (tag, sync, heard) = (shared.tag, shared.sync.clone(), shared.in_step_heard);
         let keyed = line.digest(&sync, &me, &digest);
+        let caught_up = heard == Some(line.digest(&sync, &peer, &digest));
         self.send(peer, &Frame::InStep { tag, digest: keyed });
+        if caught_up {
+            self.agree(peer, no, digest)?;
+        }
         self.note_in_step(peer, no)
     }
 
@@ -870,20 +873,17 @@ impl<S: Store> Peer<S> {
             return Ok(());
         };
         let digest = room.digest();
-        let equal = line.digest(&sync, &peer, &digest) == keyed;
-        let all: BTreeMap<LogKey, IntervalSet> = room.vector().0.into_iter().map(|(log, h)| (log, h.held)).collect();
-        let Some(shared) = line.rooms.get_mut(&no) else {
-            return Ok(());
-        };
-        if equal {
-            shared.has = Some(all.clone());
-            shared.agreed = Some(digest);
-            shared.disagreements = 0;
-            self.note_reached(peer, no, &all)?;
+        if line.digest(&sync, &peer, &digest) == keyed {
+            self.agree(peer, no, digest)?;
             self.say_in_step(peer, no)?;
             self.note_in_step(peer, no)?;
             return self.send_receipts(peer, no);
         }
+        let all = held_in(room);
+        let Some(shared) = line.rooms.get_mut(&no) else {
+            return Ok(());
+        };
+        shared.in_step_heard = Some(keyed);
         shared.agreed = None;
         if !shared.asked.is_empty() {
             return Ok(());
@@ -899,6 +899,19 @@ impl<S: Store> Peer<S> {
         // The peer's state is not what its frames said: begin again.
         shared.summary_sent = false;
         self.send_summary(peer, no)
+    }
+
+    /// The peer is in this room's present state.
+    fn agree(&mut self, peer: DeviceId, no: RoomNo, digest: [u8; 32]) -> Result<(), StoreError> {
+        let Some(all) = self.rooms.get(&no).map(held_in) else {
+            return Ok(());
+        };
+        if let Some(shared) = self.shared(peer, no) {
+            shared.has = Some(all.clone());
+            shared.agreed = Some(digest);
+            shared.disagreements = 0;
+        }
+        self.note_reached(peer, no, &all)
     }
 
     /// Both sides said that they are in the same state: it is the next base.
@@ -1169,6 +1182,12 @@ struct Answer {
     /// Bytes of the run in progress.
     pending: usize,
     bytes_total: usize,
+}
+
+/// What is held of each log that anything is held of.
+fn held_in(room: &Room) -> BTreeMap<LogKey, IntervalSet> {
+    let logs = room.vector().0.into_iter();
+    logs.map(|(log, held)| (log, held.held)).collect()
 }
 
 /// The newest of each log, up to a bound altogether.

@@ -106,6 +106,8 @@ pub(super) struct RoomLine {
     pub page_asked: bool,
     /// The digest of the last `InStep` sent, unkeyed, and the state that it stood for.
     pub in_step_sent: Option<[u8; 32]>,
+    /// The digest of the peer's last `InStep`, keyed: it may have been ahead of us when it came.
+    pub in_step_heard: Option<[u8; 8]>,
     /// The peer's last `InStep` was this state.
     pub agreed: Option<[u8; 32]>,
     /// How often digests differed although nothing was missing: logs fork.
@@ -140,6 +142,7 @@ impl RoomLine {
             control_asked: false,
             page_asked: false,
             in_step_sent: None,
+            in_step_heard: None,
             agreed: None,
             disagreements: 0,
             announce: BTreeMap::new(),
