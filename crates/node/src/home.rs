@@ -128,6 +128,11 @@ pub fn identity_path(dir: &Path) -> PathBuf {
     dir.join("identity.key")
 }
 
+/// The secrets of a home that a node of this program holds open, or that none does.
+pub fn read_secrets(dir: &Path) -> Result<Secrets, HomeError> {
+    read_identity(&identity_path(dir))
+}
+
 /// Writes a home's secrets, replacing what was there: for a restore.
 pub fn write_identity(dir: &Path, secrets: &Secrets) -> Result<(), HomeError> {
     let root = Zeroizing::new(hex(&secrets.root.entropy().0));

@@ -16,4 +16,6 @@ pub mod store;
 
 pub use endpoint::{PathAddress, PathView};
 pub use node::{Config, EventStream, Happening, Node, NodeError, NodeHandle, StartError};
+/// The pure partner, for the program around the node.
+pub use offhook_proto as proto;
 pub use store::SqliteStore;

@@ -1,0 +1,643 @@
+//! The JSON of the API, in both directions: the node writes it, the command line reads it. The names are a promise to scripts
+//! (`docs/api.md`, golden tests in `tests/names.rs`).
+
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::proto::history::RoomId;
+use crate::proto::identity::{DeviceId, PersonId};
+use crate::proto::peer::{self, view};
+use crate::proto::rooms::HistoryPolicy;
+
+/// Ids of persons, devices and rooms are lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Times are RFC 3339 in UTC with milliseconds.
+pub(crate) fn time(unix_ms: u64) -> String {
+    let ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
+    let at = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX);
+    format!("{at:.3}")
+}
+
+/// `GET /status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) person: String,
+    pub(crate) device: String,
+    pub(crate) name: String,
+    pub(crate) home: String,
+    pub(crate) since: String,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) network: String,
+    pub(crate) rooms: Vec<Room>,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) versions: Versions,
+}
+
+/// What speaks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Versions {
+    pub(crate) offhook: String,
+    pub(crate) api: String,
+}
+
+/// A peer and its line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    pub(crate) device: String,
+    pub(crate) person: Option<String>,
+    pub(crate) name: String,
+    pub(crate) up: bool,
+    pub(crate) path: Option<String>,
+    pub(crate) rooms: usize,
+    pub(crate) seen: Option<String>,
+    pub(crate) addresses: Vec<String>,
+}
+
+impl Peer {
+    pub(crate) fn new(view: view::PeerView, path: Option<String>) -> Self {
+        Self {
+            device: hex(&view.device.0),
+            person: view.person.map(|person| hex(&person.0)),
+            name: view.name,
+            up: view.up,
+            path,
+            rooms: view.rooms,
+            seen: view.seen_ms.map(time),
+            addresses: view.addresses.iter().map(SocketAddr::to_string).collect(),
+        }
+    }
+}
+
+/// A room.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Room {
+    pub(crate) room: String,
+    pub(crate) name: String,
+    pub(crate) pair: Option<String>,
+    pub(crate) standing: Standing,
+    pub(crate) role: String,
+    pub(crate) history: String,
+    pub(crate) members: usize,
+    pub(crate) members_online: usize,
+    pub(crate) entries: u64,
+    pub(crate) unread: u64,
+    pub(crate) missing: u64,
+    pub(crate) sealed: u64,
+    pub(crate) newest: Option<String>,
+}
+
+/// How the person stands to a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Standing {
+    Joining,
+    Member,
+    Left,
+    Removed,
+}
+
+impl From<view::RoomView> for Room {
+    fn from(view: view::RoomView) -> Self {
+        Self {
+            room: hex(&view.room.0),
+            name: view.name,
+            pair: view.pair.map(|person| hex(&person.0)),
+            standing: match view.standing {
+                view::Standing::Joining => Standing::Joining,
+                view::Standing::Member => Standing::Member,
+                view::Standing::Left => Standing::Left,
+                view::Standing::Removed => Standing::Removed,
+            },
+            role: view.role.to_string(),
+            history: history_text(view.history),
+            members: view.members,
+            members_online: view.members_online,
+            entries: view.entries,
+            unread: view.unread,
+            missing: view.missing,
+            sealed: view.sealed,
+            newest: view.newest.map(|id| id.to_string()),
+        }
+    }
+}
+
+/// `GET /rooms`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Rooms {
+    pub(crate) rooms: Vec<Room>,
+}
+
+/// `POST /rooms`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewRoom {
+    pub(crate) name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) history: Option<String>,
+}
+
+/// A room that was made, opened or is being joined.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RoomMade {
+    pub(crate) room: String,
+    pub(crate) name: String,
+}
+
+/// `PATCH /rooms/{room}`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RoomChange {
+    pub(crate) name: String,
+}
+
+/// `GET /rooms/{room}/members`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Members {
+    pub(crate) room: String,
+    pub(crate) members: Vec<Member>,
+}
+
+/// A member.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub(crate) person: String,
+    pub(crate) name: String,
+    pub(crate) role: String,
+    pub(crate) verified: bool,
+    pub(crate) me: bool,
+    pub(crate) online: bool,
+    pub(crate) seen: Option<String>,
+    pub(crate) devices: Vec<String>,
+}
+
+impl From<view::MemberView> for Member {
+    fn from(view: view::MemberView) -> Self {
+        Self {
+            person: hex(&view.person.0),
+            name: view.name,
+            role: view.role.to_string(),
+            verified: view.verified,
+            me: view.is_me,
+            online: view.online,
+            seen: view.seen_ms.map(time),
+            devices: view.devices.iter().map(|device| hex(&device.0)).collect(),
+        }
+    }
+}
+
+/// `PUT /rooms/{room}/members/{person}/role`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RoleChange {
+    pub(crate) role: String,
+}
+
+/// `POST /rooms/{room}/invites`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct NewInvite {
+    pub(crate) expires_s: u64,
+    pub(crate) uses: u32,
+    pub(crate) role: String,
+    pub(crate) only_me: bool,
+}
+
+impl Default for NewInvite {
+    fn default() -> Self {
+        Self {
+            expires_s: 7 * 24 * 3600,
+            uses: 1,
+            role: "member".to_owned(),
+            only_me: false,
+        }
+    }
+}
+
+/// An invite that was made.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct InviteMade {
+    pub(crate) invite: String,
+    pub(crate) room: String,
+    pub(crate) name: String,
+    pub(crate) role: String,
+    pub(crate) uses: u32,
+    pub(crate) expires: String,
+}
+
+/// `POST /joins`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewJoin {
+    pub(crate) invite: String,
+}
+
+/// `GET /contacts`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Contacts {
+    pub(crate) contacts: Vec<Contact>,
+}
+
+/// Somebody known from a room.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Contact {
+    pub(crate) person: String,
+    pub(crate) name: String,
+    pub(crate) own_name: Option<String>,
+    pub(crate) petname: Option<String>,
+    pub(crate) verified: bool,
+    pub(crate) blocked: bool,
+    pub(crate) safety_number: String,
+    pub(crate) rooms: Vec<String>,
+}
+
+impl From<view::ContactView> for Contact {
+    fn from(view: view::ContactView) -> Self {
+        let person = hex(&view.person.0);
+        let name = view.petname.clone().or_else(|| view.own_name.clone());
+        Self {
+            name: name.unwrap_or_else(|| person[..8].to_owned()),
+            person,
+            own_name: view.own_name,
+            petname: view.petname,
+            verified: view.verified,
+            blocked: view.blocked,
+            safety_number: view.safety_number,
+            rooms: view.rooms.iter().map(|room| hex(&room.0)).collect(),
+        }
+    }
+}
+
+/// `PATCH /contacts/{person}`: what is absent stays as it is.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ContactChange {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) petname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) verified: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) blocked: Option<bool>,
+}
+
+/// `POST /rooms/{room}/entries` and `POST /entries/{id}/replies`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewEntry {
+    pub(crate) text: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) client_id: Option<String>,
+}
+
+/// `PATCH /entries/{id}`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EntryChange {
+    pub(crate) text: String,
+}
+
+/// `POST /rooms/{room}/read`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReadMark {
+    pub(crate) up_to: String,
+}
+
+/// An entry that was written.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct EntryMade {
+    pub(crate) id: String,
+    pub(crate) room: String,
+}
+
+/// Done, and nothing else to tell.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Done {
+    pub(crate) done: bool,
+}
+
+/// What a line of a timeline is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LineKind {
+    /// A message.
+    Message,
+    /// A message whose text was deleted.
+    Deleted,
+    /// A message that cannot be read yet.
+    Sealed,
+    /// A change to the room.
+    Control,
+    /// Entries that exist and are not here.
+    Gap,
+}
+
+/// How far an entry got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    /// On this device only.
+    Saved,
+    /// On at least one other.
+    Handed,
+    /// On a device of every other member.
+    Reached,
+    /// Seen by every other member.
+    Read,
+    /// Can get no further.
+    Failed,
+    /// Not here (gaps only).
+    Missing,
+}
+
+impl From<view::DeliveryState> for State {
+    fn from(state: view::DeliveryState) -> Self {
+        match state {
+            view::DeliveryState::Saved => Self::Saved,
+            view::DeliveryState::Handed => Self::Handed,
+            view::DeliveryState::Reached => Self::Reached,
+            view::DeliveryState::Read => Self::Read,
+            view::DeliveryState::Failed => Self::Failed,
+        }
+    }
+}
+
+/// A line of a timeline. Every line has the first nine; the rest is there for all kinds but gaps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Line {
+    pub(crate) id: String,
+    pub(crate) room: String,
+    pub(crate) author: Option<String>,
+    pub(crate) device: Option<String>,
+    pub(crate) seq: u32,
+    pub(crate) time: Option<String>,
+    pub(crate) kind: LineKind,
+    pub(crate) text: String,
+    pub(crate) state: State,
+    #[serde(flatten)]
+    pub(crate) entry: Option<EntryDetail>,
+    /// The last missing sequence number, of a gap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) missing_to: Option<u32>,
+}
+
+/// What an entry has beyond a gap.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EntryDetail {
+    pub(crate) author_name: String,
+    pub(crate) mine: bool,
+    pub(crate) reply_to: Option<String>,
+    pub(crate) edited: Option<String>,
+    pub(crate) reactions: Vec<Reaction>,
+    pub(crate) late: bool,
+    pub(crate) clock_ahead: bool,
+    pub(crate) after_removal: bool,
+    pub(crate) equivocation: bool,
+    pub(crate) mentions_me: bool,
+}
+
+/// An emoji and who gave it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Reaction {
+    pub(crate) emoji: String,
+    pub(crate) persons: Vec<String>,
+}
+
+impl Line {
+    /// An entry, as seen by `me`.
+    pub(crate) fn entry(view: view::EntryView, me: &PersonId) -> Self {
+        let reaction = |(emoji, persons): (String, Vec<PersonId>)| Reaction {
+            emoji,
+            persons: persons.iter().map(|person| hex(&person.0)).collect(),
+        };
+        Self {
+            id: view.id.to_string(),
+            room: hex(&view.room.0),
+            author: Some(hex(&view.author.0)),
+            device: Some(hex(&view.device.0)),
+            seq: view.seq,
+            time: Some(time(view.time_ms)),
+            kind: match view.kind {
+                view::EntryKind::Message => LineKind::Message,
+                view::EntryKind::Deleted => LineKind::Deleted,
+                view::EntryKind::Sealed => LineKind::Sealed,
+                view::EntryKind::Control => LineKind::Control,
+            },
+            text: view.text,
+            state: view.state.into(),
+            entry: Some(EntryDetail {
+                author_name: view.author_name,
+                mine: view.author == *me,
+                reply_to: view.reply_to.map(|id| id.to_string()),
+                edited: view.edited_ms.map(time),
+                reactions: view.reactions.into_iter().map(reaction).collect(),
+                late: view.late,
+                clock_ahead: view.clock_ahead,
+                after_removal: view.after_removal,
+                equivocation: view.equivocation,
+                mentions_me: view.mentions_me,
+            }),
+            missing_to: None,
+        }
+    }
+
+    /// A line of a room's timeline, as seen by `me`.
+    pub(crate) fn new(view: view::LineView, room: &RoomId, me: &PersonId) -> Self {
+        match view {
+            view::LineView::Entry(entry) => Self::entry(*entry, me),
+            view::LineView::Gap { log, author, from, to } => Self::gap(log, author, from, to, room),
+        }
+    }
+
+    fn gap(log: [u8; 8], author: Option<PersonId>, from: u32, to: u32, room: &RoomId) -> Self {
+        let text = match to.saturating_sub(from) {
+            0 => "1 entry is missing here".to_owned(),
+            more => format!("{} entries are missing here", u64::from(more) + 1),
+        };
+        Self {
+            id: crate::proto::history::EntryId { log, seq: from }.to_string(),
+            room: hex(&room.0),
+            author: author.map(|person| hex(&person.0)),
+            device: None,
+            seq: from,
+            time: None,
+            kind: LineKind::Gap,
+            text,
+            state: State::Missing,
+            entry: None,
+            missing_to: Some(to),
+        }
+    }
+}
+
+/// A page of a timeline, oldest line first.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Page {
+    pub(crate) entries: Vec<Line>,
+    /// Give it as `cursor` to get the page before; absent on the first.
+    pub(crate) older: Option<String>,
+}
+
+/// `GET /search`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Found {
+    pub(crate) entries: Vec<Line>,
+}
+
+/// `GET /entries/{id}/where`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Whereabouts {
+    pub(crate) id: String,
+    pub(crate) state: State,
+    pub(crate) saved: String,
+    pub(crate) handed: Vec<String>,
+    pub(crate) reached: usize,
+    pub(crate) read: usize,
+    pub(crate) members: usize,
+    pub(crate) per_member: Vec<MemberState>,
+}
+
+/// How far an entry got with one member.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MemberState {
+    pub(crate) person: String,
+    pub(crate) name: String,
+    pub(crate) state: State,
+    pub(crate) why: String,
+}
+
+impl From<view::WhereView> for Whereabouts {
+    fn from(view: view::WhereView) -> Self {
+        let member = |m: view::MemberDelivery| MemberState {
+            person: hex(&m.person.0),
+            name: m.name,
+            state: m.state.into(),
+            why: m.why,
+        };
+        Self {
+            id: view.id.to_string(),
+            state: view.state.into(),
+            saved: time(view.saved_ms),
+            handed: view.handed.iter().map(|device| hex(&device.0)).collect(),
+            reached: view.reached,
+            read: view.read,
+            members: view.members,
+            per_member: view.per_member.into_iter().map(member).collect(),
+        }
+    }
+}
+
+/// `GET /identity/phrase`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Phrase {
+    pub(crate) person: String,
+    pub(crate) phrase: String,
+}
+
+/// `POST /backup`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewBackup {
+    pub(crate) passphrase: String,
+}
+
+/// One event of the stream. `event` says which; the other fields depend on it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub(crate) enum Event {
+    /// An entry is new or is shown differently now.
+    Entry {
+        room: String,
+        id: String,
+        new: bool,
+        /// The line, where it is still there.
+        line: Option<Box<Line>>,
+    },
+    /// A room's members, name or standing changed.
+    Room { room: String },
+    /// A line came up or went down.
+    Line { device: String, up: bool },
+    /// A step of a join.
+    Join { room: String, step: Step },
+    /// Something that a person should look at.
+    Notice { room: Option<String>, text: String },
+    /// Events before this one are no longer held: read anew what you show.
+    Reset {},
+}
+
+/// How far a join has come.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "lowercase")]
+pub(crate) enum Step {
+    Knocking { device: String },
+    Asked { device: String },
+    Admitted { by: String },
+    Verified { members: usize },
+    Readable { entries: u64, missing: u64 },
+    Refused { why: String, last: bool },
+}
+
+impl From<peer::Event> for Event {
+    fn from(event: peer::Event) -> Self {
+        match event {
+            peer::Event::Entry { room, id, new } => Self::Entry {
+                room: hex(&room.0),
+                id: id.to_string(),
+                new,
+                line: None,
+            },
+            peer::Event::Room { room } => Self::Room { room: hex(&room.0) },
+            peer::Event::Line { peer, up } => Self::Line {
+                device: hex(&peer.0),
+                up,
+            },
+            peer::Event::Join { room, step } => Self::Join {
+                room: hex(&room.0),
+                step: step.into(),
+            },
+            peer::Event::Notice { room, text } => Self::Notice {
+                room: room.map(|room| hex(&room.0)),
+                text,
+            },
+        }
+    }
+}
+
+impl From<peer::JoinStep> for Step {
+    fn from(step: peer::JoinStep) -> Self {
+        let device = |peer: DeviceId| hex(&peer.0);
+        match step {
+            peer::JoinStep::Knocking { peer } => Self::Knocking { device: device(peer) },
+            peer::JoinStep::Asked { peer } => Self::Asked { device: device(peer) },
+            peer::JoinStep::Admitted { by } => Self::Admitted { by: hex(&by.0) },
+            peer::JoinStep::RosterVerified { members } => Self::Verified { members },
+            peer::JoinStep::Readable { entries, missing } => Self::Readable { entries, missing },
+            peer::JoinStep::Refused { why, last } => Self::Refused { why, last },
+        }
+    }
+}
+
+/// A history policy as text: `all`, `none`, or days as `30d`.
+pub(crate) fn history_text(policy: HistoryPolicy) -> String {
+    match policy {
+        HistoryPolicy::All {} => "all".to_owned(),
+        HistoryPolicy::Days { days } => format!("{days}d"),
+        HistoryPolicy::None {} => "none".to_owned(),
+    }
+}
+
+/// The history policy that a text states.
+pub(crate) fn history_policy(text: &str) -> Option<HistoryPolicy> {
+    match text {
+        "all" => Some(HistoryPolicy::All {}),
+        "none" => Some(HistoryPolicy::None {}),
+        days => {
+            let days = days.strip_suffix('d')?.parse().ok().filter(|days| *days > 0)?;
+            Some(HistoryPolicy::Days { days })
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Rooms: making, listing, joining and changing them.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use super::model::{
+    Done, InviteMade, Member, Members, NewInvite, NewJoin, NewRoom, RoleChange, Room, RoomChange, RoomMade, Rooms, hex,
+    history_policy, time,
+};
+use super::request::{Body, Path};
+use super::{Surface, names, odd_reply, storage_problem};
+use crate::problem::{Kind, Problem};
+use crate::proto::history::RoomId;
+use crate::proto::identity::PersonId;
+use crate::proto::peer::{Command, Reply};
+use crate::proto::rooms::{HistoryPolicy, Invite, Role};
+
+type Answer<T> = Result<Json<T>, Problem>;
+type Created<T> = Result<(StatusCode, Json<T>), Problem>;
+
+pub(super) async fn list(State(surface): State<Surface>) -> Answer<Rooms> {
+    let rooms = surface.query(|peer| peer.rooms().map_err(storage_problem)).await?;
+    let rooms = rooms.into_iter().map(Room::from).collect();
+    Ok(Json(Rooms { rooms }))
+}
+
+pub(super) async fn create(State(surface): State<Surface>, Body(new): Body<NewRoom>) -> Created<RoomMade> {
+    let history = match &new.history {
+        None => HistoryPolicy::All {},
+        Some(text) => history_policy(text).ok_or_else(|| bad_history(text))?,
+    };
+    let name = new.name.clone();
+    let reply = surface.command(Command::CreateRoom { name, history }).await?;
+    let Reply::Room(room) = reply else {
+        return Err(odd_reply());
+    };
+    let made = RoomMade {
+        room: hex(&room.0),
+        name: new.name,
+    };
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+fn bad_history(text: &str) -> Problem {
+    let detail = format!("`{text}` is no history policy; say `all`, `none`, or a number of days such as `30d`");
+    Problem::new(Kind::BadRequest, detail)
+}
+
+pub(super) async fn show(State(surface): State<Surface>, Path(room): Path<String>) -> Answer<Room> {
+    let view = surface.query(move |peer| names::room(peer, &room)).await?;
+    Ok(Json(view.into()))
+}
+
+pub(super) async fn rename(
+    State(surface): State<Surface>,
+    Path(room): Path<String>,
+    Body(change): Body<RoomChange>,
+) -> Answer<Room> {
+    let room = room_id(&surface, room).await?;
+    let name = change.name;
+    surface.command(Command::RenameRoom { room, name }).await?;
+    show(State(surface), Path(hex(&room.0))).await
+}
+
+pub(super) async fn leave(State(surface): State<Surface>, Path(room): Path<String>) -> Answer<Done> {
+    let room = room_id(&surface, room).await?;
+    surface.command(Command::LeaveRoom { room }).await?;
+    Ok(Json(Done { done: true }))
+}
+
+pub(super) async fn members(State(surface): State<Surface>, Path(room): Path<String>) -> Answer<Members> {
+    let members = surface.query(move |peer| {
+        let room = names::room_id(peer, &room)?;
+        let views = peer.members(room).map_err(storage_problem)?.unwrap_or_default();
+        let members = views.into_iter().map(Member::from).collect();
+        Ok(Members {
+            room: hex(&room.0),
+            members,
+        })
+    });
+    Ok(Json(members.await?))
+}
+
+pub(super) async fn remove(
+    State(surface): State<Surface>,
+    Path((room, person)): Path<(String, String)>,
+) -> Answer<Done> {
+    let (room, person) = room_and_person(&surface, room, person).await?;
+    surface.command(Command::RemoveMember { room, person }).await?;
+    Ok(Json(Done { done: true }))
+}
+
+pub(super) async fn set_role(
+    State(surface): State<Surface>,
+    Path((room, person)): Path<(String, String)>,
+    Body(change): Body<RoleChange>,
+) -> Answer<Done> {
+    let role = role(&change.role)?;
+    let (room, person) = room_and_person(&surface, room, person).await?;
+    surface.command(Command::SetRole { room, person, role }).await?;
+    Ok(Json(Done { done: true }))
+}
+
+fn role(text: &str) -> Result<Role, Problem> {
+    text.parse().map_err(|_| {
+        let detail = format!("`{text}` is no role; there are reader, member, moderator, admin and owner");
+        Problem::new(Kind::BadRequest, detail)
+    })
+}
+
+pub(super) async fn invite(
+    State(surface): State<Surface>,
+    Path(room): Path<String>,
+    Body(new): Body<NewInvite>,
+) -> Created<InviteMade> {
+    let role = role(&new.role)?;
+    let room = room_id(&surface, room).await?;
+    let command = Command::Invite {
+        room,
+        expires_s: new.expires_s,
+        uses: new.uses,
+        role,
+        only_me: new.only_me,
+    };
+    let Reply::Invite(invite) = surface.command(command).await? else {
+        return Err(odd_reply());
+    };
+    let made = InviteMade {
+        invite: invite.to_link(),
+        room: hex(&invite.room.0),
+        name: invite.room_name,
+        role: invite.role.to_string(),
+        uses: new.uses,
+        expires: time(invite.expires_ms),
+    };
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+pub(super) async fn join(State(surface): State<Surface>, Body(new): Body<NewJoin>) -> Created<RoomMade> {
+    let invite = Invite::from_link(&new.invite).map_err(|bad| Problem::new(Kind::BadInvite, bad.to_string()))?;
+    let name = invite.room_name.clone();
+    let Reply::Room(room) = surface.command(Command::Join { invite }).await? else {
+        return Err(odd_reply());
+    };
+    let joining = RoomMade {
+        room: hex(&room.0),
+        name,
+    };
+    Ok((StatusCode::ACCEPTED, Json(joining)))
+}
+
+pub(super) async fn cancel_join(State(surface): State<Surface>, Path(room): Path<String>) -> Answer<Done> {
+    let room = room_id(&surface, room).await?;
+    surface.command(Command::CancelJoin { room }).await?;
+    Ok(Json(Done { done: true }))
+}
+
+/// The id of the room that a path segment means.
+pub(super) async fn room_id(surface: &Surface, wanted: String) -> Result<RoomId, Problem> {
+    surface.query(move |peer| names::room_id(peer, &wanted)).await
+}
+
+async fn room_and_person(surface: &Surface, room: String, person: String) -> Result<(RoomId, PersonId), Problem> {
+    let ids = surface.query(move |peer| Ok((names::room_id(peer, &room)?, names::person(peer, &person)?)));
+    ids.await
+}

@@ -1,0 +1,377 @@
+//! The command line as typed (clap): raw words and numbers, nothing looked up. What they mean is resolved where they are used.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// How the program is called.
+#[derive(Debug, Parser)]
+#[command(
+    name = "offhook",
+    version,
+    about = "Group chat with nobody in the middle",
+    long_about = "Group chat with nobody in the middle. Every person runs one node; `offhook up` starts it.",
+    after_help = "R is a room's name or the beginning of its id; PERSON a name, petname or the beginning of a key; ID an entry's id, \
+                  as `offhook log --ids` shows it.",
+    disable_help_subcommand = true
+)]
+pub(crate) struct Flags {
+    /// Folder that holds everything of one node [default: ~/.local/share/offhook]
+    #[arg(long, global = true, value_name = "DIR", env = "OFFHOOK_HOME", hide_env = true)]
+    pub(crate) home: Option<PathBuf>,
+    /// Print JSON on stdout: one object, or one a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run the node until Ctrl-C; with an invite, join its room
+    Up(Up),
+    /// Show this node, its rooms and its peers
+    Status,
+    /// Make, list and change rooms
+    #[command(subcommand)]
+    Room(RoomVerb),
+    /// Make an invite to a room: a link, and a QR code on a terminal
+    Invite(Invite),
+    /// Enter a room with an invite
+    Join(Join),
+    /// Show, name, verify and block the people you know
+    #[command(subcommand)]
+    Contact(ContactVerb),
+    /// Open the room of two with a contact
+    Chat {
+        /// The contact
+        person: String,
+    },
+    /// Say something in a room
+    Send(Send),
+    /// Give an own message another text
+    Edit {
+        /// The message
+        id: String,
+        /// Its new text, or - to read it from stdin
+        text: String,
+    },
+    /// Take a message away, everywhere
+    Delete {
+        /// The message
+        id: String,
+    },
+    /// React to a message
+    React {
+        /// The message
+        id: String,
+        /// One emoji
+        emoji: String,
+        /// Withdraw the reaction
+        #[arg(long)]
+        off: bool,
+    },
+    /// Answer a message
+    Reply {
+        /// The message
+        id: String,
+        /// The answer, or - to read it from stdin
+        text: String,
+        /// The same client id again says nothing twice
+        #[arg(long, value_name = "ANY")]
+        client_id: Option<String>,
+    },
+    /// Show the newest of a room
+    Log(Log),
+    /// Show what is said as it comes, until Ctrl-C
+    Tail(Tail),
+    /// Show where an entry is, and why not further
+    Where {
+        /// The entry
+        id: String,
+    },
+    /// Find messages: words, "phrases", beginnings*
+    Search(Search),
+    /// Print all of a room as JSON lines, oldest first
+    Export {
+        /// The room
+        #[arg(value_name = "R")]
+        room: String,
+    },
+    /// Show who you are
+    #[command(subcommand)]
+    Identity(IdentityVerb),
+    /// Write everything of this node into one sealed file
+    Backup {
+        /// The file to write; must not exist
+        file: PathBuf,
+        #[command(flatten)]
+        passphrase: Passphrase,
+    },
+    /// Make this home from a backup, or prove that a backup opens
+    Restore {
+        /// The backup
+        file: PathBuf,
+        /// Only open it and count what is in it; writes nothing
+        #[arg(long)]
+        verify: bool,
+        #[command(flatten)]
+        passphrase: Passphrase,
+    },
+    /// Print a completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Join this room once up
+    pub(crate) invite: Option<String>,
+    /// The name others see [default: the login name]
+    #[arg(long, value_name = "N")]
+    pub(crate) name: Option<String>,
+    /// Where to listen [default: every address, the port of the last run]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Nobody watches: no QR code
+    #[arg(long)]
+    pub(crate) headless: bool,
+    /// Ask no host but peers, ever: no relay, no look-up
+    #[arg(long)]
+    pub(crate) no_public_infrastructure: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoomVerb {
+    /// Make a room
+    New {
+        /// Its name
+        name: String,
+        /// What newcomers may read of what was said before: all, none, or days such as 30d
+        #[arg(long, default_value = "all", value_name = "POLICY")]
+        history: String,
+    },
+    /// List the rooms, the most recently active first
+    List,
+    /// List a room's members
+    Members {
+        /// The room
+        #[arg(value_name = "R")]
+        room: String,
+    },
+    /// Give a member a role: reader, member, moderator, admin or owner
+    Role {
+        /// The room
+        #[arg(value_name = "R")]
+        room: String,
+        /// The member
+        person: String,
+        /// The role
+        role: String,
+    },
+    /// Remove a member; what is said from then on they cannot read
+    Remove {
+        /// The room
+        #[arg(value_name = "R")]
+        room: String,
+        /// The member
+        person: String,
+    },
+    /// Leave a room; what was said stays readable here
+    Leave {
+        /// The room
+        #[arg(value_name = "R")]
+        room: String,
+    },
+    /// Give a room another name
+    Rename {
+        /// The room
+        #[arg(value_name = "R")]
+        room: String,
+        /// Its new name
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Invite {
+    /// The room
+    #[arg(value_name = "R")]
+    pub(crate) room: String,
+    /// How long it holds: a number and s, m, h, d or w
+    #[arg(long, default_value = "7d", value_name = "TIME", value_parser = seconds)]
+    pub(crate) expires: u64,
+    /// How many persons may use it
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) uses: u32,
+    /// The role that it gives: reader, member, moderator, admin or owner
+    #[arg(long, default_value = "member")]
+    pub(crate) role: String,
+    /// Only this very node lets in: strict about the number of uses
+    #[arg(long)]
+    pub(crate) only_me: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// The invite
+    pub(crate) invite: String,
+    /// How long to wait until the room can be read; 0 does not wait
+    #[arg(long, default_value_t = 30, value_name = "SECS")]
+    pub(crate) wait: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContactVerb {
+    /// List everybody known from any room
+    List,
+    /// Give somebody a name that only you see; "" takes it away
+    Name {
+        /// The contact
+        person: String,
+        /// The name
+        petname: String,
+    },
+    /// Compare safety numbers, and so know that nobody stands between you
+    Verify {
+        /// The contact
+        person: String,
+        /// The 60 digits as they read them to you, instead of being asked
+        #[arg(long, value_name = "DIGITS")]
+        number: Option<String>,
+        /// Take the mark back
+        #[arg(long, conflicts_with = "number")]
+        undo: bool,
+    },
+    /// Hide what somebody says, in every room, here only
+    Block {
+        /// The contact
+        person: String,
+        /// Unblock
+        #[arg(long)]
+        undo: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    /// The room
+    #[arg(value_name = "R")]
+    pub(crate) room: String,
+    /// What to say, or - to read it from stdin
+    pub(crate) text: String,
+    /// The same client id again says nothing twice
+    #[arg(long, value_name = "ANY")]
+    pub(crate) client_id: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Log {
+    /// The room
+    #[arg(value_name = "R")]
+    pub(crate) room: String,
+    /// How many lines
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub(crate) limit: usize,
+    /// Only what stands before this entry
+    #[arg(long, value_name = "ID")]
+    pub(crate) before: Option<String>,
+    /// Show the entries' ids
+    #[arg(long)]
+    pub(crate) ids: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tail {
+    /// The room [default: all]
+    #[arg(value_name = "R")]
+    pub(crate) room: Option<String>,
+    /// How many lines that are here already to show first (of one room)
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub(crate) limit: usize,
+    /// Show entries again when they change: edited, deleted, reacted to, delivered
+    #[arg(long)]
+    pub(crate) changes: bool,
+    /// Show the entries' ids
+    #[arg(long)]
+    pub(crate) ids: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Search {
+    /// What to look for: all words must be there
+    #[arg(required = true)]
+    pub(crate) words: Vec<String>,
+    /// Only in this room
+    #[arg(long, value_name = "R")]
+    pub(crate) room: Option<String>,
+    /// How many at most
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub(crate) limit: usize,
+    /// Show the entries' ids
+    #[arg(long)]
+    pub(crate) ids: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityVerb {
+    /// Show the 24 words that are you: write them on paper and show them to nobody
+    Phrase,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Passphrase {
+    /// Read the passphrase from this file instead of asking (or set OFFHOOK_PASSPHRASE)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// A span of time: a number and a unit.
+fn seconds(text: &str) -> Result<u64, String> {
+    let bad = || format!("`{text}` is no span of time; say for example 90m, 24h, 7d or 2w");
+    let unit = text.chars().last().ok_or_else(bad)?;
+    let unit_s = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 24 * 3600,
+        'w' => 7 * 24 * 3600,
+        _ => return Err(bad()),
+    };
+    let count: u64 = text[..text.len() - 1].parse().map_err(|_| bad())?;
+    count.checked_mul(unit_s).filter(|s| *s > 0).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_of_time() {
+        assert_eq!(seconds("90m"), Ok(5400));
+        assert_eq!(seconds("7d"), Ok(7 * 86400));
+        for bad in [
+            "",
+            "7",
+            "d",
+            "0d",
+            "7 d",
+            "-1d",
+            "99999999999999999999w",
+            "9999999999999999w",
+            "7ü",
+        ] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! `offhook up`: runs the node in the foreground and serves the API on the control socket of its home.
+//!
+//! Ctrl-C and SIGTERM end it within two seconds: streams of the API are ended, then the node, which says goodbye to its peers.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use offhook_node::home::{HomeError, control_socket_path};
+use offhook_node::{Config, Node, NodeHandle, StartError};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use super::{Context, Done, Stop, join};
+use crate::api::model::{Event, Room, Standing, Status};
+use crate::api::{self, Surface};
+use crate::client::{Client, Target};
+use crate::flags::Up;
+use crate::problem::{Kind, Problem};
+use crate::proto::identity::NAME_BYTES_MAX;
+use crate::proto::peer::Command;
+use crate::render::{Style, clean_line, short};
+
+/// How long requests that have begun may take once the program is to end.
+const REQUESTS_END: Duration = Duration::from_millis(500);
+/// How long the start waits for the first address, for the sake of what it prints.
+const ADDRESS_WAIT: Duration = Duration::from_millis(500);
+/// How long `up INVITE` waits before it says why the join takes long; the node goes on trying.
+const JOIN_WAIT_S: u64 = 30;
+
+pub(super) async fn run(context: Context, flags: Up) -> Done {
+    // Before anything else: a signal during the start ends it cleanly too.
+    let mut signals = Signals::new()?;
+    if let Some(invite) = &flags.invite {
+        join::parse(invite)?;
+    }
+    log_to_stderr();
+    let node = tokio::select! {
+        started = start(&context, &flags) => started?,
+        () = signals.any() => return Ok(()),
+    };
+    let (end, ending) = watch::channel(false);
+    let result = match serve(&node, &context.home, ending) {
+        Err(error) => Err(error),
+        Ok(served) => {
+            let talked = tokio::select! {
+                result = talk(&context, &node, &flags) => result,
+                () = signals.any() => Ok(()),
+                () = node.stopped() => Err(stopped()),
+            };
+            end.send_replace(true);
+            let requests = tokio::time::timeout(REQUESTS_END, served);
+            let _ = tokio::join!(requests, node.shutdown());
+            talked
+        }
+    };
+    node.shutdown().await;
+    let _ = fs::remove_file(control_socket_path(&context.home));
+    result
+}
+
+async fn start(context: &Context, flags: &Up) -> Result<NodeHandle, Stop> {
+    if flags
+        .name
+        .as_ref()
+        .is_some_and(|name| name.is_empty() || name.len() > NAME_BYTES_MAX)
+    {
+        let detail = format!("a name must be 1 to {NAME_BYTES_MAX} bytes long");
+        return Err(Problem::new(Kind::Length, detail).into());
+    }
+    let mut config = Config::new(&context.home, flags.name.clone().unwrap_or_else(login_name));
+    config.listen = flags.listen;
+    config.no_public_infrastructure = flags.no_public_infrastructure;
+    let node = Node::start(config).await.map_err(start_problem)?;
+    if let Some(name) = flags.name.clone() {
+        let known = node.query(|peer| peer.me().name).await;
+        if known.is_ok_and(|known| known != name) {
+            let named = node.command(Command::SetName { name }).await;
+            named.map_err(|error| Problem::new(Kind::Length, error.to_string()))?;
+        }
+    }
+    Ok(node)
+}
+
+/// What the person is called on this machine: a first guess that others see until it is changed.
+fn login_name() -> String {
+    let name = ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|variable| std::env::var(variable).ok());
+    let fits = |name: &String| !name.is_empty() && name.len() <= NAME_BYTES_MAX;
+    name.filter(fits).unwrap_or_else(|| "somebody".to_owned())
+}
+
+fn start_problem(error: StartError) -> Problem {
+    let kind = match &error {
+        StartError::Home(HomeError::InUse(_)) => Kind::Busy,
+        StartError::Home(_) | StartError::Store(_) => Kind::BadHome,
+        StartError::Listen { .. } => Kind::CannotListen,
+        StartError::BadRelay(_) => Kind::BadRequest,
+        StartError::Thread(_) => Kind::Internal,
+    };
+    Problem::new(kind, error.to_string())
+}
+
+/// Serves the API on the control socket. The home's lock is held, so a socket that is there is left over from a crash.
+fn serve(node: &NodeHandle, home: &Path, ending: watch::Receiver<bool>) -> Result<tokio::task::JoinHandle<()>, Stop> {
+    let path = control_socket_path(home);
+    let _ = fs::remove_file(&path);
+    let cannot = |error: std::io::Error| {
+        let detail = format!("cannot make the control socket {}: {error}", path.display());
+        Problem::new(Kind::BadHome, detail)
+    };
+    let listener = UnixListener::bind(&path).map_err(cannot)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(cannot)?;
+    let surface = Surface::new(node.clone(), home.to_owned(), ending.clone());
+    let ended = async move {
+        let mut ending = ending;
+        // An error means that the sender is gone, which is an end too.
+        let _ = ending.wait_for(|end| *end).await;
+    };
+    Ok(tokio::spawn(api::serve(listener, surface, ended)))
+}
+
+/// Says who is up, joins where asked to, then passes on what a person should look at, without end.
+async fn talk(context: &Context, node: &NodeHandle, flags: &Up) -> Done {
+    wait_for_address(node).await;
+    let mut events = context.node.events().await?;
+    let status: Status = context.node.get(Target::new(&["status"])).await?;
+    context.out.either(&status, |style| greeting(&status, context, style))?;
+    if let Some(invite) = &flags.invite {
+        // Asked through the socket like everybody else.
+        let joined = join::follow(&Client::new(&context.home), context.out, invite, JOIN_WAIT_S).await;
+        match joined {
+            Err(Stop::Problem(problem)) if goes_on(&problem) => context.out.talk(&format!("offhook: {problem}")),
+            other => other?,
+        }
+    }
+    while let Some(event) = events.next().await? {
+        if let Event::Notice { text, .. } = event {
+            context.out.talk(&clean_line(&text));
+        }
+    }
+    Err(stopped())
+}
+
+/// Whether a failed join is no reason to stop the node: it may still succeed, or the person is in already.
+fn goes_on(problem: &Problem) -> bool {
+    matches!(problem.kind, Kind::NotJoined | Kind::Already)
+}
+
+async fn wait_for_address(node: &NodeHandle) {
+    let known = async {
+        while node.addresses().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // Without a network there is none: the node works all the same.
+    let _ = tokio::time::timeout(ADDRESS_WAIT, known).await;
+}
+
+fn greeting(status: &Status, context: &Context, style: Style) -> String {
+    let you = style.bold(&clean_line(&status.name));
+    let next = match status
+        .rooms
+        .iter()
+        .find(|room| room.standing == Standing::Member && room.pair.is_none())
+    {
+        Some(room) => format!(
+            "to invite somebody to {}: {}",
+            clean_line(&room.name),
+            invite_command(room)
+        ),
+        None => "to begin: offhook room new NAME, then: offhook invite NAME".to_owned(),
+    };
+    format!(
+        "you      {you}  person {}  device {}\nhome     {}\nnetwork  {}\n{next}\nCtrl-C stops the node\n",
+        short(&status.person),
+        short(&status.device),
+        context.home.display(),
+        status.network,
+    )
+}
+
+fn invite_command(room: &Room) -> String {
+    let plain = room
+        .name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let name = if plain && !room.name.is_empty() {
+        &room.name
+    } else {
+        short(&room.room)
+    };
+    format!("offhook invite {name}")
+}
+
+fn stopped() -> Stop {
+    Problem::new(Kind::Internal, "the node stopped by itself; the lines above say why").into()
+}
+
+/// Ctrl-C, SIGTERM, and the terminal going away.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let [a, b, c] = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        Ok(Self([signal(a)?, signal(b)?, signal(c)?]))
+    }
+
+    async fn any(&mut self) {
+        let [a, b, c] = &mut self.0;
+        tokio::select! {
+            _ = a.recv() => {}
+            _ = b.recv() => {}
+            _ = c.recv() => {}
+        }
+    }
+}
+
+/// Warnings of the node go to stderr; `RUST_LOG` asks for more.
+fn log_to_stderr() {
+    use tracing_subscriber::EnvFilter;
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("offhook=warn,offhook_node=warn,error"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
+    // Fails only where somebody has set one already.
+    let _ = subscriber.try_init();
+}
