@@ -246,11 +246,10 @@ impl Header {
         out
     }
 
-    /// The key that seals this entry's payload: one for each log and sequence number, from the secret of its class in its epoch.
-    pub fn payload_key(log: &LogKey, seq: u32, class_secret: &Secret) -> Secret {
-        let mut input = log.0.to_vec();
-        input.extend_from_slice(&seq.to_be_bytes());
-        class_secret.derive(ENTRY_KEY, &input)
+    /// The key that seals this entry's payload, from the secret of its class in its epoch. It follows from all that [`Self::bound`] holds,
+    /// so that a copied home which writes a sequence number a second time does not use a key twice.
+    pub fn payload_key(&self, log: &LogKey, class_secret: &Secret) -> Secret {
+        class_secret.derive(ENTRY_KEY, &self.bound(log))
     }
 }
 

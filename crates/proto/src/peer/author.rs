@@ -59,7 +59,7 @@ impl Room {
         let content = self.epochs.keys(&epoch).and_then(|keys| keys.content_key().cloned());
         let content = content.expect("an epoch that this device may send under is one whose keys it holds");
         let (log, header) = self.next_header(ctx, Class::Message, epoch);
-        let key = Header::payload_key(&log, header.seq, &content);
+        let key = header.payload_key(&log, &content);
         let payload = crypto::seal_once(&key, &header.bound(&log), &plain);
         let entry = self.finish(header, payload);
         let id = EntryId {

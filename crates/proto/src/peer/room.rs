@@ -989,7 +989,7 @@ impl Room {
     /// The key that opens a message of this epoch, where this device may read it.
     pub(super) fn content_key(&self, log: &LogKey, header: &Header) -> Option<Secret> {
         let content = self.epochs.keys(&header.epoch)?.content_key()?;
-        Some(Header::payload_key(log, header.seq, content))
+        Some(header.payload_key(log, content))
     }
 
     /// Opens a message entry.
@@ -1326,7 +1326,7 @@ impl Room {
         let Some(keys) = self.epochs.keys(&stored.entry.header.epoch) else {
             return Ok(None);
         };
-        let secret = Header::payload_key(&log, key.seq, &keys.control);
+        let secret = stored.entry.header.payload_key(&log, &keys.control);
         Ok(Some((log, stored.entry, secret)))
     }
 

@@ -260,7 +260,7 @@ impl ControlPayload {
         if plain.len() + crypto::SEAL_BYTES > BODY_BYTES_MAX || payload.slots.len() > SLOTS_MAX {
             return Err(PayloadError::TooLarge);
         }
-        let key = Header::payload_key(log, header.seq, &keys.control);
+        let key = header.payload_key(log, &keys.control);
         payload.body = crypto::seal_once(&key, &payload.bound(header, log), &plain);
         Ok(payload)
     }
@@ -270,7 +270,7 @@ impl ControlPayload {
         if !self.speaks_of(&header.epoch) || keys.commitment() != self.commitment {
             return Err(PayloadError::NotAuthentic);
         }
-        let key = Header::payload_key(log, header.seq, &keys.control);
+        let key = header.payload_key(log, &keys.control);
         let plain = crypto::open_once(&key, &self.bound(header, log), &self.body);
         let plain = plain.map_err(|_| PayloadError::NotAuthentic)?;
         Ok(Control::from_bytes(&plain)?)
