@@ -367,6 +367,7 @@ impl<S: Store> Peer<S> {
         if restored {
             for room in self.rooms.values_mut() {
                 room.own_stale = true;
+                room.dirty = true;
             }
         }
         Ok(())

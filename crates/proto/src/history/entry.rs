@@ -30,6 +30,8 @@ wire_id!(
 pub const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
 /// The most references to other logs in one header.
 pub const PARENTS_MAX: usize = 16;
+/// The largest sequence number: far above what a device writes, far below where adding to it could overflow.
+pub const SEQ_MAX: u32 = 1 << 31;
 /// The encoding's version, the first byte of every header.
 pub const HEADER_VERSION: u8 = 1;
 
@@ -212,7 +214,7 @@ impl Wire for Header {
             payload_hash: input.array()?,
             payload_len: u32::decode(input)?,
         };
-        if header.seq == 0 {
+        if header.seq == 0 || header.seq > SEQ_MAX {
             return Err(WireError::Invalid("sequence number"));
         }
         if header.payload_len as usize > PAYLOAD_BYTES_MAX {

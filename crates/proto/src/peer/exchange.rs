@@ -7,6 +7,7 @@ use crate::history::entry::{Class, Entry, LogKey};
 use crate::history::{EpochId, IntervalSet};
 use crate::identity::{DeviceId, PersonId};
 use crate::peer::author::{Written, random8};
+use crate::peer::keyring::Keyring;
 use crate::peer::line::{Asked, HAS_PIECES_MAX, PAGE, RoomLine, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST};
 use crate::peer::record::{self, Base, Stored, StoredStanding};
 use crate::peer::room::{Ingested, Room};
@@ -25,6 +26,8 @@ const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 const HASHES_MAX: usize = 24;
 /// Entries sent to show where a log forks.
 const FORK_ENTRIES_MAX: u32 = 64;
+/// Epochs asked for in one frame.
+const NEED_EPOCHS_MAX: usize = 256;
 /// Tags of a hello that are kept because a room may be joined later.
 const UNKNOWN_TAGS_MAX: usize = 4096;
 
@@ -581,7 +584,8 @@ impl<S: Store> Peer<S> {
         while next <= to && answer.bytes_total <= ANSWER_BYTES_MAX {
             let batch = self.store.entries(log_no, next, to, 256)?;
             let Some((last, _)) = batch.last() else { break };
-            next = last.saturating_add(1);
+            let Some(after) = last.checked_add(1) else { break };
+            next = after;
             let mut run: Vec<Stored> = Vec::new();
             for (seq, bytes) in batch {
                 let stored: Stored = record::decode(&bytes, "entry")?;
@@ -947,7 +951,10 @@ impl<S: Store> Peer<S> {
             let Some(room) = self.rooms.get_mut(&no) else { continue };
             let digest = room.digest();
             let Some(shared) = self.shared(peer, no) else { continue };
+            // Who lacked keys a while ago may have them now.
+            shared.epochs_asked.clear();
             if shared.agreed == Some(digest) {
+                self.ask_epochs(peer, no);
                 continue;
             }
             shared.in_step_sent = None;
@@ -1025,13 +1032,13 @@ impl<S: Store> Peer<S> {
             }
         }
         let Some(differs) = differs else { return Ok(()) };
+        let Some(first) = agrees.checked_add(1) else {
+            return Ok(());
+        };
         let last = differs.min(agrees.saturating_add(FORK_ENTRIES_MAX));
         let log_no = state.no;
         let mut runs = Vec::new();
-        for (_, bytes) in self
-            .store
-            .entries(log_no, agrees + 1, last, FORK_ENTRIES_MAX as usize)?
-        {
+        for (_, bytes) in self.store.entries(log_no, first, last, FORK_ENTRIES_MAX as usize)? {
             let stored: Stored = record::decode(&bytes, "entry")?;
             let Some(shared) = self.shared(peer, no) else {
                 return Ok(());
@@ -1051,13 +1058,18 @@ impl<S: Store> Peer<S> {
     /// Asks for the keys of epochs that entries here need.
     fn ask_epochs(&mut self, peer: DeviceId, no: RoomNo) {
         let Some(room) = self.rooms.get(&no) else { return };
-        let epochs: Vec<EpochId> = room.wanted_epochs.iter().copied().take(256).collect();
+        let wanted = room.wanted_epochs.clone();
         let Some(shared) = self.shared(peer, no) else { return };
-        let count = u32::try_from(epochs.len()).unwrap_or(u32::MAX);
-        if epochs.is_empty() || shared.epochs_asked == count {
+        shared.epochs_asked.retain(|epoch| wanted.contains(epoch));
+        let epochs: Vec<EpochId> = wanted
+            .difference(&shared.epochs_asked)
+            .copied()
+            .take(NEED_EPOCHS_MAX)
+            .collect();
+        if epochs.is_empty() {
             return;
         }
-        shared.epochs_asked = count;
+        shared.epochs_asked.extend(&epochs);
         let tag = shared.tag;
         self.send(peer, &Frame::NeedEpochs { tag, epochs });
     }
@@ -1079,7 +1091,10 @@ impl<S: Store> Peer<S> {
         Ok(())
     }
 
-    pub(super) fn on_epochs(&mut self, no: RoomNo, gifts: Vec<EpochGift>) -> Result<(), StoreError> {
+    /// Keys came from a member. Those that nothing here needs are not taken: anybody can make up epochs.
+    pub(super) fn on_epochs(&mut self, no: RoomNo, mut gifts: Vec<EpochGift>) -> Result<(), StoreError> {
+        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
+        gifts.retain(|gift| room.wanted_epochs.contains(&Keyring::epoch_of(gift)));
         self.take_gifts(no, gifts)?;
         self.settle(no)
     }

@@ -39,11 +39,15 @@ impl Keyring {
                 let id = secret.id();
                 self.learn_secret(secret).then_some(id)
             }
-            EpochGift::Outline { control, sync, content } => self.book.learn(EpochKeys {
-                control: control.clone(),
-                sync: sync.clone(),
-                content: Content::Withheld { commitment: *content },
-            }),
+            EpochGift::Outline { control, sync, content } => self.book.learn(outlined(control, sync, content)),
+        }
+    }
+
+    /// The epoch that a gift is of, by what it commits to.
+    pub(super) fn epoch_of(gift: &EpochGift) -> EpochId {
+        match gift {
+            EpochGift::Whole { secret } => EpochSecret(secret.clone()).id(),
+            EpochGift::Outline { control, sync, content } => outlined(control, sync, content).id(),
         }
     }
 
@@ -146,6 +150,14 @@ impl Keyring {
             return self.gift(epoch);
         }
         self.book.keys(epoch).map(outline)
+    }
+}
+
+fn outlined(control: &Secret, sync: &Secret, content: &[u8; 32]) -> EpochKeys {
+    EpochKeys {
+        control: control.clone(),
+        sync: sync.clone(),
+        content: Content::Withheld { commitment: *content },
     }
 }
 

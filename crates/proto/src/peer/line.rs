@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use crate::crypto::{Secret, prefix8};
-use crate::history::{IntervalSet, LogKey};
+use crate::history::{EpochId, IntervalSet, LogKey};
 use crate::identity::DeviceId;
 use crate::peer::record::Base;
 use crate::store::RoomNo;
@@ -115,7 +115,8 @@ pub(super) struct RoomLine {
     /// To be announced or acknowledged: durable here since the last `Have`.
     pub announce: BTreeMap<LogKey, IntervalSet>,
     pub receipts_sent: BTreeMap<LogKey, u64>,
-    pub epochs_asked: u32,
+    /// Epochs that the peer was asked for on this line.
+    pub epochs_asked: BTreeSet<EpochId>,
 }
 
 /// One want.
@@ -147,7 +148,7 @@ impl RoomLine {
             disagreements: 0,
             announce: BTreeMap::new(),
             receipts_sent: BTreeMap::new(),
-            epochs_asked: 0,
+            epochs_asked: BTreeSet::new(),
         }
     }
 

@@ -30,8 +30,10 @@ const BEYOND_CUTOFF_MAX: u32 = 1000;
 /// How many logs whose owner is not known yet may be held in a room.
 const UNKNOWN_LOGS_MAX: usize = 256;
 
-/// How many entries of logs that are nobody's yet are kept until the membership changes.
-const LIMBO_ENTRIES_MAX: usize = 4096;
+/// How many bytes of entries of logs that are nobody's yet are kept until the membership changes.
+const LIMBO_BYTES_MAX: usize = 4 << 20;
+/// What an entry in limbo counts for beyond its payload.
+const LIMBO_ENTRY_BYTES: usize = 1024;
 /// Pieces in which one log may be held. What would make more is not taken until the pieces between come: nothing is lost, only later.
 const PIECES_MAX: usize = 2048;
 /// Edits of one entry that are kept, newest first; deletions; reactions; of them by one person.
@@ -478,9 +480,14 @@ impl Room {
     /// Keeps a run until its log is known, within bounds: the oldest goes first.
     fn keep_in_limbo(&mut self, log: LogKey, entries: Vec<Entry>) {
         self.limbo.push((log, entries));
-        while self.limbo.iter().map(|(_, run)| run.len()).sum::<usize>() > LIMBO_ENTRIES_MAX {
-            self.limbo.remove(0);
+        let size = |run: &Vec<Entry>| run.iter().map(limbo_bytes).sum::<usize>();
+        let mut bytes: usize = self.limbo.iter().map(|(_, run)| size(run)).sum();
+        let mut oldest = 0;
+        while bytes > LIMBO_BYTES_MAX && oldest < self.limbo.len() {
+            bytes -= size(&self.limbo[oldest].1);
+            oldest += 1;
         }
+        self.limbo.drain(..oldest);
     }
 
     /// The stretches of a run that can be taken now; the rest is kept.
@@ -705,7 +712,7 @@ impl Room {
         };
         self.note_clock(ctx, entry.header.clock);
         self.note_tip(log, &entry.header, &hash);
-        let effective = self.first_effective(store, log, &entry.header)?;
+        let effective = self.first_effective(store, log, &entry.header, &hash)?;
         self.pull_below(store, log, &entry.header, effective)?;
         let flags = if signed { SIGNED } else { 0 };
         let mut stored = Stored {
@@ -754,9 +761,20 @@ impl Room {
     }
 
     /// The effective clock of an arriving entry: its own, or what entries above it that came earlier demand.
-    fn first_effective<S: Store>(&self, store: &mut S, log: &LogKey, header: &Header) -> Result<i64, StoreError> {
+    fn first_effective<S: Store>(
+        &self,
+        store: &mut S,
+        log: &LogKey,
+        header: &Header,
+        hash: &Hash,
+    ) -> Result<i64, StoreError> {
         let own = effective_of(header.clock);
-        let waiting = table::in_room(table::WAITING, self.no, &log.prefix(), header.seq);
+        let reference = EntryRef {
+            log: log.prefix(),
+            seq: header.seq,
+            hash: prefix8(hash),
+        };
+        let waiting = table::waiting(self.no, &reference);
         let Some(value) = store.get(&waiting)? else {
             return Ok(own);
         };
@@ -768,7 +786,8 @@ impl Room {
         Ok(own.min(limit))
     }
 
-    /// Makes everything below an entry stand before it.
+    /// Makes everything below an entry stand before it. A reference counts only where its hash fits what is held, so nobody can refer to what was
+    /// written later: that would go round for ever.
     fn pull_below<S: Store>(
         &mut self,
         store: &mut S,
@@ -776,13 +795,12 @@ impl Room {
         header: &Header,
         effective: i64,
     ) -> Result<(), StoreError> {
-        let mut below: Vec<([u8; 8], u32, i64)> = Vec::new();
+        let mut below: Vec<(EntryRef, i64)> = Vec::new();
         push_below(&mut below, log, header, effective);
-        while let Some((log, seq, limit)) = below.pop() {
-            let id = EntryId { log, seq };
-            let Some((log_key, key)) = self.find(&id) else {
+        while let Some((reference, limit)) = below.pop() {
+            let Some((log_key, key)) = self.find(&reference.id()) else {
                 // An earlier entry of the same log has a smaller clock anyway.
-                let waiting = table::in_room(table::WAITING, self.no, &log, seq);
+                let waiting = table::waiting(self.no, &reference);
                 let before = store
                     .get(&waiting)?
                     .and_then(|v| v.try_into().ok())
@@ -795,9 +813,10 @@ impl Room {
             let Some(mut stored) = self.stored(store, key)? else {
                 continue;
             };
-            if stored.effective <= limit {
+            if stored.effective <= limit || prefix8(&stored.entry.header.hash(&log_key)) != reference.hash {
                 continue;
             }
+            let EntryRef { log, seq, .. } = reference;
             if stored.flags & SHOWN != 0 {
                 store.delete(&table::order(self.no, stored.effective, &log, seq))?;
                 store.put(&table::order(self.no, limit, &log, seq), &key.log.0.to_be_bytes())?;
@@ -1349,13 +1368,22 @@ impl Room {
     }
 }
 
-fn push_below(below: &mut Vec<([u8; 8], u32, i64)>, log: &LogKey, header: &Header, effective: i64) {
+fn limbo_bytes(entry: &Entry) -> usize {
+    LIMBO_ENTRY_BYTES + entry.payload.as_ref().map_or(0, Vec::len)
+}
+
+fn push_below(below: &mut Vec<(EntryRef, i64)>, log: &LogKey, header: &Header, effective: i64) {
     // The one before in the same log has a smaller clock: it needs pulling only if this one was pulled itself.
     if header.seq > 1 && effective < effective_of(header.clock) {
-        below.push((log.prefix(), header.seq - 1, effective.saturating_sub(1)));
+        let before = EntryRef {
+            log: log.prefix(),
+            seq: header.seq - 1,
+            hash: prefix8(&header.prev),
+        };
+        below.push((before, effective.saturating_sub(1)));
     }
     for parent in &header.parents {
-        below.push((parent.log, parent.seq, effective.saturating_sub(1)));
+        below.push((*parent, effective.saturating_sub(1)));
     }
 }
 
@@ -1386,3 +1414,6 @@ fn put_reaction(notes: &mut Annotations, reaction: ReactionRecord) {
 pub(super) fn is_removal_of(op: &Op, who: &PersonId) -> bool {
     matches!(op, Op::Remove { person, .. } if person == who)
 }
+
+#[cfg(test)]
+mod tests;

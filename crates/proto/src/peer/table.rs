@@ -1,6 +1,6 @@
 //! The keys of the records that a peer stores. The first byte is the table; numbers are big-endian, so that scans are in order.
 
-use crate::history::EpochId;
+use crate::history::{EntryRef, EpochId};
 use crate::identity::{DeviceId, PersonId};
 use crate::store::{EntryKey, LogNo, RoomNo};
 
@@ -18,7 +18,7 @@ pub(super) const CONTROL: u8 = b'C';
 pub(super) const SEALED: u8 = b'S';
 /// `O` room effective-clock log-prefix seq: local log number; the entry is in the timeline.
 pub(super) const ORDER: u8 = b'O';
-/// `W` room log-prefix seq: the effective clock that this entry, not here yet, must stay below.
+/// `W` room log-prefix seq hash-prefix: the effective clock above which this entry, not here yet, must not stand.
 pub(super) const WAITING: u8 = b'W';
 /// `A` room log-prefix seq: what was done to this entry.
 pub(super) const ANNOTATIONS: u8 = b'A';
@@ -100,6 +100,12 @@ pub(super) fn order_parts(key: &[u8]) -> Option<(i64, [u8; 8], u32)> {
 
 pub(super) fn in_room(table: u8, no: RoomNo, log: &[u8; 8], seq: u32) -> Vec<u8> {
     key(table, &[&no.0.to_be_bytes(), log, &seq.to_be_bytes()])
+}
+
+pub(super) fn waiting(no: RoomNo, entry: &EntryRef) -> Vec<u8> {
+    let mut key = in_room(WAITING, no, &entry.log, entry.seq);
+    key.extend_from_slice(&entry.hash);
+    key
 }
 
 pub(super) fn room_device(table: u8, no: RoomNo, device: &DeviceId) -> Vec<u8> {

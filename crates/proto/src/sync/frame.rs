@@ -87,7 +87,7 @@ wire_struct!(LogRanges { log, seqs });
 pub struct Run {
     /// The log.
     pub log: LogName,
-    /// Ascending.
+    /// Ascending, at least one.
     pub entries: Vec<Entry>,
 }
 
@@ -97,10 +97,11 @@ impl Wire for Run {
         put_list(out, &self.entries);
     }
     fn decode(input: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(Self {
-            log: LogName::decode(input)?,
-            entries: input.list(RUN_MAX, "run")?,
-        })
+        let (log, entries) = (LogName::decode(input)?, input.list(RUN_MAX, "run")?);
+        if entries.is_empty() {
+            return Err(WireError::Invalid("run"));
+        }
+        Ok(Self { log, entries })
     }
 }
 
