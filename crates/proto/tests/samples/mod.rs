@@ -118,8 +118,8 @@ fn entry_ids() -> Samples {
     ]
 }
 
-fn invites() -> Samples {
-    let invite = Invite {
+fn invite() -> Invite {
+    Invite {
         room: RoomId([7; 32]),
         room_name: "Küche".into(),
         secret: [9; 16],
@@ -140,7 +140,11 @@ fn invites() -> Samples {
                 relay: None,
             },
         ],
-    };
+    }
+}
+
+fn invites() -> Samples {
+    let invite = invite();
     vec![("link", invite.to_link().into_bytes()), ("inside", invite.to_bytes())]
 }
 
@@ -295,6 +299,7 @@ fn frames() -> Samples {
                 key: Secret([14; 32]),
             },
         ),
+        ("offer", Frame::Offer { invite: invite() }),
     ];
     frames
         .into_iter()
