@@ -875,6 +875,9 @@ impl<S: Store> Peer<S> {
             shared.agreed = Some(digest);
         }
         self.send(peer, &Frame::InStep { tag, digest: keyed });
+        if caught_up {
+            self.agree(peer, no, digest)?;
+        }
         self.note_in_step(peer, no)
     }
 
@@ -902,6 +905,11 @@ impl<S: Store> Peer<S> {
             self.note_in_step(peer, no)?;
             return self.send_receipts(peer, no);
         }
+        let all = held_in(room);
+        let Some(shared) = line.rooms.get_mut(&no) else {
+            return Ok(());
+        };
+        shared.in_step_heard = Some(keyed);
         shared.agreed = None;
         if !shared.asked.is_empty() {
             return Ok(());
@@ -917,6 +925,19 @@ impl<S: Store> Peer<S> {
         // The peer's state is not what its frames said: begin again.
         shared.summary_sent = false;
         self.send_summary(peer, no)
+    }
+
+    /// The peer is in this room's present state.
+    fn agree(&mut self, peer: DeviceId, no: RoomNo, digest: [u8; 32]) -> Result<(), StoreError> {
+        let Some(all) = self.rooms.get(&no).map(held_in) else {
+            return Ok(());
+        };
+        if let Some(shared) = self.shared(peer, no) {
+            shared.has = Some(all.clone());
+            shared.agreed = Some(digest);
+            shared.disagreements = 0;
+        }
+        self.note_reached(peer, no, &all)
     }
 
     /// Both sides said that they are in the same state: it is the next base.
@@ -1198,6 +1219,12 @@ struct Answer {
     /// Bytes of the run in progress.
     pending: usize,
     bytes_total: usize,
+}
+
+/// What is held of each log that anything is held of.
+fn held_in(room: &Room) -> BTreeMap<LogKey, IntervalSet> {
+    let logs = room.vector().0.into_iter();
+    logs.map(|(log, held)| (log, held.held)).collect()
 }
 
 /// The newest of each log, up to a bound altogether.
