@@ -3,7 +3,11 @@
 use offhook_sim::{Options, Scenario, run};
 
 fn hash(name: &str, seed: u64) -> String {
-    let report = run(&Scenario::named(name).unwrap(), seed, Options::default());
+    let report = run(
+        &Scenario::named(name).expect("the scenario exists"),
+        seed,
+        Options::default(),
+    );
     assert!(report.passed(), "{report}");
     report.trace_hash
 }

@@ -335,7 +335,7 @@ impl Hall {
         }
         parents.dedup_by_key(|tip| tip.log);
         self.append(author, Class::Message, parents, |header, log, secret| {
-            let key = Header::payload_key(log, header.seq, &secret.content());
+            let key = header.payload_key(log, &secret.content());
             crypto::seal_once(&key, &header.bound(log), &plain)
         })
     }

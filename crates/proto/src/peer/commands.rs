@@ -279,6 +279,7 @@ impl<S: Store> Peer<S> {
         self.write_control(no, vec![Op::Leave { cutoffs }], false)?;
         if let Some(room) = self.rooms.get_mut(&no) {
             room.standing = StoredStanding::Left {};
+            room.farewell_due = room.roster.members.keys().any(|person| *person != self.ctx.me);
             room.dirty = true;
             self.ctx.event(Event::Room { room: id });
         }

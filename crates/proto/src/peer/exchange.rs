@@ -38,7 +38,7 @@ impl<S: Store> Peer<S> {
         let me = self.ctx.device;
         let mut rooms: Vec<RoomHello> = Vec::new();
         for room in self.rooms.values_mut() {
-            if !room.is_member() || line.greeted.contains_key(&room.no) {
+            if !room.is_synced() || line.greeted.contains_key(&room.no) {
                 continue;
             }
             let Some(sync) = room.epochs.current_sync(&room.roster, &room.graph, me) else {
@@ -92,7 +92,7 @@ impl<S: Store> Peer<S> {
         let me = self.ctx.device;
         let mut rooms = Vec::new();
         for room in self.rooms.values_mut() {
-            let expected = room.is_member() && room.devices.contains_key(&peer) && !line.rooms.contains_key(&room.no);
+            let expected = room.is_synced() && room.devices.contains_key(&peer) && !line.rooms.contains_key(&room.no);
             if !expected || !line.greeted_again.insert(room.no) {
                 continue;
             }
@@ -138,8 +138,8 @@ impl<S: Store> Peer<S> {
         let me = self.ctx.me;
         for room in self.rooms.values() {
             // Before the membership is known only those who let this device in are heard; the others' tags wait.
-            let verified = room.roster.members.contains_key(&me) || room.sponsors.contains(&peer);
-            if room.is_member() && verified {
+            let verified = room.farewell_due || room.roster.members.contains_key(&me) || room.sponsors.contains(&peer);
+            if room.is_synced() && verified {
                 for sync in room.epochs.sync_secrets() {
                     expected.insert(line.tag(sync, &peer), (room.no, sync.clone()));
                 }
@@ -215,7 +215,7 @@ impl<S: Store> Peer<S> {
     /// Whether entries of a room may be given to a device: it belongs to a member.
     pub(super) fn may_serve(&self, peer: DeviceId, no: RoomNo) -> bool {
         let Some(room) = self.rooms.get(&no) else { return false };
-        room.is_member() && (room.devices.contains_key(&peer) || room.sponsors.contains(&peer))
+        room.is_synced() && (room.devices.contains_key(&peer) || room.sponsors.contains(&peer))
     }
 
     pub(super) fn tell_removed(&mut self, peer: DeviceId, no: RoomNo, tag: RoomTag) -> Result<(), StoreError> {
@@ -870,13 +870,15 @@ impl<S: Store> Peer<S> {
         let (tag, sync, heard) = (shared.tag, shared.sync.clone(), shared.heard);
         let keyed = line.digest(&sync, &me, &digest);
         let same_as_heard = heard == Some(line.digest(&sync, &peer, &digest));
+        let all = room.held();
         if let Some(shared) = line.rooms.get_mut(&no).filter(|_| same_as_heard) {
-            // The peer came in this state, and will not say so again.
+            // The peer said that it is in this state, and will not say so again.
             shared.agreed = Some(digest);
+            shared.disagreements = 0;
         }
         self.send(peer, &Frame::InStep { tag, digest: keyed });
-        if caught_up {
-            self.agree(peer, no, digest)?;
+        if same_as_heard {
+            self.note_reached(peer, no, &all)?;
         }
         self.note_in_step(peer, no)
     }
@@ -905,11 +907,8 @@ impl<S: Store> Peer<S> {
             self.note_in_step(peer, no)?;
             return self.send_receipts(peer, no);
         }
-        let all = held_in(room);
-        let Some(shared) = line.rooms.get_mut(&no) else {
-            return Ok(());
-        };
-        shared.in_step_heard = Some(keyed);
+        // It may be ahead: remembered for when this side gets there.
+        shared.heard = Some(keyed);
         shared.agreed = None;
         if !shared.asked.is_empty() {
             return Ok(());
@@ -925,19 +924,6 @@ impl<S: Store> Peer<S> {
         // The peer's state is not what its frames said: begin again.
         shared.summary_sent = false;
         self.send_summary(peer, no)
-    }
-
-    /// The peer is in this room's present state.
-    fn agree(&mut self, peer: DeviceId, no: RoomNo, digest: [u8; 32]) -> Result<(), StoreError> {
-        let Some(all) = self.rooms.get(&no).map(held_in) else {
-            return Ok(());
-        };
-        if let Some(shared) = self.shared(peer, no) {
-            shared.has = Some(all.clone());
-            shared.agreed = Some(digest);
-            shared.disagreements = 0;
-        }
-        self.note_reached(peer, no, &all)
     }
 
     /// Both sides said that they are in the same state: it is the next base.
@@ -1219,12 +1205,6 @@ struct Answer {
     /// Bytes of the run in progress.
     pending: usize,
     bytes_total: usize,
-}
-
-/// What is held of each log that anything is held of.
-fn held_in(room: &Room) -> BTreeMap<LogKey, IntervalSet> {
-    let logs = room.vector().0.into_iter();
-    logs.map(|(log, held)| (log, held.held)).collect()
 }
 
 /// The newest of each log, up to a bound altogether.

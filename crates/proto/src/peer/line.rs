@@ -123,8 +123,6 @@ pub(super) struct RoomLine {
     pub heard: Option<[u8; 8]>,
     /// The digest of the last `InStep` sent, or what the hello said in its stead; unkeyed.
     pub in_step_sent: Option<[u8; 32]>,
-    /// The digest of the peer's last `InStep`, keyed: it may have been ahead of us when it came.
-    pub in_step_heard: Option<[u8; 8]>,
     /// The peer's last `InStep` was this state.
     pub agreed: Option<[u8; 32]>,
     /// How often digests differed although nothing was missing: logs fork.
@@ -161,7 +159,6 @@ impl RoomLine {
             page_asked: false,
             heard: None,
             in_step_sent: None,
-            in_step_heard: None,
             agreed: None,
             disagreements: 0,
             announce: BTreeMap::new(),

@@ -60,6 +60,10 @@ impl<S: Store> Peer<S> {
             *record = before;
             return Ok(());
         }
+        if room.farewell_due && record.reached.contains(top) {
+            room.farewell_due = false;
+            room.dirty = true;
+        }
         if *record == before {
             return Ok(());
         }

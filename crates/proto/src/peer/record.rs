@@ -82,6 +82,8 @@ pub(super) struct RoomRecord {
     pub receipts: u64,
     /// The own log must not be written again: a copy of this home, or this home before a restore, wrote it further.
     pub own_stale: bool,
+    /// This person left, and nobody has said yet that they heard of it.
+    pub farewell_due: bool,
 }
 wire_struct!(RoomRecord {
     id,
@@ -96,6 +98,7 @@ wire_struct!(RoomRecord {
     told_profile,
     receipts,
     own_stale,
+    farewell_due,
 });
 
 impl Wire for LogNo {

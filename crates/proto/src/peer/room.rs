@@ -101,6 +101,8 @@ pub(super) struct Room {
     pub own: Option<OwnLog>,
     /// Peers know the own log further than this node does: open another before writing.
     pub own_stale: bool,
+    /// This person left, and nobody has said yet that they heard of it.
+    pub farewell_due: bool,
     pub tips: BTreeMap<[u8; 8], EntryRef>,
     pub last_clock: Clock,
     pub messages: u64,
@@ -205,6 +207,7 @@ impl Room {
             by_prefix: BTreeMap::new(),
             own: None,
             own_stale: false,
+            farewell_due: false,
             tips: BTreeMap::new(),
             last_clock: Clock::default(),
             messages: 0,
@@ -237,6 +240,7 @@ impl Room {
         room.told_profile = record.told_profile;
         room.receipts = record.receipts;
         room.own_stale = record.own_stale;
+        room.farewell_due = record.farewell_due;
         room.dirty = false;
         room
     }
@@ -343,7 +347,13 @@ impl Room {
             told_profile: self.told_profile,
             receipts: self.receipts,
             own_stale: self.own_stale,
+            farewell_due: self.farewell_due,
         }
+    }
+
+    /// Whether entries are exchanged: a member's, and those of somebody who left until another has heard of it.
+    pub(super) fn is_synced(&self) -> bool {
+        self.is_member() || (self.farewell_due && matches!(self.standing, StoredStanding::Left {}))
     }
 
     pub(super) fn is_member(&self) -> bool {
