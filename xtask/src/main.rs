@@ -2,6 +2,7 @@
 
 mod bench;
 mod command;
+mod demo;
 mod fuzz;
 mod prerequisites;
 mod sim;
@@ -17,6 +18,7 @@ const USAGE: &str = "\
 cargo xtask TASK
 
   up [ARGS...]             check and install what the build needs, build, run `offhook up ARGS...`
+  demo                     the story with three real nodes on loopback, as a timeline with times
   test                     the same for the tests, then all of them, in order; stops at the first failure
   tidy [--bless [--grow]]  the rules about the code that a program can check; --bless lowers the length
                            ratchet to what is measured, --grow lets it rise too
@@ -43,6 +45,7 @@ fn run(args: &[String]) -> Result<()> {
     };
     match task.as_str() {
         "up" => up::run(rest),
+        "demo" => demo::run(rest),
         "test" => suite::run(rest),
         "tidy" => tidy::run(rest),
         "bench" => bench::run(rest),
