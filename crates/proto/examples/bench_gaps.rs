@@ -88,10 +88,10 @@ fn main() {
     }
 }
 
-fn split(
-    said: Vec<(LogKey, Entry)>,
-    is_missing: impl Fn(usize) -> bool,
-) -> (Vec<(LogKey, Entry)>, Vec<(LogKey, Entry)>) {
+/// Entries and the logs that they stand in.
+type Entries = Vec<(LogKey, Entry)>;
+
+fn split(said: Vec<(LogKey, Entry)>, is_missing: impl Fn(usize) -> bool) -> (Entries, Entries) {
     let (mut missing, mut common) = (Vec::new(), Vec::new());
     for (i, one) in said.into_iter().enumerate() {
         if is_missing(i) {

@@ -11,7 +11,7 @@ fn scenario(plant: Plant) -> Scenario {
             "partition-removal"
         }
     };
-    Scenario::named(name).unwrap()
+    Scenario::named(name).expect("the scenario exists")
 }
 
 fn finds(plant: Plant) {

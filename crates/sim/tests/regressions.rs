@@ -19,7 +19,11 @@ const KEPT: &[(&str, u64, &str)] = &[
 #[test]
 fn kept_seeds_pass() {
     for (name, seed, was) in KEPT {
-        let report = run(&Scenario::named(name).unwrap(), *seed, Options::default());
+        let report = run(
+            &Scenario::named(name).expect("the scenario exists"),
+            *seed,
+            Options::default(),
+        );
         assert!(report.passed(), "once: {was}\n{report}");
     }
 }

@@ -3,7 +3,11 @@
 use offhook_sim::{Options, Scenario, run};
 
 fn passes(name: &str) {
-    let report = run(&Scenario::named(name).unwrap(), 1, Options::default());
+    let report = run(
+        &Scenario::named(name).expect("the scenario exists"),
+        1,
+        Options::default(),
+    );
     assert!(report.passed(), "{report}");
     assert!(
         report.messages > 0,

@@ -1,3 +1,4 @@
+#![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
 use super::*;
 use crate::history::entry::SEQ_MAX;
 use crate::identity::{DeviceKey, RootKey};
