@@ -193,6 +193,8 @@ impl<S: Store> Peer<S> {
             }
         }
         if equal {
+            let all = self.rooms.get(&no).map(Room::held).unwrap_or_default();
+            self.note_reached(peer, no, &all)?;
             self.note_in_step(peer, no)?;
             return self.after_contact(peer, no);
         }

@@ -812,10 +812,14 @@ impl Room {
         effective: i64,
     ) -> Result<(), StoreError> {
         let mut below: Vec<(EntryRef, i64)> = Vec::new();
-        push_below(&mut below, log, header, effective);
+        let top = self
+            .logs
+            .get(log)
+            .filter(|state| state.held.max().checked_add(1) == Some(header.seq));
+        let ascends = top.is_some_and(|state| state.top_clock < header.clock);
+        push_below(&mut below, log, header, effective, ascends);
         while let Some((reference, limit)) = below.pop() {
             let Some((log_key, key)) = self.find(&reference.id()) else {
-                // An earlier entry of the same log has a smaller clock anyway.
                 let waiting = table::waiting(self.no, &reference);
                 let before = store
                     .get(&waiting)?
@@ -839,7 +843,7 @@ impl Room {
             }
             stored.effective = limit;
             store.put_entry(key, &stored.to_bytes())?;
-            push_below(&mut below, &log_key, &stored.entry.header, limit);
+            push_below(&mut below, &log_key, &stored.entry.header, limit, false);
         }
         Ok(())
     }
@@ -1388,9 +1392,10 @@ fn limbo_bytes(entry: &Entry) -> usize {
     LIMBO_ENTRY_BYTES + entry.payload.as_ref().map_or(0, Vec::len)
 }
 
-fn push_below(below: &mut Vec<(EntryRef, i64)>, log: &LogKey, header: &Header, effective: i64) {
-    // The one before in the same log has a smaller clock: it needs pulling only if this one was pulled itself.
-    if header.seq > 1 && effective < effective_of(header.clock) {
+/// What stands directly below an entry, and what its effective clock must not exceed. `ascends`: the entry before in the same log is known to have a
+/// smaller clock, and needs no pulling unless this one was pulled itself.
+fn push_below(below: &mut Vec<(EntryRef, i64)>, log: &LogKey, header: &Header, effective: i64, ascends: bool) {
+    if header.seq > 1 && (!ascends || effective < effective_of(header.clock)) {
         let before = EntryRef {
             log: log.prefix(),
             seq: header.seq - 1,
