@@ -718,7 +718,21 @@ impl<S: Store> Peer<S> {
         let in_it = room.roster.members.contains_key(&me);
         if in_it {
             room.sponsors.clear();
+            if room.removed_by.is_some_and(|by| room.graph.contains(&by)) {
+                // The removal is known whole by now, and does not count: its author had been removed or lowered at the same time.
+                room.removed_by = None;
+                room.standing = StoredStanding::Member {};
+                room.dirty = true;
+                let (id, name) = (room.id, room.provisional_name.clone());
+                self.ctx.notice(
+                    Some(id),
+                    format!("Your removal from “{name}” did not count: you are a member."),
+                );
+            }
             self.store.delete(&table::key(table::JOINS, &[&no.0.to_be_bytes()]))?;
+        } else if room.removed_by.is_some() && room.roster.former.contains_key(&me) {
+            room.removed_by = None;
+            room.dirty = true;
         } else if room.is_member() && room.roster.former.contains_key(&me) {
             room.standing = StoredStanding::Removed {};
             room.dirty = true;

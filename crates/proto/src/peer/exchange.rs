@@ -1169,6 +1169,7 @@ impl<S: Store> Peer<S> {
             return Ok(());
         }
         room.standing = StoredStanding::Removed {};
+        room.removed_by = Some(entry.reference(&log));
         room.dirty = true;
         let (id, name) = (room.id, room.roster.name.clone());
         self.ctx.event(Event::Room { room: id });

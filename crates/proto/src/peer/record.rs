@@ -84,6 +84,8 @@ pub(super) struct RoomRecord {
     pub own_stale: bool,
     /// This person left, and nobody has said yet that they heard of it.
     pub farewell_due: bool,
+    /// The removal that another member showed, while the membership known here does not bear it out.
+    pub removed_by: Option<EntryRef>,
 }
 wire_struct!(RoomRecord {
     id,
@@ -99,6 +101,7 @@ wire_struct!(RoomRecord {
     receipts,
     own_stale,
     farewell_due,
+    removed_by,
 });
 
 impl Wire for LogNo {

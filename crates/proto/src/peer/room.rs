@@ -103,6 +103,8 @@ pub(super) struct Room {
     pub own_stale: bool,
     /// This person left, and nobody has said yet that they heard of it.
     pub farewell_due: bool,
+    /// The removal that another member showed, while the membership known here does not bear it out.
+    pub removed_by: Option<EntryRef>,
     pub tips: BTreeMap<[u8; 8], EntryRef>,
     pub last_clock: Clock,
     pub messages: u64,
@@ -208,6 +210,7 @@ impl Room {
             own: None,
             own_stale: false,
             farewell_due: false,
+            removed_by: None,
             tips: BTreeMap::new(),
             last_clock: Clock::default(),
             messages: 0,
@@ -241,6 +244,7 @@ impl Room {
         room.receipts = record.receipts;
         room.own_stale = record.own_stale;
         room.farewell_due = record.farewell_due;
+        room.removed_by = record.removed_by;
         room.dirty = false;
         room
     }
@@ -348,12 +352,19 @@ impl Room {
             receipts: self.receipts,
             own_stale: self.own_stale,
             farewell_due: self.farewell_due,
+            removed_by: self.removed_by,
         }
     }
 
-    /// Whether entries are exchanged: a member's, and those of somebody who left until another has heard of it.
+    /// Whether entries are exchanged: a member's; those of somebody who left, until another has heard of it; those of somebody who was shown a removal
+    /// that the room's own log does not bear out yet, and may never.
     pub(super) fn is_synced(&self) -> bool {
-        self.is_member() || (self.farewell_due && matches!(self.standing, StoredStanding::Left {}))
+        match self.standing {
+            StoredStanding::Member {} => true,
+            StoredStanding::Left {} => self.farewell_due,
+            StoredStanding::Removed {} => self.removed_by.is_some(),
+            StoredStanding::Joining {} => false,
+        }
     }
 
     pub(super) fn is_member(&self) -> bool {
