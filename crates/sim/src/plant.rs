@@ -68,7 +68,9 @@ impl World<'_> {
             let rest = (0..last).collect();
             let cut = self.net.partition(&[rest], self.now);
             self.schedule_net(cut);
-            self.wish_post(0, 0, None);
+            // Somebody who is there: a node that is only starting would not be heard before the first look.
+            let speaker = (0..last).find(|node| self.hosts[*node].is_up()).unwrap_or(0);
+            self.wish_post(speaker, 0, None);
             self.after(SECOND, crate::world::Event::Look);
         }
     }
