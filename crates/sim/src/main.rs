@@ -13,7 +13,7 @@ use offhook_sim::{Options, Plant, Report, Scenario, names, run};
 const USAGE: &str = "\
 offhook-sim [--scenario NAME | --file FILE | --all] [--seed N | --seeds FROM..TO | --for-seconds S [--start N]]
             [--trace FILE] [--check-determinism] [--plant FAULT]
-offhook-sim --fixed [--for-seconds S]   seed 1 of every scenario, one seed twice, then fresh seeds for two minutes
+offhook-sim --fixed [--start N] [--rounds K]   seed 1 of every scenario, one seed twice, then K rounds of the short ones from seed N
 offhook-sim --list
 
   --scenario NAME      one scenario (may be given more than once)
@@ -21,6 +21,7 @@ offhook-sim --list
   --all                all of them
   --seed N             one seed; 1 unless told
   --seeds FROM..TO     FROM up to but without TO
+  --rounds K           how many seeds of each scenario after the fixed ones
   --for-seconds S      fresh seeds, counted up from --start or from one of the system's, until S seconds are over
   --trace FILE         writes a line for every input and output
   --check-determinism  runs every seed twice and compares the trace hashes
@@ -29,8 +30,8 @@ offhook-sim --list
 /// Scenarios with a rare failure that is understood and described in `docs/simulation.md`: seed 1 is run, fresh seeds are for those who work on it.
 const UNSETTLED: &[&str] = &["membership-storm"];
 
-/// How long fresh seeds run as a step of the test run.
-const FIXED_FRESH_S: u64 = 120;
+/// Seeds of every short scenario in a test run: about two minutes of one core. A count, not a time, so that the same seeds give the same verdict everywhere.
+const FIXED_ROUNDS: u64 = 20;
 /// Scenarios too long for the fresh seeds of a test run; they run once each.
 const LONG: &[&str] = &["hundred", "rejoin-after-days"];
 
@@ -40,6 +41,7 @@ struct Arguments {
     seeds: Option<Range<u64>>,
     for_seconds: Option<u64>,
     start: Option<u64>,
+    rounds: Option<u64>,
     trace: Option<String>,
     check_determinism: bool,
     plant: Option<Plant>,
@@ -86,6 +88,7 @@ fn arguments() -> Result<Arguments> {
             "--seeds" => parsed.seeds = Some(range(&value()?)?),
             "--for-seconds" => parsed.for_seconds = Some(value()?.parse().context("--for-seconds wants a number")?),
             "--start" => parsed.start = Some(value()?.parse().context("--start wants a number")?),
+            "--rounds" => parsed.rounds = Some(value()?.parse().context("--rounds wants a number")?),
             "--trace" => parsed.trace = Some(value()?),
             "--plant" => parsed.plant = Some(plant(&value()?)?),
             "--check-determinism" => parsed.check_determinism = true,
@@ -148,8 +151,14 @@ fn fixed(arguments: &Arguments, tally: &mut Tally) -> Result<()> {
         .into_iter()
         .filter(|s| !LONG.contains(&s.name.as_str()) && !UNSETTLED.contains(&s.name.as_str()))
         .collect();
-    let seconds = arguments.for_seconds.unwrap_or(FIXED_FRESH_S);
-    fresh(&short, seconds, arguments.start, tally);
+    let start = arguments.start.unwrap_or_else(any_start);
+    let rounds = arguments.rounds.unwrap_or(FIXED_ROUNDS);
+    println!("{rounds} rounds of fresh seeds from {start}");
+    for seed in (start..).take(rounds as usize) {
+        for scenario in &short {
+            tally.take(run(scenario, seed, Options::default()));
+        }
+    }
     Ok(())
 }
 
@@ -200,9 +209,13 @@ fn twice(scenario: &Scenario, seed: u64, tally: &mut Tally) {
     tally.take(second);
 }
 
+/// The only chance that is not seeded: which seeds to try. It is printed with every run. Kept short, for people to type.
+fn any_start() -> u64 {
+    RandomState::new().build_hasher().finish() % 1_000_000_000_000
+}
+
 fn fresh(scenarios: &[Scenario], seconds: u64, start: Option<u64>, tally: &mut Tally) {
-    // The only chance that is not seeded: which seeds to try. It is printed with every run. Kept short, for people to type.
-    let start = start.unwrap_or_else(|| RandomState::new().build_hasher().finish() % 1_000_000_000_000);
+    let start = start.unwrap_or_else(any_start);
     #[allow(
         clippy::disallowed_methods,
         reason = "how long to go on is the person's wish, not the run's"
