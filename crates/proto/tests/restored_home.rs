@@ -3,6 +3,7 @@
 mod net;
 
 use net::Net;
+use offhook_proto::peer::Peer;
 
 #[test]
 fn a_restored_home_opens_another_log_and_gets_back_what_it_said() {
@@ -31,6 +32,32 @@ fn a_restored_home_opens_another_log_and_gets_back_what_it_said() {
     assert_eq!(net.texts(ada, room), ["one", "two", "three"]);
     assert_eq!(net.texts(bob, room), net.texts(ada, room));
     assert!(!net.peer(ada).entry(before).unwrap().unwrap().equivocation);
+}
+
+#[test]
+fn a_home_that_was_told_of_its_restore_forks_nothing_before_it_reaches_anybody() {
+    let mut net = Net::new(3);
+    let (ada, bob) = (net.add("Ada"), net.add("Bob"));
+    let room = net.room(ada, "kitchen");
+    net.join(ada, bob, room);
+    net.say(bob, room, "one");
+    net.settle();
+    let mut backup = net.peer(bob).store().clone();
+    Peer::mark_restored(&mut backup).expect("memory refuses nothing");
+    let lost = net.say(bob, room, "said after the backup");
+    net.settle();
+
+    net.offline(bob);
+    net.reopen(bob, backup);
+    let alone = net.say(bob, room, "said before reaching anybody");
+    assert_ne!(lost.log, alone.log, "the old log is not written again");
+    net.online(bob);
+    net.settle();
+    assert_eq!(net.texts(ada, room).len(), 3);
+    assert_eq!(net.texts(bob, room), net.texts(ada, room));
+    for id in [lost, alone] {
+        assert!(!net.peer(ada).entry(id).unwrap().unwrap().equivocation);
+    }
 }
 
 #[test]

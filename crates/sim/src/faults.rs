@@ -185,11 +185,11 @@ impl World<'_> {
         self.copies.insert(node, home);
     }
 
-    /// Stops a node, puts the old copy of its home back, and starts it again.
+    /// Stops a node, puts the old copy of its home back, tells it so, and starts it again.
     pub(crate) fn restore(&mut self, node: usize) {
         let Some(home) = self.copies.remove(&node) else { return };
         self.kill(node, SECOND);
-        self.hosts[node].disk.restore(&home);
+        self.hosts[node].restore(&home);
         self.model.restored.insert(node);
         self.start(node);
         self.recount_holders(node);

@@ -10,7 +10,7 @@ use offhook_proto::peer::{Input, Output, Peer, Secrets};
 use offhook_proto::store::StoreError;
 
 use crate::clock::{Micros, Monotonic, WallClock};
-use crate::disk::Disk;
+use crate::disk::{Disk, Tables};
 
 /// The most inputs that one transaction takes.
 const BATCH_INPUTS_MAX: usize = 64;
@@ -105,6 +105,13 @@ impl Host {
                 Err(error)
             }
         }
+    }
+
+    /// Puts an old copy of the home back, as `offhook restore` does: what it opens is told that it was restored.
+    pub(crate) fn restore(&mut self, home: &Tables) {
+        self.disk.restore(home);
+        let marked = Peer::mark_restored(&mut self.disk).and_then(|()| self.disk.commit());
+        marked.expect("a disk that was just restored refuses nothing");
     }
 
     /// Ends the process at once; nothing is written any more. What was in the inbox is gone with it.

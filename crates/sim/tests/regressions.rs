@@ -14,6 +14,11 @@ const KEPT: &[(&str, u64, &str)] = &[
         3,
         "a deleted message and its deletion in one run waited for each other",
     ),
+    (
+        "restored-home",
+        92_187_304_824,
+        "a restored home that spoke before it reached anybody forked its log, and what was above the fork was gone",
+    ),
 ];
 
 #[test]

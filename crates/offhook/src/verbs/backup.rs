@@ -1,7 +1,7 @@
 //! `offhook backup`, `restore`, `identity phrase`.
 //!
 //! A backup is written beside its final name and renamed when it is whole and on the disk. A restore unpacks into a folder beside the home, proves
-//! that identity and store open, and then puts the folder in the home's place: a home is never half restored.
+//! that identity and store open, tells the store that it was restored, and then puts the folder in the home's place: a home is never half restored.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, IsTerminal as _, Write as _};
@@ -133,6 +133,7 @@ pub(super) fn restore(context: &Context, file: &Path, verify: bool, flags: &Pass
     let manifest = manifest.map_err(|error| bad_backup(error.to_string()))?;
     let counted = prove(folder.path(), &manifest)?;
     if let Some(home) = home {
+        tell_restored(folder.path())?;
         take_place(folder, home)?;
     }
     let restored = Restored {
@@ -243,6 +244,17 @@ fn prove(folder: &Path, manifest: &Manifest) -> Result<Counted, Problem> {
         )));
     }
     Ok(counted)
+}
+
+/// Tells what was unpacked that it was restored, so that it opens new logs at once: others may know the old ones further, or hold them forked by the
+/// first word said before anybody is reached.
+fn tell_restored(folder: &Path) -> Result<(), Problem> {
+    let cannot = |error: String| Problem::new(Kind::BadHome, format!("cannot write what was restored: {error}"));
+    let home = Home::open(folder).map_err(|error| cannot(error.to_string()))?;
+    let mut store = SqliteStore::open(&home.store_path()).map_err(|error| cannot(error.to_string()))?;
+    store.begin().map_err(|error| cannot(error.to_string()))?;
+    Peer::mark_restored(&mut store).map_err(|error| cannot(error.to_string()))?;
+    store.commit().map_err(|error| cannot(error.to_string()))
 }
 
 /// Puts the proven folder in the place of the (empty or missing) home.
