@@ -21,7 +21,10 @@ fn main() -> io::Result<()> {
     files.sort();
     let rows = files.iter().map(|(name, path)| {
         let path = path.canonicalize()?;
-        Ok(format!("    ({name:?}, include_bytes!({:?})),\n", path.display().to_string()))
+        Ok(format!(
+            "    ({name:?}, include_bytes!({:?})),\n",
+            path.display().to_string()
+        ))
     });
     let rows = rows.collect::<io::Result<String>>()?;
     fs::write(out.join("site.rs"), format!("&[\n{rows}]\n"))

@@ -149,7 +149,9 @@ pub(crate) struct Access {
 impl Access {
     /// Reads what is kept.
     pub(crate) async fn load(node: NodeHandle) -> Result<Self, NodeError> {
-        let read = node.query(|peer| journal::locals(peer.store(), KEYS_PREFIX, KEYS_MAX)).await?;
+        let read = node
+            .query(|peer| journal::locals(peer.store(), KEYS_PREFIX, KEYS_MAX))
+            .await?;
         let records = read.map_err(|error| NodeError::Storage(error.to_string()))?;
         let keys = records
             .iter()
@@ -189,7 +191,8 @@ impl Access {
             links.remove(at);
         }
         let name: String = name.chars().take(NAME_BYTES_MAX / 4).collect();
-        self.make(KeyKind::Session, name, vec![Scope::Admin], random_hex()?).await
+        self.make(KeyKind::Session, name, vec![Scope::Admin], random_hex()?)
+            .await
     }
 
     /// Makes a token for a program.
@@ -202,7 +205,11 @@ impl Access {
             let detail = "say what the token may do: read, send, admin or metrics";
             return Err(Problem::new(Kind::BadRequest, detail));
         }
-        if self.list().iter().any(|key| key.kind == KeyKind::Token && key.name == name) {
+        if self
+            .list()
+            .iter()
+            .any(|key| key.kind == KeyKind::Token && key.name == name)
+        {
             let detail = format!("there is a token named `{name}` already; revoke it, or choose another name");
             return Err(Problem::new(Kind::Already, detail));
         }
@@ -279,16 +286,21 @@ impl Access {
     /// All keys that hold, the oldest first.
     pub(crate) fn list(&self) -> Vec<Key> {
         let now_ms = Timestamp::now().as_millisecond();
-        let mut keys: Vec<Key> = lock(&self.keys).values().filter(|key| key.is_live(now_ms)).cloned().collect();
+        let mut keys: Vec<Key> = lock(&self.keys)
+            .values()
+            .filter(|key| key.is_live(now_ms))
+            .cloned()
+            .collect();
         keys.sort_by(|a, b| (a.made_ms, &a.id).cmp(&(b.made_ms, &b.id)));
         keys
     }
 
     /// Takes a key away, named by its id or, for a token, its name.
     pub(crate) async fn revoke(&self, wanted: &str) -> Result<(), Problem> {
-        let found = self.list().into_iter().find(|key| {
-            key.id == wanted || key.kind == KeyKind::Token && key.name == wanted
-        });
+        let found = self
+            .list()
+            .into_iter()
+            .find(|key| key.id == wanted || key.kind == KeyKind::Token && key.name == wanted);
         let Some(key) = found else {
             let detail = format!("there is no token or session `{wanted}`; `offhook token list` shows those there are");
             return Err(Problem::new(Kind::NoToken, detail));

@@ -83,7 +83,9 @@ pub(super) async fn set_marks(
 
 /// `GET /rooms/{room}/draft`: an empty text where there is none.
 pub(super) async fn draft(State(surface): State<Surface>, Path(room): Path<String>) -> Result<Json<Draft>, Problem> {
-    let room = surface.query(move |peer| describe(peer, names::room(peer, &room)?)).await?;
+    let room = surface
+        .query(move |peer| describe(peer, names::room(peer, &room)?))
+        .await?;
     Ok(Json(room.draft.unwrap_or_else(|| Draft {
         text: String::new(),
         reply_to: None,
@@ -156,7 +158,10 @@ pub(super) async fn focus(State(surface): State<Surface>, Body(focus): Body<Focu
 }
 
 /// `GET /settings/{program}`: what a program keeps here, `{}` at first.
-pub(super) async fn settings(State(surface): State<Surface>, Path(program): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn settings(
+    State(surface): State<Surface>,
+    Path(program): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let name = settings_name(&program)?;
     let read = surface.query(move |peer| local(peer.store(), &name).map_err(storage_problem));
     let kept = read.await?.and_then(|json| serde_json::from_slice(&json).ok());
@@ -233,7 +238,11 @@ async fn write(surface: &Surface, changes: Vec<LocalChange>, event: Option<&Even
 }
 
 /// What is kept under a beginning of a name.
-pub(super) async fn kept(surface: &Surface, prefix: &'static str, most: usize) -> Result<Vec<(String, Vec<u8>)>, Problem> {
+pub(super) async fn kept(
+    surface: &Surface,
+    prefix: &'static str,
+    most: usize,
+) -> Result<Vec<(String, Vec<u8>)>, Problem> {
     let read = surface.query(move |peer| locals(peer.store(), prefix, most).map_err(storage_problem));
     read.await
 }

@@ -147,10 +147,17 @@ fn read_page<S: Store>(peer: &Peer<S>, room: RoomId, place: Place, limit: usize)
             (lines, true, full)
         }
         Place::Around(id) => {
-            let middle = peer.entry(id).map_err(storage_problem)?.filter(|entry| entry.room == room);
+            let middle = peer
+                .entry(id)
+                .map_err(storage_problem)?
+                .filter(|entry| entry.room == room);
             let middle = middle.ok_or_else(no_entry)?;
             let (above, below) = (limit / 2, limit.saturating_sub(limit / 2 + 1));
-            let mut lines = if above > 0 { before(Some(id), above)? } else { Vec::new() };
+            let mut lines = if above > 0 {
+                before(Some(id), above)?
+            } else {
+                Vec::new()
+            };
             let may_have_older = lines.len() >= above;
             lines.push(LineView::Entry(Box::new(middle)));
             let later = if below > 0 { after(id, below)? } else { Vec::new() };

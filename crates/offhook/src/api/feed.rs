@@ -112,7 +112,8 @@ async fn place_of(surface: &Surface, consumer: &str, newest: u64) -> Result<u64,
 async fn keep_place(surface: &Surface, name: String, place: u64) -> Result<(), Problem> {
     let others = desk::kept(surface, CONSUMERS, CONSUMERS_MAX).await?;
     if others.len() >= CONSUMERS_MAX && !others.iter().any(|(known, _)| *known == name) {
-        let detail = format!("{CONSUMERS_MAX} consumers is the most; forget one (DELETE /api/v1/events/consumers/NAME)");
+        let detail =
+            format!("{CONSUMERS_MAX} consumers is the most; forget one (DELETE /api/v1/events/consumers/NAME)");
         return Err(Problem::new(Kind::Limit, detail));
     }
     let change = (name, Some(place.to_string().into_bytes()));
@@ -161,9 +162,16 @@ pub(super) async fn consumers(State(surface): State<Surface>) -> Result<Json<Con
 }
 
 /// `DELETE /events/consumers/{consumer}`.
-pub(super) async fn forget(State(surface): State<Surface>, Path(consumer): Path<String>) -> Result<StatusCode, Problem> {
+pub(super) async fn forget(
+    State(surface): State<Surface>,
+    Path(consumer): Path<String>,
+) -> Result<StatusCode, Problem> {
     let change = (consumer_name(&consumer)?, None);
-    surface.node.write_local(vec![change], None).await.map_err(node_problem)?;
+    surface
+        .node
+        .write_local(vec![change], None)
+        .await
+        .map_err(node_problem)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

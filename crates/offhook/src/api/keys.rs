@@ -35,7 +35,11 @@ pub(super) async fn session(
     State(surface): State<Surface>,
     Extension(grant): Extension<Grant>,
 ) -> Result<Json<Session>, Problem> {
-    let key = surface.access.list().into_iter().find(|key| Some(&key.id) == grant.key.as_ref());
+    let key = surface
+        .access
+        .list()
+        .into_iter()
+        .find(|key| Some(&key.id) == grant.key.as_ref());
     Ok(Json(match key {
         Some(key) => described(&key),
         None => Session {
@@ -58,7 +62,9 @@ pub(super) async fn sign_out(
     Extension(grant): Extension<Grant>,
 ) -> Result<StatusCode, Problem> {
     let keys = surface.access.list();
-    let own = keys.iter().find(|key| Some(&key.id) == grant.key.as_ref() && key.kind == KeyKind::Session);
+    let own = keys
+        .iter()
+        .find(|key| Some(&key.id) == grant.key.as_ref() && key.kind == KeyKind::Session);
     if let Some(key) = own {
         surface.access.revoke(&key.id).await?;
     }

@@ -25,7 +25,12 @@ struct Named<T> {
 
 /// The room that `wanted` means.
 pub(crate) fn room<S: Store>(peer: &Peer<S>, wanted: &str) -> Result<RoomView, Problem> {
-    if let Some(view) = whole_id(wanted).map(|id| peer.room(id)).transpose().map_err(storage_problem)?.flatten() {
+    if let Some(view) = whole_id(wanted)
+        .map(|id| peer.room(id))
+        .transpose()
+        .map_err(storage_problem)?
+        .flatten()
+    {
         return Ok(view);
     }
     let rooms = peer.rooms().map_err(storage_problem)?;

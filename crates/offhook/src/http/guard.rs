@@ -64,7 +64,11 @@ impl Door {
             return Err(Problem::new(Kind::ForeignOrigin, detail));
         }
         let kind = only(headers, header::CONTENT_TYPE.as_str());
-        let is_json = kind.is_none_or(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "application/json"));
+        let is_json = kind.is_none_or(|kind| {
+            kind.split(';')
+                .next()
+                .is_some_and(|kind| kind.trim() == "application/json")
+        });
         if changes && !is_json {
             let detail = "send the body as JSON, with `Content-Type: application/json`";
             return Err(Problem::new(Kind::NotJson, detail));
@@ -79,7 +83,9 @@ impl Door {
             Problem::new(Kind::NoAccess, detail)
         };
         if let Some(value) = only(headers, header::AUTHORIZATION.as_str()) {
-            let token = value.split_once(' ').filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
+            let token = value
+                .split_once(' ')
+                .filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
             let (_, token) = token.ok_or_else(unknown)?;
             return self.access.grant(token.trim()).map(Some).ok_or_else(unknown);
         }
@@ -92,7 +98,11 @@ pub(crate) fn cookie_name(port: u16) -> String {
     format!("offhook-{port}")
 }
 
-pub(super) async fn check(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Result<Response, Problem> {
+pub(super) async fn check(
+    State(door): State<Arc<Door>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
     door.judge(request.method(), request.uri().path(), request.headers())?;
     if let Some(grant) = door.grant(request.headers())? {
         request.extensions_mut().insert(grant);
@@ -112,7 +122,12 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let lines = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|line| line.to_str().ok());
+    let mut pairs = lines
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }

@@ -74,7 +74,8 @@ pub(crate) async fn bind(asked: Option<Listen>, last_port: Option<u16>) -> Resul
     };
     let bound = TcpListener::bind(at).await;
     bound.map(Some).map_err(|error| {
-        let detail = format!("cannot listen for HTTP at {at}: {error}; choose another place with --http, or --http off");
+        let detail =
+            format!("cannot listen for HTTP at {at}: {error}; choose another place with --http, or --http off");
         Problem::new(Kind::CannotListen, detail)
     })
 }

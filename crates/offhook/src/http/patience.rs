@@ -97,7 +97,9 @@ impl<T> PatientIo<T> {
     /// Pending, or the end of patience.
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         let idle = self.last + self.limits.idle;
-        let end = self.stuck_since.map_or(idle, |since| idle.min(since + self.limits.stuck));
+        let end = self
+            .stuck_since
+            .map_or(idle, |since| idle.min(since + self.limits.stuck));
         if self.timer.deadline() != end {
             self.timer.as_mut().reset(end);
         }

@@ -78,7 +78,14 @@ mod tests {
 
     #[test]
     fn pages_of_the_client_are_its_one_page_and_nothing_leads_out() {
-        for path in ["/", "/rooms/abc", "/index.html", "/..", "/%2e%2e/%2e%2e/etc/passwd", "/../../etc/passwd"] {
+        for path in [
+            "/",
+            "/rooms/abc",
+            "/index.html",
+            "/..",
+            "/%2e%2e/%2e%2e/etc/passwd",
+            "/../../etc/passwd",
+        ] {
             assert_eq!(find(path).map(|(name, ..)| name), Some(PAGE), "{path}");
         }
         for path in ["/missing.js", "/assets/../../Cargo.toml", "/.env", "/etc/hosts.txt"] {

@@ -33,7 +33,11 @@ pub(super) fn open_browser(url: &str) {
         .any(|variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty()));
     if has_screen {
         let mut opener = Command::new("xdg-open");
-        opener.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        opener
+            .arg(url)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         // Without an opener the person follows the printed address.
         let _ = opener.spawn();
     }
@@ -56,7 +60,9 @@ pub(super) async fn run(context: &Context, verb: TokenVerb) -> Done {
         TokenVerb::Revoke { token } => {
             let target = Target::new(&["tokens", &token]);
             context.node.act(Method::DELETE, target, None::<&()>).await?;
-            context.out.either(&crate::api::model::Done { done: true }, |_| String::new())
+            context
+                .out
+                .either(&crate::api::model::Done { done: true }, |_| String::new())
         }
     }
 }
