@@ -55,7 +55,13 @@ fn the_newcomer_is_told_why_and_comes_again() {
     net.heal();
     net.pass(Duration::from_secs(120));
     is_out(&net, nodes, room);
-    let refused = net.command(dan, Command::RenameRoom { room, name: "mine".into() });
+    let refused = net.command(
+        dan,
+        Command::RenameRoom {
+            room,
+            name: "mine".into(),
+        },
+    );
     assert_eq!(refused, Err(CommandError::NoLongerMember));
     // A new process knows it as well.
     let store = net.nodes[dan].peer.store_mut().clone();

@@ -818,11 +818,7 @@ impl Room {
     }
 
     /// Moves these entries, and what is below them, down to their limits; notes the limits of those that are not here.
-    pub(super) fn pull<S: Store>(
-        &mut self,
-        store: &mut S,
-        mut below: Vec<(EntryRef, i64)>,
-    ) -> Result<(), StoreError> {
+    pub(super) fn pull<S: Store>(&mut self, store: &mut S, mut below: Vec<(EntryRef, i64)>) -> Result<(), StoreError> {
         while let Some((reference, limit)) = below.pop() {
             let Some((log_key, key)) = self.find(&reference.id()) else {
                 let waiting = table::waiting(self.no, &reference);
@@ -1053,12 +1049,6 @@ impl Room {
         Some(header.payload_key(log, content))
     }
 
-    /// Whether an entry is a message that was counted: no edit, no reaction.
-    pub(super) fn is_said(&self, log: &LogKey, stored: &Stored) -> bool {
-        let said = self.open(log, &stored.entry);
-        stored.entry.payload.is_none() || matches!(said, Some(Said { body: Body::Text { .. }, .. }))
-    }
-
     /// Opens a message entry.
     pub(super) fn open(&self, log: &LogKey, entry: &Entry) -> Option<Said> {
         let key = self.content_key(log, &entry.header)?;
@@ -1191,7 +1181,7 @@ impl Room {
         }
     }
 
-    fn annotate<S: Store>(
+    pub(super) fn annotate<S: Store>(
         &mut self,
         store: &mut S,
         ctx: &mut Ctx,
@@ -1370,7 +1360,13 @@ fn limbo_bytes(entry: &Entry) -> usize {
 
 /// What stands directly below an entry, and what its effective clock must not exceed. `ascends`: the entry before in the same log is known to have a
 /// smaller clock, and needs no pulling unless this one was pulled itself.
-pub(super) fn push_below(below: &mut Vec<(EntryRef, i64)>, log: &LogKey, header: &Header, effective: i64, ascends: bool) {
+pub(super) fn push_below(
+    below: &mut Vec<(EntryRef, i64)>,
+    log: &LogKey,
+    header: &Header,
+    effective: i64,
+    ascends: bool,
+) {
     if header.seq > 1 && (!ascends || effective < effective_of(header.clock)) {
         let before = EntryRef {
             log: log.prefix(),
@@ -1393,7 +1389,7 @@ fn put_edit(notes: &mut Annotations, clock: Clock, by: EntryId) {
     }
 }
 
-fn put_reaction(notes: &mut Annotations, reaction: ReactionRecord) {
+pub(super) fn put_reaction(notes: &mut Annotations, reaction: ReactionRecord) {
     let same = |r: &&mut ReactionRecord| r.person == reaction.person && r.emoji == reaction.emoji;
     match notes.reactions.iter_mut().find(same) {
         Some(old) if (old.clock, old.by) < (reaction.clock, reaction.by) => *old = reaction,

@@ -109,7 +109,10 @@ impl<S: Store> Peer<S> {
         };
         let me = self.ctx.me;
         let (graph, entries) = room.on_trial(shown);
-        let news: Vec<EntryRef> = entries.into_iter().filter(|entry| !room.graph.contains(entry)).collect();
+        let news: Vec<EntryRef> = entries
+            .into_iter()
+            .filter(|entry| !room.graph.contains(entry))
+            .collect();
         if news.is_empty() {
             return Ok(());
         }
@@ -190,11 +193,20 @@ impl<S: Store> Peer<S> {
             return self.store.delete(&table::key(table::JOINS, &[&no.0.to_be_bytes()]));
         }
         // Of somebody who comes in again, the membership tells of the time before until the new admission is here.
-        let admission_here = room.own.as_ref().is_some_and(|own| room.roster.logs.contains_key(&own.log));
+        let admission_here = room
+            .own
+            .as_ref()
+            .is_some_and(|own| room.roster.logs.contains_key(&own.log));
         let decided = admission_here || (room.sponsors.is_empty() && !room.graph.is_empty());
         if room.roster.former.contains_key(&me) {
             room.dirty |= !room.shown_out.is_empty();
             room.shown_out.clear();
+        }
+        let own = room.own.as_ref().map(|own| own.log.prefix());
+        let left = |former: &Former| former.why == Departure::Left && Some(former.entry.log) == own;
+        if room.roster.former.get(&me).is_some_and(left) {
+            // This very device is leaving.
+            return Ok(());
         }
         if room.is_member() && decided {
             let why = self.rooms.get(&no).map(|room| self.departure(&room.roster, &me));
@@ -239,9 +251,9 @@ impl<S: Store> Peer<S> {
             Some(Departure::Undone) => {
                 format!("whoever let you in was being removed at the same time and could not let anybody in; {again}")
             }
-            None => format!(
-                "whoever let you in told different members different things, which counts for nothing; {again}"
-            ),
+            None => {
+                format!("whoever let you in told different members different things, which counts for nothing; {again}")
+            }
         }
     }
 }

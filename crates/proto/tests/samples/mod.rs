@@ -9,7 +9,9 @@ use offhook_proto::rooms::{
     Address, Control, ControlPayload, Cutoff, Doorway, Equivocation, HistoryPolicy, Invite, InviteUse, LogCertificate,
     Op, RelayUrl, Role, RoomKind, Slot,
 };
-use offhook_proto::sync::frame::{AddressRecord, EpochGift, LogName, LogRanges, Receipt, RoomHello, RoomTag, Run, ShownEntry};
+use offhook_proto::sync::frame::{
+    AddressRecord, EpochGift, LogName, LogRanges, Receipt, RoomHello, RoomTag, Run, ShownEntry,
+};
 use offhook_proto::sync::vector::{Change, Held};
 use offhook_proto::sync::{Frame, Vector};
 use offhook_proto::wire::Wire as _;

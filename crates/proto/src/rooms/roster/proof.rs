@@ -23,7 +23,12 @@ impl ControlGraph {
         }
         let causes = roster.removals.iter().filter_map(|entry| self.placed.index.get(entry));
         let mut causes: Vec<usize> = causes.copied().filter(|cause| !known.contains(cause)).collect();
-        causes.sort_by_key(|cause| (self.placed.nodes[*cause].depth, self.placed.nodes[*cause].known.entry.id));
+        causes.sort_by_key(|cause| {
+            (
+                self.placed.nodes[*cause].depth,
+                self.placed.nodes[*cause].known.entry.id,
+            )
+        });
         causes.truncate(max);
         let mut fewest: Option<BTreeSet<usize>> = None;
         for cause in &causes {
@@ -46,7 +51,13 @@ impl ControlGraph {
         let Some(since) = since.and_then(|since| self.placed.index.get(&since)) else {
             return Vec::new();
         };
-        let key = |node: usize| (self.placed.nodes[node].depth, self.placed.nodes[node].known.entry.id, node);
+        let key = |node: usize| {
+            (
+                self.placed.nodes[node].depth,
+                self.placed.nodes[node].known.entry.id,
+                node,
+            )
+        };
         let mut left = BinaryHeap::from([key(*since)]);
         let mut chosen = BTreeSet::new();
         while let Some((_, _, node)) = left.pop() {
@@ -104,6 +115,9 @@ impl ControlGraph {
 
     fn ancestors_first(&self, nodes: BTreeSet<usize>) -> Vec<EntryRef> {
         // Indices grow along causality.
-        nodes.into_iter().map(|node| self.placed.nodes[node].known.entry.id).collect()
+        nodes
+            .into_iter()
+            .map(|node| self.placed.nodes[node].known.entry.id)
+            .collect()
     }
 }
