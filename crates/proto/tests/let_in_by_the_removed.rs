@@ -64,8 +64,12 @@ fn the_newcomer_is_told_why_and_comes_again() {
     );
     assert!(matches!(refused, Err(CommandError::NoLongerMember)), "{refused:?}");
     // A new process knows it as well.
+    net.offline(dan);
     let store = net.nodes[dan].peer.store_mut().clone();
     net.reopen(dan, store);
+    is_out(&net, nodes, room);
+    net.online(dan);
+    net.settle();
     is_out(&net, nodes, room);
 
     net.join(ada, dan, room);
