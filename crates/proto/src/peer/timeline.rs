@@ -74,6 +74,7 @@ impl<S: Store> Peer<S> {
             name: pair.map_or_else(|| room.provisional_name.clone(), |other| self.name_of(&other)),
             pair,
             standing: standing(room),
+            why_out: (!room.why_out.is_empty()).then(|| room.why_out.clone()),
             role: room.roster.role(&self.ctx.me).unwrap_or(Role::Reader),
             history: room.roster.history,
             members: room.roster.members.len(),

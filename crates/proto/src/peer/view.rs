@@ -15,6 +15,8 @@ pub struct RoomView {
     pub pair: Option<PersonId>,
     /// How this person stands to it.
     pub standing: Standing,
+    /// Why this person is out, in words, where others brought that about.
+    pub why_out: Option<String>,
     /// The own role.
     pub role: Role,
     /// What newcomers may read.
