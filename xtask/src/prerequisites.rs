@@ -63,6 +63,21 @@ const TEST: &[Need] = &[
         probe: &["sh", "-c", "command -v linphonec"],
         source: Source::Apt("linphone-cli"),
     },
+    Need {
+        what: "tmux (the tests with IRC clients)",
+        probe: &["sh", "-c", "command -v tmux"],
+        source: Source::Apt("tmux"),
+    },
+    Need {
+        what: "the IRC client irssi (tests)",
+        probe: &["sh", "-c", "command -v irssi"],
+        source: Source::Apt("irssi"),
+    },
+    Need {
+        what: "the IRC client WeeChat without a screen (tests)",
+        probe: &["sh", "-c", "command -v weechat-headless"],
+        source: Source::Apt("weechat-headless"),
+    },
 ];
 
 /// Makes sure of what a build needs.

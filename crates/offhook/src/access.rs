@@ -34,7 +34,7 @@ const TOKEN_PREFIX: &str = "oht_";
 const CONTEXT: &str = "offhook 1 api key";
 
 /// One kind of thing that a key allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Scope {
     /// Rooms, entries, people, events.
@@ -100,7 +100,7 @@ impl Grant {
 }
 
 /// What a key is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum KeyKind {
     /// A browser, by cookie.

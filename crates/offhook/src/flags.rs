@@ -26,6 +26,9 @@ pub(crate) struct Flags {
     /// Print JSON on stdout: one object, or one a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Configuration file [default: ~/.config/offhook/config.toml; for --home, config.toml in it]
+    #[arg(long, global = true, value_name = "FILE", env = "OFFHOOK_CONFIG", hide_env = true)]
+    pub(crate) config: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -44,6 +47,12 @@ pub(crate) enum Verb {
     /// Make, list and revoke the tokens of programs
     #[command(subcommand)]
     Token(TokenVerb),
+    /// Let IRC clients in on this machine, or stop that
+    #[command(subcommand)]
+    Irc(IrcVerb),
+    /// Show and check how the node is set up
+    #[command(subcommand)]
+    Config(ConfigVerb),
     /// Show this node, its rooms and its peers
     Status,
     /// Make, list and change rooms
@@ -132,6 +141,8 @@ pub(crate) enum Verb {
         #[command(flatten)]
         passphrase: Passphrase,
     },
+    /// Print the description of the local API (OpenAPI 3.1)
+    Openapi,
     /// Print a completion script
     Completions {
         /// The shell
@@ -139,7 +150,7 @@ pub(crate) enum Verb {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Up {
     /// Join this room once up
     pub(crate) invite: Option<String>,
@@ -158,6 +169,35 @@ pub(crate) struct Up {
     /// Ask no host but peers, ever: no relay, no look-up
     #[arg(long)]
     pub(crate) no_public_infrastructure: bool,
+    /// Install and start the node as a service of this user (systemd), instead of running it here
+    #[arg(long)]
+    pub(crate) service: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Show what `offhook up` would be set up with
+    Show {
+        /// Say where each value comes from: flag, environment, file or default
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Read the configuration and say what is wrong with it
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IrcVerb {
+    /// Speak IRC on 127.0.0.1 and on a socket in the home, also after a restart
+    On {
+        /// The port
+        #[arg(long, default_value_t = crate::irc::PORT, value_name = "N")]
+        port: u16,
+    },
+    /// Speak IRC no more
+    Off,
+    /// Show whether IRC is spoken, and where
+    Status,
 }
 
 #[derive(Debug, Subcommand)]
