@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use offhook_node::journal::{self, KEYS_PREFIX};
+use offhook_node::journal::{self, KEYS_PREFIX, LocalChange};
 use offhook_node::{NodeError, NodeHandle};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -131,7 +131,7 @@ impl Key {
         self.expires_ms().is_none_or(|end| now_ms < end)
     }
 
-    fn record(&self) -> (String, Option<Vec<u8>>) {
+    fn record(&self) -> LocalChange {
         (format!("{KEYS_PREFIX}{}", self.id), serde_json::to_vec(self).ok())
     }
 }
@@ -315,7 +315,7 @@ impl Access {
 }
 
 /// Drops what has ended, else the session that was not used for the longest. Tokens are never dropped.
-fn make_room(keys: &mut BTreeMap<String, Key>, now_ms: i64) -> Result<Vec<(String, Option<Vec<u8>>)>, Problem> {
+fn make_room(keys: &mut BTreeMap<String, Key>, now_ms: i64) -> Result<Vec<LocalChange>, Problem> {
     let mut sessions: Vec<&Key> = keys.values().filter(|key| key.kind == KeyKind::Session).collect();
     sessions.sort_by_key(|key| key.used_ms);
     let ended = sessions.iter().filter(|key| !key.is_live(now_ms)).count();

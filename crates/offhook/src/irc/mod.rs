@@ -144,7 +144,9 @@ async fn serve<L: Listener>(
     surface: Surface,
     grant: Option<Grant>,
     mut ending: watch::Receiver<bool>,
-) {
+) where
+    L::Io: Sync,
+{
     let mut stopping = surface.ending();
     loop {
         let client = tokio::select! {

@@ -444,14 +444,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Session<T> {
 
     /// The newest of each room.
     async fn tell_newest(&mut self) -> Result<(), End> {
-        let rooms: Vec<(String, usize)> = self
-            .names
-            .places
-            .iter()
-            .map(|(id, _)| (id.clone(), BACKLOG_LINES))
-            .collect();
-        for (room, limit) in rooms {
-            let lines = entries::newest_lines(&self.surface, &room, limit)
+        let rooms: Vec<String> = self.names.places.keys().cloned().collect();
+        for room in rooms {
+            let lines = entries::newest_lines(&self.surface, &room, BACKLOG_LINES)
                 .await
                 .unwrap_or_default();
             self.tell_batch(&room, lines).await?;
