@@ -528,8 +528,8 @@ fn people_come_go_and_change_and_rooms_of_two_are_queries() {
         bea.texts(&pair).contains(&"what is it?".to_owned())
     });
     scene.ada.json(&["room", "rename", "Kitchen", "Living Room"]);
-    client.expect(&["PART #Kitchen"]);
     client.expect(&[":ada!ada@offhook JOIN #Living_Room"]);
+    client.expect(&["PART #Kitchen"]);
     scene.ada.json(&["room", "role", "Living Room", "bea", "moderator"]);
     client.expect(&["MODE #Living_Room +o bea"]);
     scene.ada.json(&["room", "remove", "Living Room", "bea"]);

@@ -6,8 +6,8 @@ mod stage;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use stage::{Machine, PATIENCE};
 
@@ -52,7 +52,7 @@ impl Terminal {
                 return screen;
             }
             assert!(start.elapsed() < PATIENCE * 2, "{text:?} does not show:\n{screen}");
-            std::thread::sleep(std::time::Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(200));
         }
     }
 }
@@ -98,9 +98,9 @@ fn talk(scene: &Scene, open: impl Fn() -> Terminal, show: impl Fn(&Terminal), qu
         ada.texts("Kitchen").contains(&"hello from a terminal".to_owned())
     });
     // Long enough for what was heard to be noted.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     terminal.type_line(quit);
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     drop(terminal);
     scene.ada.say("Kitchen", "said while you were away");
     let terminal = open();
@@ -114,56 +114,68 @@ fn talk(scene: &Scene, open: impl Fn() -> Terminal, show: impl Fn(&Terminal), qu
     );
 }
 
-#[test]
-fn weechat_talks_and_comes_back() {
-    let scene = scene();
-    weechat(&scene);
-}
+/// WeeChat without a screen: what it shows is in its logs. It ends when this is dropped.
+struct WeeChat(Child);
 
-/// WeeChat has a front end without a screen: commands go in by its pipe, and what it shows is in its logs.
-fn weechat(scene: &Scene) {
-    let home = scene.folder.path().join("weechat");
-    let run = |commands: &[&str]| {
+impl WeeChat {
+    fn run(scene: &Scene, home: &Path, on_connect: &str) -> Self {
+        let server = format!(
+            "/server add oh 127.0.0.1/{} -notls -sasl_mechanism=plain -sasl_username=weechat -sasl_password={}",
+            scene.port, scene.token
+        );
+        let on_connect = format!("/set irc.server.oh.command \"{on_connect}\"");
+        let commands = [
+            "/set logger.file.flush_delay 0",
+            "/set logger.level.irc 9",
+            &server,
+            &on_connect,
+            "/connect oh",
+        ];
         let mut weechat = Command::new("weechat-headless");
-        weechat.arg("--daemon").arg("-d").arg(&home).env("LC_ALL", "C.UTF-8");
+        weechat.arg("-d").arg(home).env("LC_ALL", "C.UTF-8");
         for command in commands {
             weechat.arg("-r").arg(command);
         }
-        assert!(weechat.status().unwrap().success());
-    };
-    let server = format!(
-        "/server add oh 127.0.0.1/{} -notls -sasl_mechanism=plain -sasl_username=weechat -sasl_password={}",
-        scene.port, scene.token
-    );
-    let pipe = home.join("offhook.pipe");
-    let fifo = format!("/set fifo.file.path {}", pipe.display());
-    let setup = [
-        "/set logger.file.flush_delay 0",
-        "/set logger.level.irc 9",
-        fifo.as_str(),
-        "/fifo disable",
-        "/fifo enable",
-        "/set irc.server_default.capabilities \"*\"",
-        server.as_str(),
-        "/connect oh",
-    ];
-    run(&setup);
-    let tell = |line: &str| {
+        // Its input stays open: it would read the end of it again and again.
+        Self(
+            weechat
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
+    }
+
+    /// As a session's end does: it says goodbye.
+    fn end(mut self) {
+        stage::signal(self.0.id(), "TERM");
         let start = Instant::now();
-        while fs::metadata(&pipe).is_err() {
-            assert!(start.elapsed() < PATIENCE, "no pipe");
-            std::thread::sleep(std::time::Duration::from_millis(100));
+        while self.0.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < PATIENCE, "WeeChat does not end");
+            std::thread::sleep(Duration::from_millis(50));
         }
-        fs::write(&pipe, format!("{line}\n")).unwrap();
-    };
+    }
+}
+
+impl Drop for WeeChat {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn weechat_talks_and_comes_back() {
+    let scene = scene();
+    let home = scene.folder.path().join("weechat");
     let log = || {
-        let mut all = String::new();
-        for file in fs::read_dir(home.join("logs")).into_iter().flatten().flatten() {
-            if file.file_name().to_string_lossy().to_lowercase().contains("kitchen") {
-                all.push_str(&fs::read_to_string(file.path()).unwrap_or_default());
-            }
-        }
-        all
+        let files = fs::read_dir(home.join("logs")).into_iter().flatten().flatten();
+        let of_room = files.filter(|file| file.file_name().to_string_lossy().to_lowercase().contains("kitchen"));
+        of_room
+            .map(|file| fs::read_to_string(file.path()).unwrap_or_default())
+            .collect::<String>()
     };
     let until = |text: &str| {
         let start = Instant::now();
@@ -173,26 +185,21 @@ fn weechat(scene: &Scene) {
                 "{text:?} is not in WeeChat's log:\n{}",
                 log()
             );
-            std::thread::sleep(std::time::Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(200));
         }
     };
+    let weechat = WeeChat::run(&scene, &home, "/msg #Kitchen hello from WeeChat");
     until("said before you came");
     scene.ada.say("Kitchen", "said while you are here");
     until("said while you are here");
-    tell("irc.oh.#kitchen *hello from WeeChat");
-    tell("irc.oh.#Kitchen *hello from WeeChat");
     scene.ada.wait_until("it is said", |ada| {
         ada.texts("Kitchen").contains(&"hello from WeeChat".to_owned())
     });
-    std::thread::sleep(std::time::Duration::from_secs(3));
-    tell("core.weechat */quit");
-    let start = Instant::now();
-    while pipe.exists() {
-        assert!(start.elapsed() < PATIENCE, "WeeChat does not end");
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    // Long enough for what was heard to be noted.
+    std::thread::sleep(Duration::from_secs(3));
+    weechat.end();
     scene.ada.say("Kitchen", "said while you were away");
-    run(&["/connect oh"]);
+    let weechat = WeeChat::run(&scene, &home, "");
     until("said while you were away");
     for text in [
         "said before you came",
@@ -201,11 +208,7 @@ fn weechat(scene: &Scene) {
     ] {
         assert_eq!(log().matches(text).count(), 1, "{text}:\n{}", log());
     }
-    tell("core.weechat */quit");
-    let start = Instant::now();
-    while pipe.exists() && start.elapsed() < PATIENCE {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    weechat.end();
 }
 
 #[test]
