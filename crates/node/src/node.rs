@@ -9,14 +9,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use iroh::Endpoint;
 use offhook_proto::identity::{DeviceId, PersonId};
-use offhook_proto::peer::{Command, CommandError, Event, Peer, Reply};
+use offhook_proto::overlay::ledger::{LedgerView, Limits};
+use offhook_proto::peer::{Command, CommandError, Event, Input, Peer, Reply};
 use offhook_proto::store::StoreError;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::doctor::{self, Checkup};
 use crate::driver::{self, Driver, Message};
 use crate::endpoint::{self, PathView, Switchboard};
+use crate::flows::{FlowSample, Flows};
 use crate::home::{Home, HomeError, store_path};
 use crate::lan;
 use crate::store::SqliteStore;
@@ -43,6 +47,8 @@ pub struct Config {
     pub lan: bool,
     /// Ask no host but peers: the relay is left out.
     pub no_public_infrastructure: bool,
+    /// How many flows a gateway may see of this node.
+    pub flows: Limits,
 }
 
 impl Config {
@@ -55,6 +61,7 @@ impl Config {
             relay: None,
             lan: true,
             no_public_infrastructure: false,
+            flows: Limits::default(),
         }
     }
 }
@@ -112,7 +119,8 @@ impl Node {
         let dir = home.dir().to_owned();
 
         let seed = secrets.device.0.seed();
-        let endpoint = endpoint::bind(&config, &seed, home.last_port()).await?;
+        let flows = Flows::new(config.flows);
+        let endpoint = endpoint::bind(&config, &seed, home.last_port(), &flows).await?;
         if let Some(port) = endpoint::port(&endpoint) {
             home.remember_port(port)?;
         }
@@ -131,6 +139,7 @@ impl Node {
             orders: orders_in,
             events: events.clone(),
             stopping: stopping.clone(),
+            flows: config.flows,
         })
         .map_err(StartError::Store);
         let driver = match driver {
@@ -148,10 +157,14 @@ impl Node {
             return Err(StartError::Thread(error));
         }
 
-        let switchboard = Switchboard::new(endpoint.clone(), inbox.clone());
+        let switchboard = Switchboard::new(endpoint.clone(), inbox.clone(), flows.clone());
         let lines = switchboard.lines();
         let own = switchboard.own_addresses();
-        lan::start(&config, endpoint, inbox.clone(), stopping, own.clone());
+        if config.lan {
+            flows.note_multicast();
+        }
+        let is_lan_on = config.lan;
+        lan::start(&config, endpoint.clone(), inbox.clone(), stopping, own.clone());
         tokio::spawn(async move {
             switchboard.run(orders).await;
             // Nobody may be listening any more.
@@ -165,6 +178,9 @@ impl Node {
                 stop,
                 done,
                 lines,
+                flows,
+                endpoint,
+                is_lan_on,
                 own,
                 device,
                 person,
@@ -187,6 +203,9 @@ struct Shared {
     stop: watch::Sender<bool>,
     done: watch::Receiver<bool>,
     lines: endpoint::Lines,
+    flows: Arc<Flows>,
+    endpoint: Endpoint,
+    is_lan_on: bool,
     own: watch::Receiver<Vec<SocketAddr>>,
     device: DeviceId,
     person: PersonId,
@@ -241,6 +260,34 @@ impl NodeHandle {
     /// The network paths of every line that is up.
     pub fn paths(&self) -> Vec<PathView> {
         endpoint::paths(&self.shared.lines)
+    }
+
+    /// What a gateway sees of this node: every flow, who waits for one, and what was refused.
+    pub fn flows(&self) -> LedgerView {
+        self.shared.flows.with(|ledger, now| ledger.view(now))
+    }
+
+    /// How many flows of each kind there were in the last hour, every five seconds, oldest first.
+    pub fn flow_history(&self) -> Vec<FlowSample> {
+        self.shared.flows.history()
+    }
+
+    /// Looks at the network. Takes a few seconds at most; asks nobody but the configured relay.
+    pub async fn checkup(&self) -> Checkup {
+        let shared = &self.shared;
+        let (relay, multicast) = doctor::look(&shared.endpoint, &shared.flows, shared.is_lan_on).await;
+        Checkup {
+            addresses: self.addresses(),
+            paths: self.paths(),
+            flows: self.flows(),
+            relay,
+            multicast,
+        }
+    }
+
+    /// Tries to reach a device at the next opportunity.
+    pub async fn try_peer(&self, peer: DeviceId) -> Result<(), NodeError> {
+        self.tell(Message::Input(Input::TryPeer { peer })).await
     }
 
     /// Where this node can be reached, best first.

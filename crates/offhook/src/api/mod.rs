@@ -6,8 +6,10 @@
 //!
 //! Security is the listener's: the control socket is in a folder of mode 0700 and has mode 0600, so whoever reaches it may do all.
 
+pub(crate) mod doctor;
 pub(crate) mod feed;
 pub(crate) mod model;
+pub(crate) mod network;
 
 mod entries;
 mod identity;
@@ -91,6 +93,11 @@ where
 fn router(surface: Surface) -> Router {
     let v1 = Router::new()
         .route("/status", get(status::status))
+        .route("/doctor", get(doctor::doctor))
+        .route("/doctor/{person}", get(doctor::doctor_of))
+        .route("/flows", get(network::flows))
+        .route("/flows/history", get(network::history))
+        .route("/lines", get(network::lines))
         .route("/events", get(feed::events))
         .route("/search", get(entries::search))
         .route("/contacts", get(people::contacts))
@@ -152,6 +159,9 @@ impl IntoResponse for Problem {
 fn path_text(path: &PathView) -> String {
     let rtt_ms = path.rtt.as_secs_f64() * 1000.0;
     match &path.address {
+        PathAddress::Direct(address) if network::path_kind(path) == "lan" => {
+            format!("on the local network at {address}, {rtt_ms:.1} ms")
+        }
         PathAddress::Direct(address) => format!("direct to {address}, {rtt_ms:.1} ms"),
         PathAddress::Relay(url) => format!("through the relay {url}, {rtt_ms:.1} ms"),
         PathAddress::Other(carrier) => format!("by {carrier}, {rtt_ms:.1} ms"),

@@ -3,7 +3,9 @@
 mod backup;
 mod contacts;
 mod delivery;
+mod doctor;
 mod join;
+mod network;
 mod rooms;
 mod say;
 mod status;
@@ -114,6 +116,9 @@ pub(crate) async fn run(flags: Flags) -> Done {
     match flags.verb {
         Verb::Up(up) => up::run(context, up).await,
         Verb::Status => status::run(&context).await,
+        Verb::Doctor { person } => doctor::run(&context, person.as_deref()).await,
+        Verb::Lines => network::lines(&context).await,
+        Verb::Flows(flags) => network::flows(&context, flags).await,
         Verb::Room(verb) => rooms::run(&context, verb).await,
         Verb::Invite(invite) => rooms::invite(&context, invite).await,
         Verb::Join(join) => join::run(&context, join).await,

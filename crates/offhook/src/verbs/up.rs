@@ -20,6 +20,7 @@ use crate::client::{Client, Target};
 use crate::flags::Up;
 use crate::problem::{Kind, Problem};
 use crate::proto::identity::NAME_BYTES_MAX;
+use crate::proto::overlay::ledger::Limits;
 use crate::proto::peer::Command;
 use crate::render::{Style, clean_line, short};
 
@@ -73,6 +74,7 @@ async fn start(context: &Context, flags: &Up) -> Result<NodeHandle, Stop> {
     let mut config = Config::new(&context.home, flags.name.clone().unwrap_or_else(login_name));
     config.listen = flags.listen;
     config.no_public_infrastructure = flags.no_public_infrastructure;
+    config.flows = Limits::new(flags.flows, None).map_err(|error| Problem::new(Kind::BadRequest, error.to_string()))?;
     let node = Node::start(config).await.map_err(start_problem)?;
     if let Some(name) = flags.name.clone() {
         let known = node.query(|peer| peer.me().name).await;
