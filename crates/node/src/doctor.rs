@@ -100,10 +100,17 @@ async fn relay(endpoint: &Endpoint, flows: &Flows) -> Option<RelayCheck> {
 
 /// A relay answers `/generate_204` with 204 and nothing else; a portal answers with its own page.
 async fn portal(url: &iroh::RelayUrl, flows: &Flows) -> Portal {
-    let Some(host) = url.host_str() else { return Portal::Unknown };
-    let port = if url.scheme() == "http" { url.port().unwrap_or(80) } else { 80 };
+    let Some(host) = url.host_str() else {
+        return Portal::Unknown;
+    };
+    let port = if url.scheme() == "http" {
+        url.port().unwrap_or(80)
+    } else {
+        80
+    };
     let to = To::Tcp(format!("{host}:{port} (captive portal)"));
-    let has_flow = flows.with(|ledger, now| ledger.question(to, Kind::Probe, "the doctor looks for a captive portal", now));
+    let has_flow =
+        flows.with(|ledger, now| ledger.question(to, Kind::Probe, "the doctor looks for a captive portal", now));
     if !has_flow {
         return Portal::Unknown;
     }

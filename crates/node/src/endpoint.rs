@@ -505,14 +505,13 @@ impl Switchboard {
 
     /// A connection to a peer's relay counts as long as it is used.
     fn hold_relays(&mut self, granted: &[To]) {
-        for to in granted.iter().filter(|to| matches!(to, To::Tcp(_))) {
-            let is_home = |view: &To| view == to;
-            let held = self.flows.with(|ledger, now| {
-                let open = ledger.view(now).flows;
-                let is_held = open.iter().any(|flow| is_home(&flow.to) && flow.forgotten_in.is_none());
-                is_held || !ledger.hold(to.clone(), Kind::Relay, "a peer's relay", now)
+        for to in granted {
+            let To::Tcp(url) = to else { continue };
+            let is_new = self.flows.with(|ledger, now| {
+                let is_held = ledger.is_held(to);
+                !is_held && ledger.hold(to.clone(), Kind::Relay, "a peer's relay", now)
             });
-            if let (false, To::Tcp(url)) = (held, to) {
+            if is_new {
                 self.relays.insert(url.clone());
             }
         }

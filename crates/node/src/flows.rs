@@ -71,7 +71,10 @@ impl Flows {
     pub(crate) fn sample(&self) {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if history.taken_at.is_some_and(|at| now.duration_since(at) < SAMPLE_PERIOD) {
+        if history
+            .taken_at
+            .is_some_and(|at| now.duration_since(at) < SAMPLE_PERIOD)
+        {
             return;
         }
         history.taken_at = Some(now);
@@ -93,7 +96,10 @@ impl Flows {
     /// Asks the ledger, now.
     pub(crate) fn with<T>(&self, ask: impl FnOnce(&mut FlowLedger, Instant) -> T) -> T {
         // The ledger is whole after a panic, too: it has no state between two changes that must go together.
-        ask(&mut self.ledger.lock().unwrap_or_else(PoisonError::into_inner), Instant::now())
+        ask(
+            &mut self.ledger.lock().unwrap_or_else(PoisonError::into_inner),
+            Instant::now(),
+        )
     }
 
     /// Accounts for a relay: its connection, and what the network report asks of it from time to time.

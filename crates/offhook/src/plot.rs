@@ -72,7 +72,11 @@ impl Frame {
         let times = samples.iter().map(milliseconds);
         let start_ms = times.clone().min().unwrap_or(0);
         let span_ms = (times.max().unwrap_or(0) - start_ms).max(1);
-        let highest = samples.iter().map(|sample| sample.now.max(sample.cap as u64)).max().unwrap_or(1);
+        let highest = samples
+            .iter()
+            .map(|sample| sample.now.max(sample.cap as u64))
+            .max()
+            .unwrap_or(1);
         Self {
             start_ms,
             span_ms,
@@ -91,7 +95,10 @@ impl Frame {
     }
 
     fn axes(&self, svg: &mut String) {
-        let step = [1, 2, 5, 10, 20, 50, 100, 200].into_iter().find(|step| self.most / step <= 8).unwrap_or(500);
+        let step = [1, 2, 5, 10, 20, 50, 100, 200]
+            .into_iter()
+            .find(|step| self.most / step <= 8)
+            .unwrap_or(500);
         for flows in (0..=self.most).step_by(step as usize) {
             let y = self.y(flows);
             let _ = write!(
@@ -104,7 +111,9 @@ impl Frame {
             );
         }
         let span_s = self.span_ms / 1000;
-        let steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400];
+        let steps = [
+            1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400,
+        ];
         let step_s = steps.into_iter().find(|step| span_s / step <= 8).unwrap_or(604_800);
         for at_s in (0..=span_s).step_by(step_s as usize) {
             let x = LEFT + at_s as f64 * 1000.0 / self.span_ms as f64 * (WIDTH - LEFT - RIGHT);
@@ -158,7 +167,11 @@ fn areas(svg: &mut String, frame: &Frame, samples: &[Sample]) {
         if samples.iter().all(|sample| of_kind(sample, kind) == 0) {
             continue;
         }
-        let above: Vec<u64> = samples.iter().zip(&below).map(|(sample, low)| low + of_kind(sample, kind)).collect();
+        let above: Vec<u64> = samples
+            .iter()
+            .zip(&below)
+            .map(|(sample, low)| low + of_kind(sample, kind))
+            .collect();
         let mut path = String::new();
         for (at, sample) in samples.iter().enumerate() {
             let (x, y) = (frame.x(sample), frame.y(above[at]));
@@ -208,7 +221,9 @@ mod tests {
             now: u64::from(path + dial),
             cap: 60,
             soft: 40,
-            kinds: [("path".to_owned(), path), ("dial".to_owned(), dial)].into_iter().collect(),
+            kinds: [("path".to_owned(), path), ("dial".to_owned(), dial)]
+                .into_iter()
+                .collect(),
             waiting: 0,
         }
     }
@@ -225,7 +240,9 @@ mod tests {
 
     #[test]
     fn a_peak_is_not_lost_among_many_moments() {
-        let samples: Vec<Sample> = (0..3600).map(|n| sample(n, 5, if n == 1234 { 50 } else { 0 })).collect();
+        let samples: Vec<Sample> = (0..3600)
+            .map(|n| sample(n, 5, if n == 1234 { 50 } else { 0 }))
+            .collect();
         let svg = flows(&samples);
         assert!(svg.contains("55 flows at the most"));
         assert!(svg.contains("<title>dials</title>"));

@@ -26,17 +26,23 @@ fn main() -> Result<()> {
         sizes = vec![200, 1_000, 2_000, 10_000];
     }
     hotel(plots.as_deref())?;
-    println!("\n| nodes | online | run | flows p50 / p99 / most | lines p50 / most | delivery p50 / p95 / p99 ms | not delivered | busiest / median sent | dials failed | plans | CPU s |");
+    println!(
+        "\n| nodes | online | run | flows p50 / p99 / most | lines p50 / most | delivery p50 / p95 / p99 ms | not delivered | busiest / median sent | dials failed | plans | CPU s |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let mut drawn = Vec::new();
     for nodes in sizes {
         drawn.push((nodes, row(nodes, "at rest", |_| {})));
         row(nodes, "churn 50 %/h", |plan| plan.session_s = 3_600);
-        row(nodes, "5 % busiest fail", |plan| (plan.helpers_fail, plan.fail_s) = (0.05, 600));
+        row(nodes, "5 % busiest fail", |plan| {
+            (plan.helpers_fail, plan.fail_s) = (0.05, 600)
+        });
         row(nodes, "mass restart", |plan| plan.mass_restart_s = 600);
     }
     match plots {
-        Some(dir) if drawn.len() > 1 => std::fs::write(dir.join("scale.svg"), growth(&drawn)).context("cannot write the plot"),
+        Some(dir) if drawn.len() > 1 => {
+            std::fs::write(dir.join("scale.svg"), growth(&drawn)).context("cannot write the plot")
+        }
         _ => Ok(()),
     }
 }
@@ -45,7 +51,12 @@ fn hotel(plots: Option<&Path>) -> Result<()> {
     println!("hotel: a guest with 76 rooms and 625 memberships of 255 others, 1,000 entries missed, 40 ms one way");
     let plan = CrowdPlan::hotel(SEED);
     let smart = run_crowd(&plan, SEED);
-    let rest = smart.series.iter().filter(|(at, ..)| *at >= 60 + 600).map(|(.., flows)| *flows).max();
+    let rest = smart
+        .series
+        .iter()
+        .filter(|(at, ..)| *at >= 60 + 600)
+        .map(|(.., flows)| *flows)
+        .max();
     println!(
         "Offhook: {} flows at the most, {} five minutes after the last word, all {} entries after {:?} ms, {} of {} deliveries open",
         smart.peaks[0],
@@ -129,9 +140,18 @@ fn hotel_plot(smart: &CrowdReport, control: &CrowdReport) -> String {
     }
     for minute in 0..=(end / 60.0) as u64 {
         let at = x(minute as f64 * 60.0);
-        let _ = writeln!(svg, r##"<text x="{at:.1}" y="{}" text-anchor="middle" fill="#666666">{minute}</text>"##, HEIGHT - BOTTOM + 18.0);
+        let _ = writeln!(
+            svg,
+            r##"<text x="{at:.1}" y="{}" text-anchor="middle" fill="#666666">{minute}</text>"##,
+            HEIGHT - BOTTOM + 18.0
+        );
     }
-    let _ = writeln!(svg, r##"<text x="{}" y="{}" text-anchor="middle" fill="#666666">minutes; the guest arrives after one, the last word is said after six</text>"##, WIDTH / 2.0 - 30.0, HEIGHT - 12.0);
+    let _ = writeln!(
+        svg,
+        r##"<text x="{}" y="{}" text-anchor="middle" fill="#666666">minutes; the guest arrives after one, the last word is said after six</text>"##,
+        WIDTH / 2.0 - 30.0,
+        HEIGHT - 12.0
+    );
     for (limit, what) in [(200.0, "hotel blocks at 200"), (60.0, "cap 60"), (20.0, "20 at rest")] {
         let _ = writeln!(
             svg,
@@ -145,10 +165,26 @@ fn hotel_plot(smart: &CrowdReport, control: &CrowdReport) -> String {
     for (report, colour, name) in [(control, "#8a8a8a", "naive client"), (smart, "#0072b2", "Offhook")] {
         let mut path = String::new();
         for (at, _, flows) in &report.series {
-            let _ = write!(path, "{}{:.1} {:.1}", if path.is_empty() { "M" } else { "L" }, x(*at as f64), y(*flows as f64));
+            let _ = write!(
+                path,
+                "{}{:.1} {:.1}",
+                if path.is_empty() { "M" } else { "L" },
+                x(*at as f64),
+                y(*flows as f64)
+            );
         }
-        let last = report.series.iter().max_by_key(|(.., flows)| *flows).map_or((0.0, 1.0), |(at, _, flows)| (*at as f64, *flows as f64));
-        let _ = writeln!(svg, r##"<path d="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/><text x="{:.1}" y="{:.1}" fill="{colour}" font-weight="600">{name}: {} at the most</text>"##, x(last.0) + 8.0, y(last.1) - 6.0, last.1);
+        let last = report
+            .series
+            .iter()
+            .max_by_key(|(.., flows)| *flows)
+            .map_or((0.0, 1.0), |(at, _, flows)| (*at as f64, *flows as f64));
+        let _ = writeln!(
+            svg,
+            r##"<path d="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/><text x="{:.1}" y="{:.1}" fill="{colour}" font-weight="600">{name}: {} at the most</text>"##,
+            x(last.0) + 8.0,
+            y(last.1) - 6.0,
+            last.1
+        );
     }
     svg.push_str("</svg>\n");
     svg
@@ -172,9 +208,21 @@ fn growth(drawn: &[(usize, CrowdReport)]) -> String {
         );
     }
     for (nodes, _) in drawn {
-        let _ = writeln!(svg, r##"<text x="{:.1}" y="{}" text-anchor="middle" fill="#666666">{nodes}</text>"##, x(*nodes as f64), HEIGHT - BOTTOM + 18.0);
+        let _ = writeln!(
+            svg,
+            r##"<text x="{:.1}" y="{}" text-anchor="middle" fill="#666666">{nodes}</text>"##,
+            x(*nodes as f64),
+            HEIGHT - BOTTOM + 18.0
+        );
     }
-    let _ = writeln!(svg, r##"<line x1="{LEFT}" x2="{0}" y1="{1:.1}" y2="{1:.1}" stroke="#c1121f" stroke-dasharray="4 5"/><text x="{2}" y="{3:.1}" fill="#c1121f">cap 60</text>"##, WIDTH - 190.0, y(60.0), WIDTH - 184.0, y(60.0) + 4.0);
+    let _ = writeln!(
+        svg,
+        r##"<line x1="{LEFT}" x2="{0}" y1="{1:.1}" y2="{1:.1}" stroke="#c1121f" stroke-dasharray="4 5"/><text x="{2}" y="{3:.1}" fill="#c1121f">cap 60</text>"##,
+        WIDTH - 190.0,
+        y(60.0),
+        WIDTH - 184.0,
+        y(60.0) + 4.0
+    );
     type Reading = fn(&CrowdReport) -> f64;
     let most_flows: Reading = |report| report.peaks.iter().max().copied().unwrap_or(0) as f64;
     let median_flows: Reading = |report| {
@@ -192,10 +240,21 @@ fn growth(drawn: &[(usize, CrowdReport)]) -> String {
     ] {
         let mut path = String::new();
         for (nodes, report) in drawn {
-            let _ = write!(path, "{}{:.1} {:.1}", if path.is_empty() { "M" } else { "L" }, x(*nodes as f64), y(reading(report)));
+            let _ = write!(
+                path,
+                "{}{:.1} {:.1}",
+                if path.is_empty() { "M" } else { "L" },
+                x(*nodes as f64),
+                y(reading(report))
+            );
         }
         let end = drawn.last().map_or(0.0, |(_, report)| reading(report));
-        let _ = writeln!(svg, r##"<path d="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/><text x="{:.1}" y="{:.1}" fill="{colour}">{name}</text>"##, WIDTH - 184.0, y(end) + 4.0);
+        let _ = writeln!(
+            svg,
+            r##"<path d="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/><text x="{:.1}" y="{:.1}" fill="{colour}">{name}</text>"##,
+            WIDTH - 184.0,
+            y(end) + 4.0
+        );
     }
     svg.push_str("</svg>\n");
     svg

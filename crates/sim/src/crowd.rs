@@ -209,14 +209,38 @@ pub fn run_crowd(plan: &CrowdPlan, seed: u64) -> CrowdReport {
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    Plan { node: usize, number: u64 },
-    Turn { node: usize },
-    Dialled { from: usize, to: usize, number: u64, way: Option<Way> },
-    InStep { a: usize, b: usize, number: u64 },
-    Deliver { from: usize, to: usize, room: u32, entry: u32 },
+    Plan {
+        node: usize,
+        number: u64,
+    },
+    Turn {
+        node: usize,
+    },
+    Dialled {
+        from: usize,
+        to: usize,
+        number: u64,
+        way: Option<Way>,
+    },
+    InStep {
+        a: usize,
+        b: usize,
+        number: u64,
+    },
+    Deliver {
+        from: usize,
+        to: usize,
+        room: u32,
+        entry: u32,
+    },
     Say,
-    Up { node: usize },
-    Down { node: usize, for_good: bool },
+    Up {
+        node: usize,
+    },
+    Down {
+        node: usize,
+        for_good: bool,
+    },
     MassRestart,
     HelpersFail,
     Sample,
@@ -352,7 +376,11 @@ impl<'a> Crowd<'a> {
             rooms_of,
             lines: BTreeMap::new(),
             said: vec![Vec::new(); plan.rooms.len()],
-            held: plan.rooms.iter().map(|members| vec![Vec::new(); members.len()]).collect(),
+            held: plan
+                .rooms
+                .iter()
+                .map(|members| vec![Vec::new(); members.len()])
+                .collect(),
             report: CrowdReport::default(),
             missing: 0,
             plan,
@@ -517,7 +545,11 @@ impl<'a> Crowd<'a> {
         }
         for peer in sight.peers.values_mut() {
             // Four of five were reached before, and the address that worked is known.
-            peer.seen_ms = if self.dice.chance(0.8) { 1 + self.dice.below(1_000_000) } else { 0 };
+            peer.seen_ms = if self.dice.chance(0.8) {
+                1 + self.dice.below(1_000_000)
+            } else {
+                0
+            };
         }
         sight
     }
@@ -591,7 +623,10 @@ impl<'a> Crowd<'a> {
         let now = self.clock.at(self.now);
         let tried = self.addresses_tried(from, to);
         let state = &mut self.nodes[from];
-        let is_first = state.sight.peers[&device(to)].rooms.iter().any(|room| !state.planner.has_visited(*room));
+        let is_first = state.sight.peers[&device(to)]
+            .rooms
+            .iter()
+            .any(|room| !state.planner.has_visited(*room));
         let ask = Ask {
             peer: device(to),
             to: tried,
@@ -620,7 +655,11 @@ impl<'a> Crowd<'a> {
         let peer = &self.nodes[from].sight.peers[&device(to)];
         let dead = 2 + to % 4;
         let mut all: Vec<SocketAddr> = (0..dead).map(|number| dead_address(to, number)).collect();
-        let place = if peer.seen_ms > 0 { 0 } else { (from * 31 + to * 17) % (dead + 1) };
+        let place = if peer.seen_ms > 0 {
+            0
+        } else {
+            (from * 31 + to * 17) % (dead + 1)
+        };
         all.insert(place, address(to));
         let mut tried: Vec<To> = match peer.seen_ms > 0 && peer.failures == 0 {
             true => vec![To::Udp(all[0])],
@@ -637,7 +676,8 @@ impl<'a> Crowd<'a> {
 
     fn is_relayed(&self, a: usize, b: usize) -> bool {
         let (a, b) = pair(a, b);
-        let mixed = ((a as u32).wrapping_mul(2_654_435_761) ^ (b as u32).wrapping_mul(2_246_822_519)).wrapping_mul(3_266_489_917);
+        let mixed = ((a as u32).wrapping_mul(2_654_435_761) ^ (b as u32).wrapping_mul(2_246_822_519))
+            .wrapping_mul(3_266_489_917);
         f64::from(mixed) < self.plan.relayed * f64::from(u32::MAX)
     }
 
@@ -710,15 +750,17 @@ impl<'a> Crowd<'a> {
             return;
         }
         let callee = &mut self.nodes[to];
-        let answers = callee.up && callee.lines.len() < ACCEPTED_MAX && match way {
-            Some(Way::Relayed) => true,
-            None => false,
-            Some(Way::Direct) if self.plan.naive.contains(&to) => true,
-            Some(Way::Direct) => {
-                callee.ledger.heard(address(from), now);
-                callee.ledger.may_answer(address(from), now) && callee.ledger.may_send(address(from), now)
-            }
-        };
+        let answers = callee.up
+            && callee.lines.len() < ACCEPTED_MAX
+            && match way {
+                Some(Way::Relayed) => true,
+                None => false,
+                Some(Way::Direct) if self.plan.naive.contains(&to) => true,
+                Some(Way::Direct) => {
+                    callee.ledger.heard(address(from), now);
+                    callee.ledger.may_answer(address(from), now) && callee.ledger.may_send(address(from), now)
+                }
+            };
         let Some(way) = way.filter(|_| answers) else {
             self.report.dials[1] += 1;
             self.let_relay_go(from, to);
@@ -727,7 +769,9 @@ impl<'a> Crowd<'a> {
         };
         if way == Way::Direct {
             for (here, there) in [(from, to), (to, from)] {
-                self.nodes[here].gateway.insert(To::Udp(address(there)), (Micros::MAX / 2, true));
+                self.nodes[here]
+                    .gateway
+                    .insert(To::Udp(address(there)), (Micros::MAX / 2, true));
                 self.nodes[here].ledger.heard(address(there), now);
             }
         }
@@ -804,7 +848,9 @@ impl<'a> Crowd<'a> {
         let relay = to % self.plan.relays;
         let now = self.clock.at(self.now);
         let state = &mut self.nodes[from];
-        let Some(uses) = state.relays.get_mut(&relay) else { return };
+        let Some(uses) = state.relays.get_mut(&relay) else {
+            return;
+        };
         *uses = uses.saturating_sub(1);
         if *uses == 0 && relay != from % self.plan.relays {
             let at = To::Tcp(format!("relay {relay}"));
@@ -839,17 +885,28 @@ impl<'a> Crowd<'a> {
         let mut others = BTreeSet::new();
         for room in &self.rooms_of[node] {
             // One connection for each membership, as clients do that open a topic at a time; the gateway counts places, not connections.
-            others.extend(self.plan.rooms[*room as usize].iter().copied().filter(|other| *other != node));
+            others.extend(
+                self.plan.rooms[*room as usize]
+                    .iter()
+                    .copied()
+                    .filter(|other| *other != node),
+            );
         }
         for other in others {
             let state = &mut self.nodes[node];
             for number in 0..2 + other % 4 {
-                state.gateway.insert(To::Udp(dead_address(other, number)), (self.now, false));
+                state
+                    .gateway
+                    .insert(To::Udp(dead_address(other, number)), (self.now, false));
             }
             let answered = self.nodes[other].up;
-            self.nodes[node].gateway.insert(To::Udp(address(other)), (self.now, answered));
+            self.nodes[node]
+                .gateway
+                .insert(To::Udp(address(other)), (self.now, answered));
             if answered && !self.lines.contains_key(&pair(node, other)) {
-                self.nodes[node].gateway.insert(To::Udp(address(other)), (Micros::MAX / 2, true));
+                self.nodes[node]
+                    .gateway
+                    .insert(To::Udp(address(other)), (Micros::MAX / 2, true));
                 self.begin_line(node, other, Way::Direct);
             }
         }
@@ -863,9 +920,13 @@ impl<'a> Crowd<'a> {
     }
 
     fn holds(&self, room: u32, node: usize, entry: u32) -> bool {
-        let Some(place) = self.place(room, node) else { return true };
+        let Some(place) = self.place(room, node) else {
+            return true;
+        };
         let words = &self.held[room as usize][place];
-        words.get(entry as usize / 64).is_some_and(|word| word >> (entry % 64) & 1 == 1)
+        words
+            .get(entry as usize / 64)
+            .is_some_and(|word| word >> (entry % 64) & 1 == 1)
     }
 
     fn take(&mut self, room: u32, node: usize, entry: u32) {
@@ -913,7 +974,15 @@ impl<'a> Crowd<'a> {
         }
         for other in carried {
             let latency = self.lines[&pair(node, other)].latency;
-            self.after(latency, Event::Deliver { from: node, to: other, room, entry });
+            self.after(
+                latency,
+                Event::Deliver {
+                    from: node,
+                    to: other,
+                    room,
+                    entry,
+                },
+            );
         }
         self.want_plan(node, MILLI);
     }
@@ -936,7 +1005,11 @@ impl<'a> Crowd<'a> {
         }
         self.missing = rooms
             .iter()
-            .map(|room| (0..self.said[*room as usize].len() as u32).filter(|entry| !self.holds(*room, node, *entry)).count())
+            .map(|room| {
+                (0..self.said[*room as usize].len() as u32)
+                    .filter(|entry| !self.holds(*room, node, *entry))
+                    .count()
+            })
             .sum();
     }
 
@@ -953,7 +1026,9 @@ impl<'a> Crowd<'a> {
             return;
         }
         let said = state.sight.rooms.get_mut(&room).map(|room| room.spoken.replace(now));
-        let was_active = said.flatten().is_some_and(|at| now.saturating_duration_since(at).as_secs() < 60);
+        let was_active = said
+            .flatten()
+            .is_some_and(|at| now.saturating_duration_since(at).as_secs() < 60);
         if !was_active {
             self.want_plan(node, 50 * MILLI);
         }
@@ -1003,7 +1078,15 @@ impl<'a> Crowd<'a> {
         for other in self.neighbours(node, room) {
             if other != from && !self.holds(room, other, entry) {
                 let latency = self.lines[&pair(node, other)].latency;
-                self.after(ANNOUNCE + 3 * latency, Event::Deliver { from: node, to: other, room, entry });
+                self.after(
+                    ANNOUNCE + 3 * latency,
+                    Event::Deliver {
+                        from: node,
+                        to: other,
+                        room,
+                        entry,
+                    },
+                );
             }
         }
     }
@@ -1015,7 +1098,9 @@ impl<'a> Crowd<'a> {
         }
         let now = self.clock.at(self.now);
         for (here, there) in [(a, b), (b, a)] {
-            let Some(peer) = self.nodes[here].sight.peers.get_mut(&device(there)) else { continue };
+            let Some(peer) = self.nodes[here].sight.peers.get_mut(&device(there)) else {
+                continue;
+            };
             if let Some(line) = &mut peer.line {
                 (line.is_busy, line.last_frame) = (false, now);
             }
@@ -1052,7 +1137,10 @@ impl<'a> Crowd<'a> {
         if !self.plan.naive.contains(&node) && state.up {
             let counted = state.ledger.in_use(now);
             // Lines keep their flows in use; those are told to the ledger when it is asked next.
-            self.report.ledger_below = self.report.ledger_below.max(flows.saturating_sub(counted + state.lines.len()));
+            self.report.ledger_below = self
+                .report
+                .ledger_below
+                .max(flows.saturating_sub(counted + state.lines.len()));
         }
     }
 
@@ -1064,7 +1152,9 @@ impl<'a> Crowd<'a> {
         self.note_peak(watched);
         let view = self.nodes[watched].ledger.view(now);
         let count = |kind| view.flows.iter().filter(|flow| flow.kind == kind).count() as u16;
-        self.report.series.push((self.now / SECOND, Kind::ALL.map(count), flows));
+        self.report
+            .series
+            .push((self.now / SECOND, Kind::ALL.map(count), flows));
         self.after(SECOND, Event::Sample);
     }
 
@@ -1121,9 +1211,22 @@ mod tests {
         let others: usize = plan.rooms.iter().map(|members| members.len() - 1).sum();
         assert_eq!((plan.rooms.len(), others), (76, 625));
         let report = run_crowd(&plan, 1);
-        assert!(report.peaks[0] <= 60, "{} flows at the guest's gateway", report.peaks[0]);
-        assert!(report.caught_up_ms.is_some_and(|ms| ms <= 10_000), "{:?}", report.caught_up_ms);
-        let rest: Vec<usize> = report.series.iter().filter(|(at, ..)| *at >= 60 + 300 + 300).map(|(.., flows)| *flows).collect();
+        assert!(
+            report.peaks[0] <= 60,
+            "{} flows at the guest's gateway",
+            report.peaks[0]
+        );
+        assert!(
+            report.caught_up_ms.is_some_and(|ms| ms <= 10_000),
+            "{:?}",
+            report.caught_up_ms
+        );
+        let rest: Vec<usize> = report
+            .series
+            .iter()
+            .filter(|(at, ..)| *at >= 60 + 300 + 300)
+            .map(|(.., flows)| *flows)
+            .collect();
         let most = rest.iter().max().copied().unwrap_or(usize::MAX);
         assert!(most <= 20, "{most} flows five minutes after the last word");
         assert_eq!(report.undelivered, 0);
@@ -1136,7 +1239,11 @@ mod tests {
         plan.naive.insert(0);
         plan.run_s = 90;
         let report = run_crowd(&plan, 1);
-        assert!(report.peaks[0] > 200, "the check must be able to fail: {}", report.peaks[0]);
+        assert!(
+            report.peaks[0] > 200,
+            "the check must be able to fail: {}",
+            report.peaks[0]
+        );
     }
 
     #[test]
@@ -1153,7 +1260,11 @@ mod tests {
         plan.session_s = 1_800;
         plan.run_s = 900;
         let report = run_crowd(&plan, 2);
-        assert!(report.peaks.iter().all(|peak| *peak <= 60), "{:?}", report.peaks.iter().max());
+        assert!(
+            report.peaks.iter().all(|peak| *peak <= 60),
+            "{:?}",
+            report.peaks.iter().max()
+        );
         assert!(!report.delays_ms.is_empty());
     }
 }

@@ -77,8 +77,7 @@ pub(super) async fn doctor_of(
     State(surface): State<Surface>,
     Path(wanted): Path<String>,
 ) -> Result<Json<Doctor>, Problem> {
-    let find = move |peer: &_| names::person(peer, &wanted);
-    let person = surface.query(find).await?;
+    let person = surface.query(move |peer| names::person(peer, &wanted)).await?;
     let of_person = move |peer: &crate::proto::peer::Peer<offhook_node::SqliteStore>| {
         let all = peer.peers().into_iter();
         Ok(all.filter(|view| view.person == Some(person)).collect::<Vec<_>>())
@@ -112,10 +111,16 @@ pub(super) async fn doctor_of(
 
 async fn examine(surface: &Surface) -> Result<Vec<Check>, Problem> {
     let found = surface.node.checkup().await;
-    let (now_ms, newest_ms) = surface.query(|peer| Ok((peer.wall_ms(), peer.newest_record_ms()))).await?;
+    let (now_ms, newest_ms) = surface
+        .query(|peer| Ok((peer.wall_ms(), peer.newest_record_ms())))
+        .await?;
     let mut checks = vec![network(&found), udp(&found), nat(&found)];
     checks.extend(relay(found.relay.as_ref()));
-    checks.extend([clock(now_ms, newest_ms), multicast(&found.multicast), budget(&found.flows)]);
+    checks.extend([
+        clock(now_ms, newest_ms),
+        multicast(&found.multicast),
+        budget(&found.flows),
+    ]);
     Ok(checks)
 }
 
@@ -131,22 +136,43 @@ fn network(found: &Checkup) -> Check {
         .collect();
     if usable.is_empty() {
         let text = "no network: this machine has no address that others can reach";
-        return check("network", Verdict::Bad, text, "connect to a network; what you write is kept and handed on then");
+        return check(
+            "network",
+            Verdict::Bad,
+            text,
+            "connect to a network; what you write is kept and handed on then",
+        );
     }
-    check("network", Verdict::Good, format!("connected; own addresses {}", usable.join(", ")), "")
+    check(
+        "network",
+        Verdict::Good,
+        format!("connected; own addresses {}", usable.join(", ")),
+        "",
+    )
 }
 
 fn udp(found: &Checkup) -> Check {
     let far = |path: &&PathView| matches!(&path.address, PathAddress::Direct(at) if is_public(at.ip()));
     let relayed = |path: &&PathView| matches!(path.address, PathAddress::Relay(_));
-    let count = found.paths.iter().filter(|path| matches!(path.address, PathAddress::Direct(_))).count();
+    let count = found
+        .paths
+        .iter()
+        .filter(|path| matches!(path.address, PathAddress::Direct(_)))
+        .count();
     let unanswered = |state: FlowState| {
         let flows = found.flows.flows.iter();
-        flows.filter(|flow| flow.kind == FlowKind::Dial && flow.state == state).count()
+        flows
+            .filter(|flow| flow.kind == FlowKind::Dial && flow.state == state)
+            .count()
     };
     let silent = unanswered(FlowState::Unanswered);
     if found.paths.iter().any(|path| far(&path)) {
-        return check("udp", Verdict::Good, "UDP to the Internet works: lines go straight to peers outside", "");
+        return check(
+            "udp",
+            Verdict::Good,
+            "UDP to the Internet works: lines go straight to peers outside",
+            "",
+        );
     }
     if count > 0 {
         let text = "UDP works on this network; no line goes beyond it now, so nothing can be said of the Internet";
@@ -154,13 +180,30 @@ fn udp(found: &Checkup) -> Check {
     }
     if found.paths.iter().any(|path| relayed(&path)) {
         let text = "UDP seems to be blocked: every line goes through a relay";
-        return check("udp", Verdict::Limited, text, "messages get through; for calls try another network");
+        return check(
+            "udp",
+            Verdict::Limited,
+            text,
+            "messages get through; for calls try another network",
+        );
     }
     if silent > 0 {
-        let text = format!("no line is up, and {silent} addresses that were tried did not answer: those peers are offline, or UDP is blocked here");
-        return check("udp", Verdict::Unknown, text, "configure a relay: it also works where UDP is blocked");
+        let text = format!(
+            "no line is up, and {silent} addresses that were tried did not answer: those peers are offline, or UDP is blocked here"
+        );
+        return check(
+            "udp",
+            Verdict::Unknown,
+            text,
+            "configure a relay: it also works where UDP is blocked",
+        );
     }
-    check("udp", Verdict::Unknown, "nobody was tried yet, so it cannot be told whether UDP works", "")
+    check(
+        "udp",
+        Verdict::Unknown,
+        "nobody was tried yet, so it cannot be told whether UDP works",
+        "",
+    )
 }
 
 /// RFC 4787 names what a NAT does by its mapping and filtering; telling them apart takes two hosts outside.
@@ -178,10 +221,21 @@ fn nat(found: &Checkup) -> Check {
     }
     if found.paths.iter().any(far) {
         let text = "behind a NAT that keeps flows to peers open; its kind (mapping and filtering, RFC 4787) takes two hosts outside to tell, and nobody is asked who is not configured";
-        return check("nat", Verdict::Limited, text, "peers that are behind one too may need a relay to reach you");
+        return check(
+            "nat",
+            Verdict::Limited,
+            text,
+            "peers that are behind one too may need a relay to reach you",
+        );
     }
-    let text = "behind a NAT, or on a network of its own; its kind (RFC 4787) cannot be told without a line to the Internet";
-    check("nat", Verdict::Unknown, text, "forward the UDP port at the router, or configure a relay")
+    let text =
+        "behind a NAT, or on a network of its own; its kind (RFC 4787) cannot be told without a line to the Internet";
+    check(
+        "nat",
+        Verdict::Unknown,
+        text,
+        "forward the UDP port at the router, or configure a relay",
+    )
 }
 
 fn relay(relay: Option<&RelayCheck>) -> Vec<Check> {
@@ -189,22 +243,52 @@ fn relay(relay: Option<&RelayCheck>) -> Vec<Check> {
         let text = "none is configured; peers behind strict NATs cannot be reached from each other without one";
         return vec![
             check("relay", Verdict::Unknown, text, ""),
-            check("portal", Verdict::Unknown, "not looked for: nobody is configured who could be asked", ""),
+            check(
+                "portal",
+                Verdict::Unknown,
+                "not looked for: nobody is configured who could be asked",
+                "",
+            ),
         ];
     };
     let mut checks = Vec::new();
     checks.push(match (&relay.error, relay.is_connected) {
         (_, true) => check("relay", Verdict::Good, format!("connected to {}", relay.url), ""),
-        (Some(error), false) => check("relay", Verdict::Bad, format!("{} cannot be reached: {error}", relay.url), "is its address right, and is it up?"),
-        (None, false) => check("relay", Verdict::Limited, format!("still connecting to {}", relay.url), ""),
+        (Some(error), false) => check(
+            "relay",
+            Verdict::Bad,
+            format!("{} cannot be reached: {error}", relay.url),
+            "is its address right, and is it up?",
+        ),
+        (None, false) => check(
+            "relay",
+            Verdict::Limited,
+            format!("still connecting to {}", relay.url),
+            "",
+        ),
     });
     checks.push(match relay.portal {
-        Portal::None => check("portal", Verdict::Good, "no captive portal stands between here and the relay", ""),
+        Portal::None => check(
+            "portal",
+            Verdict::Good,
+            "no captive portal stands between here and the relay",
+            "",
+        ),
         Portal::Captive => {
             let advice = "open any page in a browser and log in to the network; Offhook goes on by itself";
-            check("portal", Verdict::Bad, "a captive portal answers in the relay's stead", advice)
+            check(
+                "portal",
+                Verdict::Bad,
+                "a captive portal answers in the relay's stead",
+                advice,
+            )
         }
-        Portal::Unknown => check("portal", Verdict::Unknown, "the relay did not answer on port 80, so it cannot be told", ""),
+        Portal::Unknown => check(
+            "portal",
+            Verdict::Unknown,
+            "the relay did not answer on port 80, so it cannot be told",
+            "",
+        ),
     });
     checks
 }
@@ -216,19 +300,36 @@ fn clock(now_ms: u64, newest_ms: u64) -> Check {
     }
     if newest_ms > now_ms + CLOCK_OFF_MS {
         let minutes = (newest_ms - now_ms) / 60_000;
-        let text = format!("a peer has signed something {minutes} minutes from now: this clock is slow, or theirs is fast");
+        let text =
+            format!("a peer has signed something {minutes} minutes from now: this clock is slow, or theirs is fast");
         return check("clock", Verdict::Limited, text, advice);
     }
-    check("clock", Verdict::Good, "nothing that peers have signed lies in the future of this clock", "")
+    check(
+        "clock",
+        Verdict::Good,
+        "nothing that peers have signed lies in the future of this clock",
+        "",
+    )
 }
 
 fn multicast(found: &Multicast) -> Check {
     match found {
-        Multicast::Off => check("multicast", Verdict::Unknown, "looking for peers on the local network is switched off", ""),
-        Multicast::Works => check("multicast", Verdict::Good, "multicast works on this machine: peers on the local network can be found", ""),
+        Multicast::Off => check(
+            "multicast",
+            Verdict::Unknown,
+            "looking for peers on the local network is switched off",
+            "",
+        ),
+        Multicast::Works => check(
+            "multicast",
+            Verdict::Good,
+            "multicast works on this machine: peers on the local network can be found",
+            "",
+        ),
         Multicast::Fails(why) => {
             let advice = "exchange an invite with addresses in it; some guest networks keep their guests apart";
-            let text = format!("multicast does not work here ({why}): peers on the local network are not found by themselves");
+            let text =
+                format!("multicast does not work here ({why}): peers on the local network are not found by themselves");
             check("multicast", Verdict::Limited, text, advice)
         }
     }
@@ -252,20 +353,39 @@ fn peer(view: &PeerView, paths: &[PathView], flows: &LedgerView) -> Check {
     if view.up {
         let path = paths.iter().find(|path| path.peer == view.device && path.selected);
         let way = path.map_or_else(|| "by a line".to_owned(), super::path_text);
-        let verdict = if path.is_some_and(|path| path_kind(path) == "relay") { Verdict::Limited } else { Verdict::Good };
+        let verdict = if path.is_some_and(|path| path_kind(path) == "relay") {
+            Verdict::Limited
+        } else {
+            Verdict::Good
+        };
         return check("peer", verdict, format!("{who} is reached {way}"), "");
     }
     if let Some(waiting) = flows.waiting.iter().find(|waiting| waiting.peer == view.device) {
-        return check("peer", Verdict::Limited, format!("{who}: the dial waits, since {}", waiting.reason), "it goes on by itself");
+        return check(
+            "peer",
+            Verdict::Limited,
+            format!("{who}: the dial waits, since {}", waiting.reason),
+            "it goes on by itself",
+        );
     }
     if view.addresses.is_empty() {
         let advice = "ask them for a new invite, or meet on one local network once";
-        return check("peer", Verdict::Bad, format!("{who} cannot be reached: no address of theirs is known"), advice);
+        return check(
+            "peer",
+            Verdict::Bad,
+            format!("{who} cannot be reached: no address of theirs is known"),
+            advice,
+        );
     }
     let tried: BTreeSet<String> = view.addresses.iter().map(ToString::to_string).collect();
     let tried: Vec<String> = tried.into_iter().collect();
     let text = format!("{who} does not answer at {}", tried.join(", "));
-    check("peer", Verdict::Bad, text, "they are offline, or a NAT stands between you: what you write is kept and handed on through other members")
+    check(
+        "peer",
+        Verdict::Bad,
+        text,
+        "they are offline, or a NAT stands between you: what you write is kept and handed on through other members",
+    )
 }
 
 #[cfg(test)]

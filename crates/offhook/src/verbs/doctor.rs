@@ -8,7 +8,10 @@ use crate::render::{Style, clean_line, pad};
 pub(super) async fn run(context: &Context, person: Option<&str>) -> Done {
     let target = match person {
         Some(person) => {
-            context.out.talk(&format!("trying to reach {}, for four seconds at most", clean_line(person)));
+            context.out.talk(&format!(
+                "trying to reach {}, for four seconds at most",
+                clean_line(person)
+            ));
             Target::new(&["doctor", person])
         }
         None => Target::new(&["doctor"]),

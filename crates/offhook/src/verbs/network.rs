@@ -27,7 +27,12 @@ fn line_text(lines: &[Line], style: Style) -> String {
     if lines.is_empty() {
         return "no lines: nobody who shares a room is reached now\n".to_owned();
     }
-    let widest = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0).min(16);
+    let widest = lines
+        .iter()
+        .map(|line| line.name.chars().count())
+        .max()
+        .unwrap_or(0)
+        .min(16);
     let line = |line: &Line| {
         let path = match (&line.to, line.rtt_ms) {
             (Some(to), Some(rtt_ms)) => format!("{} {to}, {rtt_ms:.1} ms", line.path),
@@ -112,7 +117,9 @@ async fn record(context: &Context, file: &Path, seconds: Option<u64>) -> Done {
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(366 * 24 * 3600));
     let mut period = interval(RECORD_PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    context.out.talk(&format!("recording to {}; Ctrl-C ends it", file.display()));
+    context
+        .out
+        .talk(&format!("recording to {}; Ctrl-C ends it", file.display()));
     let mut moments = 0u64;
     loop {
         let ended = tokio::select! {
@@ -155,10 +162,15 @@ fn read(recording: &Path) -> Result<Vec<Sample>, Problem> {
     let cannot = |why: String| Problem::new(Kind::BadRequest, format!("{}: {why}", recording.display()));
     let text = fs::read_to_string(recording).map_err(|error| cannot(error.to_string()))?;
     let sample = |(number, line): (usize, &str)| {
-        let bad = |error: serde_json::Error| cannot(format!("line {} is no moment of a recording: {error}", number + 1));
+        let bad =
+            |error: serde_json::Error| cannot(format!("line {} is no moment of a recording: {error}", number + 1));
         serde_json::from_str(line).map_err(bad)
     };
-    text.lines().enumerate().filter(|(_, line)| !line.is_empty()).map(sample).collect()
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| !line.is_empty())
+        .map(sample)
+        .collect()
 }
 
 impl Sample {

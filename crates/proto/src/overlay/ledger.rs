@@ -361,6 +361,11 @@ impl FlowLedger {
         self.flows.contains_key(to)
     }
 
+    /// Whether a connection is held open.
+    pub fn is_held(&self, to: &To) -> bool {
+        self.flows.get(to).is_some_and(|flow| flow.held)
+    }
+
     /// Whether somebody who calls from there can be answered.
     pub fn may_answer(&mut self, from: SocketAddr, now: Instant) -> bool {
         self.has(&To::Udp(from), now) || self.flows.len() < self.limits.soft()
@@ -415,7 +420,11 @@ impl FlowLedger {
 
     fn enqueue(&mut self, ask: Ask, now: Instant) -> Answer {
         if self.queue.len() >= QUEUE_MAX {
-            let last = self.queue.iter().enumerate().max_by_key(|(_, queued)| rank(queued, now));
+            let last = self
+                .queue
+                .iter()
+                .enumerate()
+                .max_by_key(|(_, queued)| rank(queued, now));
             match last.filter(|(_, last)| ask.urgency < last.ask.urgency && ask.urgency < rank(last, now).0) {
                 Some((at, _)) => drop(self.queue.remove(at)),
                 None => return Answer::Refused,

@@ -158,14 +158,23 @@ impl Reason {
 
     /// In a sentence, for a person.
     pub fn sentence(self) -> String {
-        let rooms = |n: usize| if n == 1 { "1 room".to_owned() } else { format!("{n} rooms") };
+        let rooms = |n: usize| {
+            if n == 1 {
+                "1 room".to_owned()
+            } else {
+                format!("{n} rooms")
+            }
+        };
         match self {
             Self::Join => "to be let into a room".to_owned(),
             Self::Write => "something was said in a room that has no other line".to_owned(),
             Self::Only(n) => format!("the only line to {}", rooms(n)),
             Self::Second(n) => format!("a second line to {}", rooms(n)),
             Self::Steady => "kept for stability: it has been up longest".to_owned(),
-            Self::Visit(n) => format!("a look into {} that no line covers; closed when both are in step", rooms(n)),
+            Self::Visit(n) => format!(
+                "a look into {} that no line covers; closed when both are in step",
+                rooms(n)
+            ),
             Self::Theirs(n) => format!("the other side called; {} shared", rooms(n)),
             Self::Surplus => "not needed: other lines cover its rooms; closed when idle".to_owned(),
         }
@@ -464,7 +473,9 @@ impl<'a> Choice<'a> {
                 .iter()
                 .filter_map(|(device, peer)| Some((self.worth(peer, is_full)?, std::cmp::Reverse(*device))))
                 .max();
-            let Some((_, std::cmp::Reverse(device))) = best else { break };
+            let Some((_, std::cmp::Reverse(device))) = best else {
+                break;
+            };
             let Some(peer) = open.remove(&device) else { break };
             let reason = self.reason_for(peer);
             self.choose(device, peer, reason);
@@ -489,7 +500,9 @@ impl<'a> Choice<'a> {
     fn worth(&self, peer: &Peer, is_full: bool) -> Option<Worth> {
         let (mut gain, mut covers_first, mut covers_urgent) = (0, false, false);
         for number in &peer.rooms {
-            let Some(room) = self.sight.rooms.get(number) else { continue };
+            let Some(room) = self.sight.rooms.get(number) else {
+                continue;
+            };
             let has = self.covered.get(number).copied().unwrap_or(0);
             let wants = self.wants(room);
             if has >= wants {
@@ -514,7 +527,10 @@ impl<'a> Choice<'a> {
         if gain == 0 || is_full && !covers_urgent || !is_spread && !covers_first {
             return None;
         }
-        let age = peer.line.as_ref().map(|line| self.now.saturating_duration_since(line.since));
+        let age = peer
+            .line
+            .as_ref()
+            .map(|line| self.now.saturating_duration_since(line.since));
         let has_line = peer.line.is_some() || peer.is_dialling;
         Some(Worth {
             covers_urgent,
@@ -533,7 +549,9 @@ impl<'a> Choice<'a> {
         let first: Vec<&RoomNumber> = (peer.rooms.iter())
             .filter(|number| has(number) == 0 && room(number).is_some_and(|room| self.wants(room) > 0))
             .collect();
-        let is_urgent = first.iter().any(|number| room(number).is_some_and(|room| room.is_urgent));
+        let is_urgent = first
+            .iter()
+            .any(|number| room(number).is_some_and(|room| room.is_urgent));
         let is_join = first
             .iter()
             .any(|number| room(number).is_some_and(|room| room.is_urgent && room.spoken.is_none()));

@@ -13,8 +13,8 @@ use rand_core::Rng;
 use crate::crypto;
 use crate::identity::{DeviceId, PersonId};
 use crate::overlay::plan::{self, Reason};
-use crate::peer::record::{self, DeviceRecord};
 use crate::peer::line::{Line, RoomLine};
+use crate::peer::record::{self, DeviceRecord};
 use crate::peer::view::LineState;
 use crate::peer::{Output, Peer, table};
 use crate::rooms::{Address, RelayUrl, RoomKind};
@@ -179,7 +179,10 @@ impl<S: Store> Peer<S> {
         });
         let mut plan = self.planner.plan(&sight, now);
         for device in plan.close {
-            self.ctx.out.push(Output::Close { peer: device, reason: "idle" });
+            self.ctx.out.push(Output::Close {
+                peer: device,
+                reason: "idle",
+            });
             self.drop_line(device);
             self.rest(device);
             plan.again = Some(plan.again.map_or(now, |at| at.min(now + RETRY_MIN)));
@@ -211,7 +214,8 @@ impl<S: Store> Peer<S> {
         dial.in_flight = Some(now);
         dial.is_own = true;
         let all: Vec<SocketAddr> = dial.record.addresses.iter().map(|address| address.0).collect();
-        let known_good = dial.failures == 0 && dial.good.is_some() && dial.record.addresses.first() == dial.good.as_ref();
+        let known_good =
+            dial.failures == 0 && dial.good.is_some() && dial.record.addresses.first() == dial.good.as_ref();
         let addresses = match (known_good, all.len()) {
             (true, _) => all.into_iter().take(1).collect(),
             (false, 0) => all,
@@ -279,7 +283,11 @@ impl<S: Store> Peer<S> {
             return;
         }
         let now = self.ctx.now;
-        let devices: Vec<DeviceId> = self.rooms.get(&no).map(|room| room.devices.keys().copied().collect()).unwrap_or_default();
+        let devices: Vec<DeviceId> = self
+            .rooms
+            .get(&no)
+            .map(|room| room.devices.keys().copied().collect())
+            .unwrap_or_default();
         for device in devices {
             // Whoever rests is woken; whoever fails is still tried with patience.
             if let Some(dial) = self.book.get_mut(&device).filter(|dial| dial.failures == 0) {
@@ -343,7 +351,9 @@ impl<S: Store> Peer<S> {
                 is_dialling: dial.is_some_and(|dial| dial.in_flight.is_some()),
                 due: dial.filter(is_known).map(|dial| dial.next),
                 failures: dial.map_or(0, |dial| dial.failures),
-                address: dial.and_then(|dial| dial.record.addresses.first()).map(|address| address.0),
+                address: dial
+                    .and_then(|dial| dial.record.addresses.first())
+                    .map(|address| address.0),
                 is_near: dial.is_some_and(|dial| dial.is_near),
                 seen_ms: dial.map_or(0, |dial| dial.record.seen_ms),
             }
@@ -354,7 +364,10 @@ impl<S: Store> Peer<S> {
     /// A person's devices, as far as rosters tell.
     fn devices_of(&self, person: &PersonId) -> BTreeSet<DeviceId> {
         let of_person = |(device, owner): (&DeviceId, &PersonId)| (owner == person).then_some(*device);
-        self.rooms.values().flat_map(|room| room.devices.iter().filter_map(of_person)).collect()
+        self.rooms
+            .values()
+            .flat_map(|room| room.devices.iter().filter_map(of_person))
+            .collect()
     }
 
     /// Each line, and why it is held.
@@ -366,7 +379,10 @@ impl<S: Store> Peer<S> {
                 device: *device,
                 name: person.map_or_else(|| "unknown".to_owned(), |person| self.name_of(&person)),
                 rooms: line.rooms.len(),
-                up_for: self.ctx.now.saturating_duration_since(dial.map_or(line.last_frame, |dial| dial.up_since)),
+                up_for: self
+                    .ctx
+                    .now
+                    .saturating_duration_since(dial.map_or(line.last_frame, |dial| dial.up_since)),
                 idle_for: self.ctx.now.saturating_duration_since(line.last_frame),
                 is_own: dial.is_some_and(|dial| dial.is_own),
                 reason: self.held.get(device).copied().unwrap_or(Reason::Surplus),

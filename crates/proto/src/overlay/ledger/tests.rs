@@ -41,7 +41,12 @@ const SECOND: Duration = Duration::from_secs(1);
 fn caps_below_eight_are_refused_in_words() {
     let error = Limits::new(7, None).unwrap_err();
     assert!(error.to_string().contains("8 is the least"), "{error}");
-    assert!(Limits::new(60, Some(61)).unwrap_err().to_string().contains("from 4 to 60"));
+    assert!(
+        Limits::new(60, Some(61))
+            .unwrap_err()
+            .to_string()
+            .contains("from 4 to 60")
+    );
     assert_eq!(Limits::new(8, None).unwrap().soft(), 6);
     assert_eq!(Limits::new(60, None).unwrap(), Limits::default());
 }

@@ -207,9 +207,19 @@ fn one_block_of_addresses_cannot_have_all_lines() {
     }
     // So many lines are wanted that the block would have them all.
     for room in 3..60 {
-        play.sight.peers.get_mut(&device(1 + (room % 40) as u16)).unwrap().rooms.insert(room);
+        play.sight
+            .peers
+            .get_mut(&device(1 + (room % 40) as u16))
+            .unwrap()
+            .rooms
+            .insert(room);
         play.sight.rooms.get_mut(&room).unwrap().spoken = Some(now);
-        play.sight.peers.get_mut(&device(41 + (room % 3) as u16)).unwrap().rooms.insert(room);
+        play.sight
+            .peers
+            .get_mut(&device(41 + (room % 3) as u16))
+            .unwrap()
+            .rooms
+            .insert(room);
     }
     play.run_for(SECOND * 30);
     let up = |from: u16, to: u16| {
@@ -278,14 +288,27 @@ fn a_line_that_others_dialled_is_left_to_them() {
     }
     let mut play = Play::new(sight(1, peers), now);
     play.run_for(IDLE + SECOND * 10);
-    let up: Vec<bool> = play.sight.peers.values().map(|peer| peer.line.as_ref().is_some()).collect();
+    let up: Vec<bool> = play
+        .sight
+        .peers
+        .values()
+        .map(|peer| peer.line.as_ref().is_some())
+        .collect();
     assert!(up[5..].iter().all(|up| *up));
 }
 
 fn any_peer(now: Instant) -> impl Strategy<Value = Peer> {
     let rooms = prop::collection::btree_set(0..30u32, 0..8);
-    (rooms, any::<bool>(), any::<bool>(), 0..6u8, 0..120u64, 0..6u32, any::<u8>()).prop_map(
-        move |(rooms, has_line, is_own, flags, idle, failures, net)| Peer {
+    (
+        rooms,
+        any::<bool>(),
+        any::<bool>(),
+        0..6u8,
+        0..120u64,
+        0..6u32,
+        any::<u8>(),
+    )
+        .prop_map(move |(rooms, has_line, is_own, flags, idle, failures, net)| Peer {
             line: has_line.then(|| Line {
                 since: now,
                 last_frame: now + SECOND * idle as u32,
@@ -300,8 +323,7 @@ fn any_peer(now: Instant) -> impl Strategy<Value = Peer> {
             is_near: flags == 5,
             seen_ms: idle,
             rooms,
-        },
-    )
+        })
 }
 
 proptest! {
