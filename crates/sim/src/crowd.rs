@@ -19,6 +19,8 @@ use crate::dice::Dice;
 
 /// How long a dial to nobody takes.
 const DIAL_TIMEOUT: Micros = 10 * SECOND;
+/// A dial that waits for a flow is given up after this, as the peer does it; the plan may want it again.
+const WAIT_TIMEOUT: Micros = 20 * SECOND;
 /// What is new is collected for so long before it is announced.
 const ANNOUNCE: Micros = 150 * MILLI;
 /// Lines that are accepted.
@@ -275,7 +277,7 @@ struct Node {
     /// The plan that is due: later ones that were queued before are void.
     plan_number: u64,
     plan_at: Micros,
-    waiting: BTreeMap<usize, Vec<To>>,
+    waiting: BTreeMap<usize, Micros>,
     turning: bool,
     lines: BTreeSet<usize>,
     gateway: BTreeMap<To, (Micros, bool)>,
@@ -543,13 +545,12 @@ impl<'a> Crowd<'a> {
                 peer.rooms.insert(number);
             }
         }
+        let rooms = &sight.rooms;
         for peer in sight.peers.values_mut() {
-            // Four of five were reached before, and the address that worked is known.
-            peer.seen_ms = if self.dice.chance(0.8) {
-                1 + self.dice.below(1_000_000)
-            } else {
-                0
-            };
+            // Four of five were reached before, and the address that worked is known; a room of two was made over a line, so its other member was.
+            let is_pair = peer.rooms.iter().any(|room| rooms[room].is_pair);
+            let seen_ms = 1 + self.dice.below(1_000_000);
+            peer.seen_ms = if self.dice.chance(0.8) || is_pair { seen_ms } else { 0 };
         }
         sight
     }
@@ -636,11 +637,10 @@ impl<'a> Crowd<'a> {
         if let Some(peer) = state.sight.peers.get_mut(&device(to)) {
             peer.is_dialling = true;
         }
-        let wanted = ask.to.clone();
         match state.ledger.ask(ask, now) {
             Answer::Go(granted) => self.start_dial(from, to, granted),
             Answer::Waits => {
-                state.waiting.insert(to, wanted);
+                state.waiting.insert(to, self.now);
                 if !state.turning {
                     state.turning = true;
                     self.after(SECOND, Event::Turn { node: from });
@@ -832,7 +832,7 @@ impl<'a> Crowd<'a> {
                 let last = peer.line.take().map_or(now, |line| line.last_frame);
                 let quiet = now.saturating_duration_since(last);
                 // A node that went away is tried again soon; one that closed a quiet line is not.
-                let wait_ms = if quiet.as_secs() >= 3 { rest } else { 1_000 + rest / 100 };
+                let wait_ms = if quiet.as_secs() >= 2 { rest } else { 1_000 + rest / 100 };
                 peer.due = Some(now + std::time::Duration::from_millis(wait_ms));
             }
             self.want_plan(node, 20 * MILLI);
@@ -872,6 +872,17 @@ impl<'a> Crowd<'a> {
             if self.nodes[node].waiting.remove(&to).is_some() {
                 self.start_dial(node, to, granted);
             }
+        }
+        let late = |(_, since): &(&usize, &Micros)| **since + WAIT_TIMEOUT <= self.now;
+        let late: Vec<usize> = self.nodes[node]
+            .waiting
+            .iter()
+            .filter(late)
+            .map(|(to, _)| *to)
+            .collect();
+        for to in late {
+            self.nodes[node].waiting.remove(&to);
+            self.dial_failed(node, to);
         }
         let state = &mut self.nodes[node];
         if !state.waiting.is_empty() {

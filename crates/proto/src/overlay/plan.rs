@@ -25,7 +25,7 @@ use crate::overlay::ledger::{Limits, Urgency};
 /// Lines held unless the flow cap is small.
 pub const LINES: usize = 12;
 /// Lines while rooms are visited: those held, and visits.
-pub const LINES_WITH_VISITS: usize = 20;
+pub const LINES_WITH_VISITS: usize = 24;
 /// Dials in flight.
 pub const DIALS: usize = 4;
 /// Lines to a room in which something is being said.
@@ -37,7 +37,7 @@ pub const PAIR_ACTIVE: Duration = Duration::from_secs(120);
 /// A line that covers nothing is closed when nothing was said on it for so long.
 pub const IDLE: Duration = Duration::from_secs(90);
 /// A visit ends when nothing was said on its line for so long.
-pub const VISIT_STAY: Duration = Duration::from_secs(3);
+pub const VISIT_STAY: Duration = Duration::from_secs(2);
 /// A line on which nothing came for so long, with nothing asked for, has its rooms in step.
 pub const SETTLED: Duration = Duration::from_secs(1);
 /// Between two visits once every room was visited.
@@ -220,7 +220,7 @@ impl Planner {
 
     /// Beyond the lines that are held, so many for visits.
     fn lines_with_visits(&self) -> usize {
-        (self.limits.soft() / 2).clamp(self.lines() + 1, LINES_WITH_VISITS)
+        (self.limits.soft() * 3 / 5).clamp(self.lines() + 1, LINES_WITH_VISITS)
     }
 
     /// The network is another one: every room is visited again.

@@ -29,7 +29,7 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// A dial that nothing was heard of counts as failed.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
 /// A line on which nothing was said for so long was closed as idle, whichever end did: it is not dialled again for [`REST`].
-const QUIET: Duration = Duration::from_secs(3);
+const QUIET: Duration = plan::VISIT_STAY;
 /// How long a device that a line was closed to as idle is left alone, unless somebody waits for it; plus up to as much again.
 const REST: Duration = Duration::from_secs(120);
 /// Addresses kept of one device.
