@@ -22,7 +22,8 @@ use crate::driver::{self, Driver, Message};
 use crate::endpoint::{self, PathView, Switchboard};
 use crate::flows::{FlowSample, Flows};
 use crate::home::{Home, HomeError, store_path};
-use crate::lan;
+use crate::journal::{LocalChange, Wording};
+use crate::lan::{self, Near};
 use crate::store::SqliteStore;
 
 /// Messages that may wait for the driver; whoever sends more waits.
@@ -49,6 +50,8 @@ pub struct Config {
     pub no_public_infrastructure: bool,
     /// How many flows a gateway may see of this node.
     pub flows: Limits,
+    /// How events are written down in the numbered log (see [`crate::journal`]); without it they are only broadcast.
+    pub wording: Option<Wording>,
 }
 
 impl Config {
@@ -62,6 +65,7 @@ impl Config {
             lan: true,
             no_public_infrastructure: false,
             flows: Limits::default(),
+            wording: None,
         }
     }
 }
@@ -130,6 +134,7 @@ impl Node {
         let (events, _) = broadcast::channel(EVENTS_BEHIND_MAX);
         let (stop, stopping) = watch::channel(false);
         let (finished, done) = watch::channel(false);
+        let (newest_event, newest) = watch::channel(0);
 
         let driver = Driver::open(driver::Parts {
             home,
@@ -140,6 +145,8 @@ impl Node {
             events: events.clone(),
             stopping: stopping.clone(),
             flows: config.flows,
+            wording: config.wording,
+            newest_event,
         })
         .map_err(StartError::Store);
         let driver = match driver {
@@ -164,7 +171,7 @@ impl Node {
             flows.note_multicast();
         }
         let is_lan_on = config.lan;
-        lan::start(&config, endpoint.clone(), inbox.clone(), stopping, own.clone());
+        let near = lan::start(&config, endpoint.clone(), inbox.clone(), stopping, own.clone());
         tokio::spawn(async move {
             switchboard.run(orders).await;
             // Nobody may be listening any more.
@@ -182,6 +189,8 @@ impl Node {
                 endpoint,
                 is_lan_on,
                 own,
+                near,
+                newest,
                 device,
                 person,
                 dir,
@@ -207,6 +216,8 @@ struct Shared {
     endpoint: Endpoint,
     is_lan_on: bool,
     own: watch::Receiver<Vec<SocketAddr>>,
+    near: lan::Sightings,
+    newest: watch::Receiver<u64>,
     device: DeviceId,
     person: PersonId,
     dir: PathBuf,
@@ -255,6 +266,23 @@ impl NodeHandle {
         EventStream {
             receiver: self.shared.events.subscribe(),
         }
+    }
+
+    /// The number of the newest event in the log, and its growth.
+    pub fn newest_event(&self) -> watch::Receiver<u64> {
+        self.shared.newest.clone()
+    }
+
+    /// Writes local records, and an event that tells of them, in one transaction.
+    pub async fn write_local(&self, changes: Vec<LocalChange>, event: Option<Vec<u8>>) -> Result<(), NodeError> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Message::Local { changes, event, answer }).await?;
+        answered.await.map_err(|_| NodeError::Stopped)?
+    }
+
+    /// Nodes on the local network and on this machine, as they announce themselves: a claim, until a line is up.
+    pub fn near(&self) -> Vec<Near> {
+        self.shared.near.list()
     }
 
     /// The network paths of every line that is up.

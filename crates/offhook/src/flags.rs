@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::access::Scope;
+use crate::http::Listen;
 use crate::proto::overlay::ledger::{HARD_CAP, Limits};
 
 /// How the program is called.
@@ -34,6 +36,15 @@ pub(crate) struct Flags {
 pub(crate) enum Verb {
     /// Run the node until Ctrl-C; with an invite, join its room
     Up(Up),
+    /// Open the browser client, signed in
+    Open {
+        /// Only print the address; it signs in once, within an hour
+        #[arg(long)]
+        print: bool,
+    },
+    /// Make, list and revoke the tokens of programs
+    #[command(subcommand)]
+    Token(TokenVerb),
     /// Show this node, its rooms and its peers
     Status,
     /// Say what works on this network, what does not, and what to try
@@ -148,7 +159,10 @@ pub(crate) struct Up {
     /// Where to listen [default: every address, the port of the last run]
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Nobody watches: no QR code
+    /// Where to speak HTTP on this machine: a port, 127.0.0.1:PORT, or off [default: the port of the last run]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) http: Option<Listen>,
+    /// Nobody watches: no QR code, no browser
     #[arg(long)]
     pub(crate) headless: bool,
     /// Ask no host but peers, ever: no relay, no look-up
@@ -179,6 +193,25 @@ pub(crate) struct FlowsFlags {
 fn flow_cap(text: &str) -> Result<u16, String> {
     let cap: u16 = text.parse().map_err(|_| format!("`{text}` is no number of flows"))?;
     Limits::new(cap, None).map(|_| cap).map_err(|error| error.to_string())
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Make a token for a program; it is shown once
+    New {
+        /// What it is called
+        name: String,
+        /// What it allows: read, send, admin, metrics, with commas between
+        #[arg(long, value_name = "LIST", value_delimiter = ',', required = true)]
+        scope: Vec<Scope>,
+    },
+    /// List tokens and the sessions of browsers
+    List,
+    /// Make a token or a session worth nothing
+    Revoke {
+        /// A token's name, or the id of a token or session
+        token: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,6 +5,7 @@ mod contacts;
 mod delivery;
 mod doctor;
 mod join;
+mod keys;
 mod network;
 mod rooms;
 mod say;
@@ -115,6 +116,8 @@ pub(crate) async fn run(flags: Flags) -> Done {
     };
     match flags.verb {
         Verb::Up(up) => up::run(context, up).await,
+        Verb::Open { print } => keys::open(&context, print).await,
+        Verb::Token(verb) => keys::run(&context, verb).await,
         Verb::Status => status::run(&context).await,
         Verb::Doctor { person } => doctor::run(&context, person.as_deref()).await,
         Verb::Lines => network::lines(&context).await,

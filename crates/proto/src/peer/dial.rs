@@ -300,7 +300,7 @@ impl<S: Store> Peer<S> {
     /// What a plan is made from.
     fn sight(&self) -> plan::Sight {
         let mut sight = plan::Sight::default();
-        for room in self.rooms.values().filter(|room| room.is_synced()) {
+        for room in self.rooms.values().filter(|room| room.seeks_lines()) {
             let is_pair = matches!(room.roster.kind, RoomKind::Pair { .. });
             self.see_room(&mut sight, room.no, is_pair);
             for device in room.devices.keys().chain(&room.sponsors) {
