@@ -191,6 +191,8 @@ impl std::fmt::Debug for Input {
             Self::Frame { peer, bytes } => write!(f, "Frame({peer:?}, {} bytes)", bytes.len()),
             Self::Found { peer, addresses } => write!(f, "Found({peer:?}, {addresses:?})"),
             Self::OwnAddresses { addresses, relay } => write!(f, "OwnAddresses({addresses:?}, {relay:?})"),
+            Self::TryPeer { peer } => write!(f, "TryPeer({peer:?})"),
+            Self::FlowLimits(limits) => write!(f, "FlowLimits({limits:?})"),
             Self::NetworkChanged => write!(f, "NetworkChanged"),
             Self::Timeout => write!(f, "Timeout"),
         }
@@ -202,7 +204,14 @@ impl std::fmt::Debug for Output {
         match self {
             Self::Reply { id, reply } => write!(f, "Reply({id}, {reply:?})"),
             Self::Send { peer, bytes } => write!(f, "Send({peer:?}, {} bytes)", bytes.len()),
-            Self::Dial { peer, addresses, relay } => write!(f, "Dial({peer:?}, {addresses:?}, {relay:?})"),
+            Self::Dial {
+                peer,
+                addresses,
+                relay,
+                reason,
+                ..
+            } => write!(f, "Dial({peer:?}, {addresses:?}, {relay:?}, {reason})"),
+            Self::CatchingUp(catching_up) => write!(f, "CatchingUp({catching_up})"),
             Self::Close { peer, reason } => write!(f, "Close({peer:?}, {reason})"),
             Self::Event(event) => write!(f, "Event({event:?})"),
         }
