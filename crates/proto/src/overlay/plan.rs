@@ -534,8 +534,13 @@ impl<'a> Choice<'a> {
         let has_line = peer.line.is_some() || peer.is_dialling;
         Some(Worth {
             covers_urgent,
-            // A new line must bring a quarter more than one that is there.
-            gain: if has_line { 5 * gain } else { 4 * gain },
+            // A new line must bring a quarter more than one that is there, and one to a device that was never reached more than one to a device that was:
+            // its addresses may all be dead, and a dial that finds out takes ten seconds.
+            gain: match (has_line, peer.is_near || peer.seen_ms > 0) {
+                (true, _) => 5 * gain,
+                (false, true) => 4 * gain,
+                (false, false) => 3 * gain,
+            },
             has_line,
             minutes_up: age.map_or(0, |age| age.as_secs() / 60),
             is_near: peer.is_near,
