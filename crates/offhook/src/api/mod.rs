@@ -8,8 +8,10 @@
 //! [`Grant`]: the control socket is in a folder of mode 0700 and has mode 0600, so whoever reaches it may do all; `http` looks at cookies and tokens. A
 //! request without a grant gets nothing.
 
+pub(crate) mod doctor;
 pub(crate) mod feed;
 pub(crate) mod model;
+pub(crate) mod network;
 
 mod desk;
 pub(crate) mod entries;
@@ -199,6 +201,11 @@ fn read_routes() -> OpenApiRouter<Surface> {
     OpenApiRouter::new()
         .routes(routes!(keys::session, keys::sign_out))
         .routes(routes!(status::status))
+        .routes(routes!(doctor::doctor))
+        .routes(routes!(doctor::doctor_of))
+        .routes(routes!(network::flows))
+        .routes(routes!(network::history))
+        .routes(routes!(network::lines))
         .routes(routes!(identity::me))
         .routes(routes!(rooms::list))
         .routes(routes!(rooms::show))
@@ -304,6 +311,9 @@ impl IntoResponse for Problem {
 fn path_text(path: &PathView) -> String {
     let rtt_ms = path.rtt.as_secs_f64() * 1000.0;
     match &path.address {
+        PathAddress::Direct(address) if network::path_kind(path) == "lan" => {
+            format!("on the local network at {address}, {rtt_ms:.1} ms")
+        }
         PathAddress::Direct(address) => format!("direct to {address}, {rtt_ms:.1} ms"),
         PathAddress::Relay(url) => format!("through the relay {url}, {rtt_ms:.1} ms"),
         PathAddress::Other(carrier) => format!("by {carrier}, {rtt_ms:.1} ms"),

@@ -4,8 +4,10 @@ mod backup;
 mod configuration;
 mod contacts;
 mod delivery;
+mod doctor;
 mod join;
 mod keys;
+mod network;
 mod rooms;
 mod say;
 mod status;
@@ -135,6 +137,9 @@ pub(crate) async fn run(flags: Flags) -> Done {
         Verb::Token(verb) => keys::run(&context, verb).await,
         Verb::Irc(verb) => keys::irc(&context, verb).await,
         Verb::Status => status::run(&context).await,
+        Verb::Doctor { person } => doctor::run(&context, person.as_deref()).await,
+        Verb::Lines => network::lines(&context).await,
+        Verb::Flows(flags) => network::flows(&context, flags).await,
         Verb::Room(verb) => rooms::run(&context, verb).await,
         Verb::Invite(invite) => rooms::invite(&context, invite).await,
         Verb::Join(join) => join::run(&context, join).await,

@@ -23,6 +23,7 @@ use crate::http;
 use crate::http::patience::{Limits, Patient};
 use crate::problem::{Kind, Problem};
 use crate::proto::identity::NAME_BYTES_MAX;
+use crate::proto::overlay::ledger;
 use crate::proto::peer::Command;
 use crate::render::{Style, clean_line, short};
 use crate::service;
@@ -81,6 +82,8 @@ async fn start(context: &Context, flags: &Up) -> Result<NodeHandle, Stop> {
     let mut config = Config::new(&context.home, flags.name.clone().unwrap_or_else(login_name));
     config.listen = flags.listen;
     config.no_public_infrastructure = flags.no_public_infrastructure;
+    config.flows =
+        ledger::Limits::new(flags.flows, None).map_err(|error| Problem::new(Kind::BadRequest, error.to_string()))?;
     config.wording = Some(api::feed::wording);
     let node = Node::start(config).await.map_err(start_problem)?;
     if let Some(name) = flags.name.clone() {
