@@ -9,9 +9,10 @@
 //! at the gateway. *Back-pressure*: the frames that wait for the driver are bounded in bytes over all lines; a peer that does not take what is sent to it is read from slowly,
 //! and closed when nothing moves for [`DRAIN_TIMEOUT`].
 //!
-//! No public infrastructure is used: the minimal preset, no address look-up, no port mapping, a relay only where one is configured.
+//! *Relays* are those configured, and the public ones unless they are turned off; one that a peer is reached by is taken over, up to a number.
+//! No other public infrastructure is used: the minimal preset, no address look-up, no port mapping.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,9 +22,7 @@ use iroh::endpoint::{
     BindError, Builder, Connection, Incoming, IncomingAddr, PortmapperConfig, QuicTransportConfig, RecvStream,
     SendStream, VarInt, presets,
 };
-use iroh::{
-    Endpoint, EndpointAddr, EndpointId, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey, TransportAddr, Watcher,
-};
+use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMap, RelayMode, RelayUrl, SecretKey, TransportAddr, Watcher};
 use offhook_proto::crypto::Secret;
 use offhook_proto::identity::DeviceId;
 use offhook_proto::peer::Input;
@@ -34,6 +33,7 @@ use tokio::time::timeout;
 
 use crate::driver::Message;
 use crate::node::{Config, StartError};
+use crate::relay::{self, RELAYS_ADOPTED_MAX};
 
 /// The application protocol, in the TLS handshake.
 pub(crate) const ALPN: &[u8] = b"offhook/1";
@@ -169,29 +169,35 @@ pub(crate) fn paths(lines: &Lines) -> Vec<PathView> {
 
 /// Opens the endpoint.
 pub(crate) async fn bind(config: &Config, seed: &Secret, last_port: Option<u16>) -> Result<Endpoint, StartError> {
-    let relay = match &config.relay {
-        Some(url) if !config.no_public_infrastructure => {
-            Some(url.parse().map_err(|_| StartError::BadRelay(url.clone()))?)
-        }
-        _ => None,
+    let parsed = config.relays.iter().map(|url| {
+        let bad = |_| StartError::BadRelay(url.clone());
+        url.parse::<RelayUrl>().map_err(bad)
+    });
+    let relays = relay::first_relays(
+        &parsed.collect::<Result<Vec<_>, _>>()?,
+        !config.no_public_infrastructure,
+    );
+    let fresh = || {
+        let announced = config.announce.iter().copied();
+        announced.fold(builder(seed, relays.clone()), Builder::external_addr)
     };
     let cannot = |why: String| StartError::Listen {
         listen: config.listen,
         why,
     };
     if let Some(at) = config.listen {
-        return bind_at(builder(seed, relay), at).await.map_err(cannot);
+        return bind_at(fresh(), at).await.map_err(cannot);
     }
     let anywhere = |port| SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port);
     if let Some(port) = last_port
-        && let Ok(endpoint) = bind_at(builder(seed, relay.clone()), anywhere(port)).await
+        && let Ok(endpoint) = bind_at(fresh(), anywhere(port)).await
     {
         return Ok(endpoint);
     }
-    bind_at(builder(seed, relay), anywhere(0)).await.map_err(cannot)
+    bind_at(fresh(), anywhere(0)).await.map_err(cannot)
 }
 
-fn builder(seed: &Secret, relay: Option<RelayUrl>) -> Builder {
+fn builder(seed: &Secret, relays: RelayMap) -> Builder {
     let transport = QuicTransportConfig::builder()
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
@@ -200,16 +206,14 @@ fn builder(seed: &Secret, relay: Option<RelayUrl>) -> Builder {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .max_remote_nat_traversal_addresses(8)
         .build();
-    let relay_mode = match relay {
-        Some(url) => RelayMode::Custom(RelayMap::from(RelayConfig::new(url, None))),
-        None => RelayMode::Disabled,
-    };
     Endpoint::builder(presets::Minimal)
         .secret_key(SecretKey::from_bytes(&seed.0))
         .alpns(vec![ALPN.to_vec()])
         .transport_config(transport)
         .portmapper_config(PortmapperConfig::Disabled)
-        .relay_mode(relay_mode)
+        // Also without any: some may be taken over from members.
+        .relay_mode(RelayMode::Custom(relays))
+        .ca_tls_config(relay::trust())
 }
 
 async fn bind_at(builder: Builder, at: SocketAddr) -> Result<Endpoint, String> {
@@ -246,6 +250,21 @@ pub(crate) struct Switchboard {
     news_in: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
     own_in: watch::Sender<Vec<SocketAddr>>,
+    relays: RelayChoice,
+}
+
+/// Which relays of peers are used.
+struct RelayChoice {
+    adopted: BTreeSet<RelayUrl>,
+    no_public: bool,
+}
+
+impl RelayChoice {
+    /// The relay that a peer names, where it may be used.
+    fn of(&self, url: Option<&str>) -> Option<RelayUrl> {
+        let url = url?.parse().ok()?;
+        (!(self.no_public && relay::is_public(&url))).then_some(url)
+    }
 }
 
 /// What the switchboard's own tasks tell it.
@@ -295,7 +314,7 @@ struct Backlog {
 }
 
 impl Switchboard {
-    pub(crate) fn new(endpoint: Endpoint, inbox: mpsc::Sender<Message>) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, inbox: mpsc::Sender<Message>, no_public: bool) -> Self {
         let (news_in, news) = mpsc::channel(HANDSHAKES_MAX);
         let (own_in, _) = watch::channel(Vec::new());
         Self {
@@ -310,6 +329,10 @@ impl Switchboard {
             news_in,
             news,
             own_in,
+            relays: RelayChoice {
+                adopted: BTreeSet::new(),
+                no_public,
+            },
         }
     }
 
@@ -350,7 +373,11 @@ impl Switchboard {
                 generation,
                 bytes,
             } => self.send(peer, generation, bytes).await,
-            Order::Dial { peer, addresses, relay } => self.dial(peer, &addresses, relay.as_deref()),
+            Order::Dial { peer, addresses, relay } => {
+                let relay = self.relays.of(relay.as_deref());
+                self.adopt(relay.as_ref()).await;
+                self.dial(peer, &addresses, relay);
+            }
             Order::Close {
                 peer,
                 generation,
@@ -386,7 +413,19 @@ impl Switchboard {
         let _ = line.queue.send(bytes);
     }
 
-    fn dial(&mut self, peer: DeviceId, addresses: &[SocketAddr], relay: Option<&str>) {
+    /// Takes over a relay that a member is reached by, so that others reach this node by it.
+    async fn adopt(&mut self, relay: Option<&RelayUrl>) {
+        let Some(url) = relay else { return };
+        let adopted = &mut self.relays.adopted;
+        if adopted.len() < RELAYS_ADOPTED_MAX && adopted.insert(url.clone()) {
+            tracing::debug!(%url, "using the relay of a member");
+            let config = Arc::new(relay::config_of(url.clone()));
+            // One that is configured already stays as it is.
+            drop(self.endpoint.insert_relay(url.clone(), config).await);
+        }
+    }
+
+    fn dial(&mut self, peer: DeviceId, addresses: &[SocketAddr], relay: Option<RelayUrl>) {
         let target = dial_target(peer, addresses, relay, self.endpoint.id());
         let is_under_way = self.dialling.get(&peer).is_some_and(|dial| dial.target == target);
         if self.lines.contains_key(&peer) || is_under_way {
@@ -563,13 +602,18 @@ async fn finish(mut writer: JoinHandle<()>, connection: Connection, code: u32, r
 }
 
 /// At most two addresses, and the relay.
-fn dial_target(peer: DeviceId, addresses: &[SocketAddr], relay: Option<&str>, me: EndpointId) -> Option<EndpointAddr> {
+fn dial_target(
+    peer: DeviceId,
+    addresses: &[SocketAddr],
+    relay: Option<RelayUrl>,
+    me: EndpointId,
+) -> Option<EndpointAddr> {
     let id = EndpointId::from_bytes(&peer.0).ok().filter(|id| *id != me)?;
     let direct = addresses
         .iter()
         .filter(|at| is_dialable(at))
         .take(ADDRESSES_PER_DIAL_MAX);
-    let relay = relay.and_then(|url| url.parse().ok()).map(TransportAddr::Relay);
+    let relay = relay.map(TransportAddr::Relay);
     let target = EndpointAddr::from_parts(id, direct.map(|at| TransportAddr::Ip(*at)).chain(relay));
     (!target.is_empty()).then_some(target)
 }

@@ -2,7 +2,7 @@
 //!
 //! [`node`] starts the parts and hands out a [`NodeHandle`]; `driver` is the only event loop, on a thread of its own, because SQLite
 //! blocks; [`store`] keeps the data, [`home`] the directory around it; `endpoint` makes lines (one iroh connection to a peer); `lan`
-//! finds peers on the local network and other homes on this machine.
+//! finds peers on the local network and other homes on this machine; [`relay`] passes packets on for others.
 //!
 //! No decision is made here: what the network says becomes an input, what the peer answers is carried out after the commit.
 
@@ -12,6 +12,7 @@ pub mod home;
 mod lan;
 pub mod node;
 mod query;
+pub mod relay;
 pub mod store;
 
 pub use endpoint::{PathAddress, PathView};

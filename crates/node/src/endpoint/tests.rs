@@ -29,7 +29,7 @@ async fn end(seed: u8) -> End {
     let endpoint = bind(&config, &Secret([seed; 32]), None).await.unwrap();
     let (inbox_in, inbox) = mpsc::channel(64);
     let (orders, taken) = mpsc::unbounded_channel();
-    let switchboard = Switchboard::new(endpoint.clone(), inbox_in);
+    let switchboard = Switchboard::new(endpoint.clone(), inbox_in, true);
     let open = switchboard.lines();
     End {
         id: DeviceId(*endpoint.id().as_bytes()),
@@ -308,7 +308,7 @@ fn at_most_two_addresses_reach_a_dial() {
         at("10.0.0.3:1"),
         at("10.0.0.4:1"),
     ];
-    let target = dial_target(peer, &many, Some("https://relay.example"), me).unwrap();
+    let target = dial_target(peer, &many, Some("https://relay.example".parse().unwrap()), me).unwrap();
     assert_eq!(
         target.ip_addrs().copied().collect::<Vec<_>>(),
         [at("10.0.0.1:1"), at("10.0.0.3:1")]
