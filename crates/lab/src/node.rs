@@ -176,6 +176,45 @@ impl Drop for Person {
     }
 }
 
+/// What a machine has sent, received and computed since it started.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    pub(crate) cpu: Duration,
+}
+
+/// Clock ticks a second in /proc (USER_HZ, the same on every Linux).
+const TICKS_PER_S: f64 = 100.0;
+
+impl Person {
+    /// Packets and bytes of the interface, both ways, and the node's processor time.
+    pub(crate) fn usage(&self, interface: &str) -> Result<Usage> {
+        let table = self
+            .machine
+            .within(|| fs::read_to_string("/proc/thread-self/net/dev").context("reading interface counters"))?;
+        let line = table
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'))
+            .with_context(|| format!("no interface {interface}"))?;
+        let counters: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let counter = |place: usize| counters.get(place).copied().context("a counter is missing");
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process()?))?;
+        // Fields 14 and 15, counted after the name, which may hold spaces.
+        let (_, fields) = stat.rsplit_once(')').context("no such process")?;
+        let ticks = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|word| word.parse::<u32>().ok());
+        Ok(Usage {
+            packets: counter(1)? + counter(9)?,
+            bytes: counter(0)? + counter(8)?,
+            cpu: Duration::from_secs_f64(f64::from(ticks.sum::<u32>()) / TICKS_PER_S),
+        })
+    }
+}
+
 /// A running `offhook relay`.
 pub(crate) struct RelayProcess {
     pub(crate) url: String,

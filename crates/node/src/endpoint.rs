@@ -262,8 +262,7 @@ struct RelayChoice {
 impl RelayChoice {
     /// The relay that a peer names, where it may be used.
     fn of(&self, url: Option<&str>) -> Option<RelayUrl> {
-        let url = url?.parse().ok()?;
-        (!(self.no_public && relay::is_public(&url))).then_some(url)
+        relay::named_by_peer(url?, self.no_public)
     }
 }
 

@@ -114,7 +114,7 @@ pub struct Node;
 
 impl Node {
     /// Starts a node. Must be called within a Tokio runtime, which then carries its network.
-    pub async fn start(config: Config) -> Result<NodeHandle, StartError> {
+    pub async fn start(mut config: Config) -> Result<NodeHandle, StartError> {
         let home = Home::open(&config.home)?;
         let secrets = home.secrets()?;
         let device = secrets.device.device();
@@ -122,7 +122,6 @@ impl Node {
         let dir = home.dir().to_owned();
 
         let seed = secrets.device.0.seed();
-        let mut config = config;
         let relay = match config.serve_relay.clone() {
             Some(options) => Some(Relay::start(options).await?),
             None => None,

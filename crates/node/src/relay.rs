@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, ready};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -105,6 +105,14 @@ impl Relay {
             connections_max: options.connections_max,
             open: Mutex::default(),
         });
+        // The server's own errors do not tell why.
+        let taken = |at: SocketAddr, bound: std::io::Result<()>| {
+            bound.map_err(|error| RelayError::Listen {
+                at,
+                why: error.to_string(),
+            })
+        };
+        taken(options.listen, TcpListener::bind(options.listen).map(drop))?;
         let mut served = ServedRelay::new(options.listen);
         let mut rate = ClientRateLimit::new(options.client_bytes_per_s);
         rate.max_burst_bytes = Some(
@@ -117,11 +125,9 @@ impl Relay {
         let mut config = ServerConfig::default();
         config.relay = Some(served);
         if let Some(at) = options.address_discovery {
-            let cannot = |why: String| RelayError::Listen { at, why };
-            // The server's own errors do not tell a taken port from others.
-            drop(UdpSocket::bind(at).map_err(|error| cannot(error.to_string()))?);
+            taken(at, UdpSocket::bind(at).map(drop))?;
             let mut discovery = QuicConfig::new(at);
-            discovery.server_config = Some(own_certificate().map_err(cannot)?);
+            discovery.server_config = Some(own_certificate().map_err(|why| RelayError::Listen { at, why })?);
             config.quic = Some(discovery);
         }
         let server = Server::spawn(config).await.map_err(|error| RelayError::Listen {
@@ -243,8 +249,26 @@ pub(crate) fn first_relays(configured: &[RelayUrl], with_public: bool) -> RelayM
     relays
 }
 
+/// The relay that a peer names, where it may be asked: a bare address that is not this machine itself, so that no record makes a node knock at
+/// services of its own; and none of the public ones where those are turned off.
+pub(crate) fn named_by_peer(text: &str, no_public: bool) -> Option<RelayUrl> {
+    let url: RelayUrl = text.parse().ok()?;
+    let is_bare = matches!(url.scheme(), "http" | "https")
+        && url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    let host = url.host_str()?.trim_end_matches('.');
+    let is_elsewhere = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(ip) => !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast(),
+        Err(_) => host != "localhost" && !host.ends_with(".localhost"),
+    };
+    (is_bare && is_elsewhere && !(no_public && is_public(&url))).then_some(url)
+}
+
 /// Whether this is one of the iroh project's relays.
-pub(crate) fn is_public(url: &RelayUrl) -> bool {
+fn is_public(url: &RelayUrl) -> bool {
     iroh::defaults::prod::default_relay_map().contains(url)
 }
 
@@ -387,9 +411,32 @@ mod tests {
     }
 
     #[test]
-    fn only_the_projects_own_are_public() {
-        assert!(is_public(&"https://use1-1.relay.n0.iroh.link.".parse().unwrap()));
-        assert!(!is_public(&"http://192.0.2.1:3340".parse().unwrap()));
+    fn a_peer_cannot_name_services_of_this_machine() {
+        for good in ["http://192.0.2.1:3340", "https://relay.example.org/", "http://[2001:db8::1]:80"] {
+            assert!(named_by_peer(good, true).is_some(), "{good}");
+        }
+        for bad in [
+            "http://127.0.0.1:631",
+            "http://[::1]:8080/",
+            "http://0.0.0.0:1",
+            "http://localhost:8080",
+            "http://a.localhost",
+            "http://192.0.2.1/admin",
+            "http://192.0.2.1/?q",
+            "http://user@192.0.2.1/",
+            "ftp://192.0.2.1/",
+            "relay",
+            "",
+        ] {
+            assert!(named_by_peer(bad, true).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn public_relays_can_be_turned_off() {
+        let public = "https://use1-1.relay.n0.iroh.link.";
+        assert!(named_by_peer(public, false).is_some());
+        assert!(named_by_peer(public, true).is_none());
         assert!(first_relays(&[], false).is_empty());
         assert!(!first_relays(&[], true).is_empty());
     }

@@ -83,6 +83,48 @@ pub(super) fn run(site: &Site) -> Result<Outcome> {
     Ok(Outcome::of(wrong))
 }
 
+/// How long the idle guest is left alone before it is watched, and then watched.
+const IDLE_BEFORE: Duration = Duration::from_secs(180);
+const IDLE_WATCH: Duration = Duration::from_secs(180);
+
+/// The transport's own packets on a line: both ends ping every five seconds, and each ping is answered.
+const KEEP_ALIVES_PER_MINUTE: f64 = 48.0;
+
+/// What the same guest costs when nobody says anything.
+///
+/// Counted at the guest's own interface, so the transport's keep-alives are in it.
+pub(super) fn idle(site: &Site) -> Result<Outcome> {
+    let mut hotel = Hotel::build(site)?;
+    hotel.settle()?;
+    std::thread::sleep(IDLE_BEFORE);
+    let before = hotel.guest.usage("eth0")?;
+    std::thread::sleep(IDLE_WATCH);
+    let after = hotel.guest.usage("eth0")?;
+    let watched_s = IDLE_WATCH.as_secs_f64();
+    let per_s = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / watched_s;
+    let lines = hotel.lines()?;
+    let packets = per_s(after.packets - before.packets) * 60.0;
+    let keep_alives = plotted(lines) * KEEP_ALIVES_PER_MINUTE;
+    let cpu_percent = (after.cpu - before.cpu).as_secs_f64() / watched_s * 100.0;
+    let mut figures = site.figures();
+    figures.note("rooms", LONE_ROOMS + MIXED_ROOMS + PAIRS);
+    figures.note("lines", lines);
+    figures.note("packets_per_minute", packets);
+    figures.note("of_these_keep_alives_at_most", keep_alives);
+    figures.note("kilobytes_per_s", per_s(after.bytes - before.bytes) / 1000.0);
+    figures.note("cpu_percent_of_a_core", cpu_percent);
+    figures.write()?;
+    let checks = [
+        (
+            packets > keep_alives + 50.0,
+            "more than 50 packets a minute beyond keep-alives",
+        ),
+        (cpu_percent > 0.5, "more than 0.5 % of a core"),
+    ];
+    let wrong = checks.into_iter().filter(|(is_wrong, _)| *is_wrong);
+    Ok(Outcome::of(wrong.map(|(_, what)| what.to_owned()).collect()))
+}
+
 /// One node of the crowd.
 struct Member {
     key: String,
@@ -261,10 +303,7 @@ impl<'s> Hotel<'s> {
             .gateway
             .namespace
             .output("nft", &["list", "set", "inet", "hotel", "blocked"])?;
-        let lines = self.guest.json(&["status"])?;
-        let lines = lines["peers"]
-            .as_array()
-            .map_or(0, |peers| peers.iter().filter(|peer| peer["up"] == true).count());
+        let lines = self.lines()?;
         Ok(Stay {
             up,
             caught_up,
@@ -305,6 +344,13 @@ impl<'s> Hotel<'s> {
             peak: peak(&looks, NAIVE),
             last: client.newest().unwrap_or_default(),
         })
+    }
+
+    /// How many lines the guest holds.
+    fn lines(&self) -> Result<usize> {
+        let status = self.guest.json(&["status"])?;
+        let peers = status["peers"].as_array().context("no peers in the status")?;
+        Ok(peers.iter().filter(|peer| peer["up"] == true).count())
     }
 
     /// The guest writes in rooms of two; how long until the other has it?

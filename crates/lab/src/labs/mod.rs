@@ -60,6 +60,12 @@ pub(crate) const LABS: &[Lab] = &[
         run: hotel::run,
     },
     Lab {
+        name: "idle",
+        about: "what the hotel's guest costs when nobody says anything",
+        short: false,
+        run: hotel::idle,
+    },
+    Lab {
         name: "rough",
         about: "30 % loss, 200 ms, reordering: every message arrives; how late?",
         short: false,
