@@ -412,7 +412,11 @@ mod tests {
 
     #[test]
     fn a_peer_cannot_name_services_of_this_machine() {
-        for good in ["http://192.0.2.1:3340", "https://relay.example.org/", "http://[2001:db8::1]:80"] {
+        for good in [
+            "http://192.0.2.1:3340",
+            "https://relay.example.org/",
+            "http://[2001:db8::1]:80",
+        ] {
             assert!(named_by_peer(good, true).is_some(), "{good}");
         }
         for bad in [

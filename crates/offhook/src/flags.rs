@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use offhook_node::relay::RelayOptions;
 
+use crate::access::Scope;
+use crate::http::Listen;
+
 /// How the program is called.
 #[derive(Debug, Parser)]
 #[command(
@@ -36,6 +39,15 @@ pub(crate) enum Verb {
     Up(Up),
     /// Run a relay and nothing else, until Ctrl-C: it passes sealed packets on between nodes that cannot reach each other
     Relay(RelayFlags),
+    /// Open the browser client, signed in
+    Open {
+        /// Only print the address; it signs in once, within an hour
+        #[arg(long)]
+        print: bool,
+    },
+    /// Make, list and revoke the tokens of programs
+    #[command(subcommand)]
+    Token(TokenVerb),
     /// Show this node, its rooms and its peers
     Status,
     /// Make, list and change rooms
@@ -141,7 +153,10 @@ pub(crate) struct Up {
     /// Where to listen [default: every address, the port of the last run]
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Nobody watches: no QR code
+    /// Where to speak HTTP on this machine: a port, 127.0.0.1:PORT, or off [default: the port of the last run]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) http: Option<Listen>,
+    /// Nobody watches: no QR code, no browser
     #[arg(long)]
     pub(crate) headless: bool,
     /// Use no public relay of the iroh project
@@ -211,6 +226,25 @@ impl RelayFlags {
             ..usual
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Make a token for a program; it is shown once
+    New {
+        /// What it is called
+        name: String,
+        /// What it allows: read, send, admin, metrics, with commas between
+        #[arg(long, value_name = "LIST", value_delimiter = ',', required = true)]
+        scope: Vec<Scope>,
+    },
+    /// List tokens and the sessions of browsers
+    List,
+    /// Make a token or a session worth nothing
+    Revoke {
+        /// A token's name, or the id of a token or session
+        token: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

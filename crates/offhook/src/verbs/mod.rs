@@ -4,6 +4,7 @@ mod backup;
 mod contacts;
 mod delivery;
 mod join;
+mod keys;
 mod relay;
 mod rooms;
 mod say;
@@ -114,6 +115,8 @@ pub(crate) async fn run(flags: Flags) -> Done {
     };
     match flags.verb {
         Verb::Up(up) => up::run(context, up).await,
+        Verb::Open { print } => keys::open(&context, print).await,
+        Verb::Token(verb) => keys::run(&context, verb).await,
         Verb::Relay(relay) => relay::run(&context, &relay).await,
         Verb::Status => status::run(&context).await,
         Verb::Room(verb) => rooms::run(&context, verb).await,
