@@ -20,7 +20,7 @@ pub(super) struct Scene<'s> {
     pub(super) bea: Person,
     pub(super) relay: RelayProcess,
     pub(super) gateway: Gateway<'s>,
-    pub(super) internet: Internet<'s>,
+    _internet: Internet<'s>,
     /// The gateway's cable to the internet.
     pub(super) wire: Wire,
     said: Vec<String>,
@@ -43,7 +43,7 @@ impl<'s> Scene<'s> {
             bea: Person::new(site, "Bea", &friend)?,
             relay,
             gateway,
-            internet,
+            _internet: internet,
             wire,
             said: Vec::new(),
         };

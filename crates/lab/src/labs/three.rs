@@ -48,8 +48,10 @@ pub(super) fn run(site: &Site) -> Result<Outcome> {
 
     cem.up(&[])?;
     let alone = cem.texts(ROOM)?.len();
+    let start = Instant::now();
     bea.up(&[])?;
-    let took = cem.wait_for(ROOM, &said, PATIENCE)?;
+    cem.wait_for(ROOM, &said, PATIENCE)?;
+    let took = start.elapsed();
     figures.note("had_alone_messages", alone);
     figures.note("got_everything_after_s", seconds(took));
     figures.write()?;
