@@ -122,7 +122,12 @@ impl Drop for Site {
     fn drop(&mut self) {
         remove_namespaces(&own_prefix());
         if self.keep {
-            println!("   kept: {}", self.dir.display());
+            // Under another name: the next lab clears away what this one left.
+            let kept = std::env::temp_dir().join(format!("offhook-kept-{}-{}", std::process::id(), self.lab));
+            match fs::rename(&self.dir, &kept) {
+                Ok(()) => println!("   kept: {}", kept.display()),
+                Err(error) => println!("   not kept: {error}"),
+            }
         } else {
             // Homes of people who never were; what stays is in the temporary folder.
             let _ = fs::remove_dir_all(&self.dir);

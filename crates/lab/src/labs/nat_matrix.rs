@@ -146,7 +146,6 @@ fn meet(
         message,
         path,
     };
-    println!("   {}", row.json());
     Ok(row)
 }
 
