@@ -267,6 +267,18 @@ pub(crate) fn named_by_peer(text: &str, no_public: bool) -> Option<RelayUrl> {
     (is_bare && is_elsewhere && !(no_public && is_public(&url))).then_some(url)
 }
 
+/// Where a relay that goes by an address tells nodes their own.
+pub(crate) fn address_discovery(url: &str) -> Option<SocketAddr> {
+    let url: RelayUrl = url.parse().ok()?;
+    let host = url.host_str()?.trim_matches(['[', ']']);
+    Some(SocketAddr::new(host.parse().ok()?, ADDRESS_DISCOVERY_PORT))
+}
+
+/// The iroh project's relays.
+pub(crate) fn public() -> Vec<RelayUrl> {
+    iroh::defaults::prod::default_relay_map().urls()
+}
+
 /// Whether this is one of the iroh project's relays.
 fn is_public(url: &RelayUrl) -> bool {
     iroh::defaults::prod::default_relay_map().contains(url)

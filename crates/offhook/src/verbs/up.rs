@@ -24,6 +24,7 @@ use crate::http;
 use crate::http::patience::{Limits, Patient};
 use crate::problem::{Kind, Problem};
 use crate::proto::identity::NAME_BYTES_MAX;
+use crate::proto::overlay::ledger;
 use crate::proto::peer::Command;
 use crate::render::{Style, clean_line, short};
 
@@ -82,6 +83,8 @@ async fn start(context: &Context, flags: &Up) -> Result<NodeHandle, Stop> {
     config.announce.clone_from(&flags.announce);
     config.relays.clone_from(&flags.use_relay);
     config.serve_relay = flags.relay.then(|| flags.relay_options.options());
+    config.flows =
+        ledger::Limits::new(flags.flows, None).map_err(|error| Problem::new(Kind::BadRequest, error.to_string()))?;
     config.wording = Some(api::feed::wording);
     let node = Node::start(config).await.map_err(start_problem)?;
     if let Some(name) = flags.name.clone() {
