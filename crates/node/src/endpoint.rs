@@ -36,7 +36,14 @@ use tokio::time::timeout;
 use crate::driver::Message;
 use crate::flows::{Doorman, Flows};
 use crate::node::{Config, StartError};
-use crate::relay::{self, RELAYS_ADOPTED_MAX};
+use crate::relay::{self, RelayChoice};
+
+mod own;
+mod paths;
+
+use own::own_addresses;
+pub(crate) use paths::paths;
+pub use paths::{PathAddress, PathView};
 
 /// The application protocol, in the TLS handshake.
 pub(crate) const ALPN: &[u8] = b"offhook/1";
@@ -124,59 +131,6 @@ pub(crate) enum Order {
 
 /// The connections that are up, for whoever wants to look at them.
 pub(crate) type Lines = Arc<Mutex<BTreeMap<DeviceId, Connection>>>;
-
-/// One network path of a line.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PathView {
-    /// The device at the other end.
-    pub peer: DeviceId,
-    /// Where it goes.
-    pub address: PathAddress,
-    /// Whether data goes this way now.
-    pub selected: bool,
-    /// The round-trip time.
-    pub rtt: Duration,
-    /// Bytes of UDP payload sent.
-    pub sent_bytes: u64,
-    /// Bytes of UDP payload received.
-    pub received_bytes: u64,
-}
-
-/// The remote end of a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PathAddress {
-    /// Straight to this address.
-    Direct(SocketAddr),
-    /// Through the relay with this URL.
-    Relay(String),
-    /// By another carrier.
-    Other(String),
-}
-
-/// The paths of all lines that are up.
-pub(crate) fn paths(lines: &Lines) -> Vec<PathView> {
-    let lines = locked(lines).clone();
-    let views = lines.iter().flat_map(|(peer, connection)| {
-        let paths = connection.paths();
-        let view = |path: iroh::endpoint::Path<'_>| {
-            let stats = path.stats();
-            PathView {
-                peer: *peer,
-                address: match path.remote_addr() {
-                    TransportAddr::Ip(address) => PathAddress::Direct(*address),
-                    TransportAddr::Relay(url) => PathAddress::Relay(url.to_string()),
-                    other => PathAddress::Other(other.to_string()),
-                },
-                selected: path.is_selected(),
-                rtt: stats.rtt,
-                sent_bytes: stats.udp_tx.bytes,
-                received_bytes: stats.udp_rx.bytes,
-            }
-        };
-        paths.iter().map(view).collect::<Vec<_>>()
-    });
-    views.collect()
-}
 
 /// Opens the endpoint.
 pub(crate) async fn bind(
@@ -284,19 +238,6 @@ pub(crate) struct Switchboard {
     relay_choice: RelayChoice,
 }
 
-/// Which relays of peers are used.
-struct RelayChoice {
-    adopted: BTreeSet<RelayUrl>,
-    no_public: bool,
-}
-
-impl RelayChoice {
-    /// The relay that a peer names, where it may be used.
-    fn of(&self, url: Option<&str>) -> Option<RelayUrl> {
-        relay::named_by_peer(url?, self.no_public)
-    }
-}
-
 /// What the switchboard's own tasks tell it.
 enum News {
     Connected(Connected),
@@ -364,10 +305,7 @@ impl Switchboard {
             news_in,
             news,
             own_in,
-            relay_choice: RelayChoice {
-                adopted: BTreeSet::new(),
-                no_public,
-            },
+            relay_choice: RelayChoice::new(no_public),
         }
     }
 
@@ -484,8 +422,7 @@ impl Switchboard {
     /// Takes over a relay that a member is reached by, so that others reach this node by it.
     async fn adopt(&mut self, relay: Option<&RelayUrl>) {
         let Some(url) = relay else { return };
-        let adopted = &mut self.relay_choice.adopted;
-        if adopted.len() < RELAYS_ADOPTED_MAX && adopted.insert(url.clone()) {
+        if self.relay_choice.adopt(url) {
             tracing::debug!(%url, "using the relay of a member");
             let config = Arc::new(relay::config_of(url.clone()));
             self.flows.note_home_relay(url.as_ref());
@@ -1049,32 +986,6 @@ async fn watch_addresses(endpoint: Endpoint, inbox: mpsc::Sender<Message>, own: 
             Ok(next) => now = next,
             Err(_) => return,
         }
-    }
-}
-
-/// Best first: public, private, link-local, and loopback only where there is nothing else.
-fn own_addresses(reported: &EndpointAddr, bound: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut all: Vec<SocketAddr> = reported.ip_addrs().copied().collect();
-    all.extend(bound.iter().copied());
-    all.retain(is_dialable);
-    all.sort_by_key(|at| (distance(at.ip()), at.is_ipv6(), *at));
-    all.dedup();
-    if all.iter().any(|at| !at.ip().is_loopback()) {
-        all.retain(|at| !at.ip().is_loopback());
-    }
-    all.truncate(OWN_ADDRESSES_MAX);
-    all
-}
-
-/// How far away others may be who can use an address.
-fn distance(ip: IpAddr) -> u8 {
-    match ip {
-        ip if ip.is_loopback() => 3,
-        IpAddr::V4(ip) if ip.is_link_local() => 2,
-        IpAddr::V6(ip) if ip.is_unicast_link_local() => 2,
-        IpAddr::V4(ip) if ip.is_private() => 1,
-        IpAddr::V6(ip) if ip.is_unique_local() => 1,
-        _ => 0,
     }
 }
 
