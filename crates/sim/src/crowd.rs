@@ -58,6 +58,8 @@ pub struct CrowdPlan {
     pub relayed: f64,
     /// Relays that nodes have as their home.
     pub relays: usize,
+    /// Nodes behind a gateway that lets in only whom they have sent to (address-and-port-dependent filtering, RFC 4787).
+    pub closed: BTreeSet<usize>,
     /// Nodes that dial every member of every room at all addresses, without a ledger.
     pub naive: BTreeSet<usize>,
     /// When all nodes are restarted at once; none if 0.
@@ -85,6 +87,7 @@ impl CrowdPlan {
             latency_ms: [10, 80],
             relayed: 0.15,
             relays: 4,
+            closed: BTreeSet::new(),
             naive: BTreeSet::new(),
             mass_restart_s: 0,
             helpers_fail: 0.0,
@@ -110,6 +113,7 @@ impl CrowdPlan {
             rooms,
             online: 1.0,
             arriving: BTreeSet::from([0]),
+            closed: BTreeSet::from([0]),
             arrive_s: 60,
             run_s: 60 + 900,
             says_per_minute: 30,
@@ -749,6 +753,8 @@ impl<'a> Crowd<'a> {
             self.let_relay_go(from, to);
             return;
         }
+        let is_let_in = !self.plan.closed.contains(&to) || self.remembers(to, from);
+        let way = way.filter(|way| is_let_in || *way == Way::Relayed);
         let callee = &mut self.nodes[to];
         let answers = callee.up
             && callee.lines.len() < ACCEPTED_MAX
@@ -776,6 +782,13 @@ impl<'a> Crowd<'a> {
             }
         }
         self.begin_line(from, to, way);
+    }
+
+    /// Whether a node's gateway remembers that it sent to another.
+    fn remembers(&mut self, node: usize, other: usize) -> bool {
+        // What is forgotten is thrown away by the count.
+        self.flows(node);
+        self.nodes[node].gateway.contains_key(&To::Udp(address(other)))
     }
 
     fn begin_line(&mut self, from: usize, to: usize, way: Way) {
