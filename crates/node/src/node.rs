@@ -149,28 +149,22 @@ impl Node {
             newest_event,
         })
         .map_err(StartError::Store);
-        let driver = match driver {
-            Ok(driver) => driver,
-            Err(error) => {
-                endpoint.close().await;
-                return Err(error);
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name("offhook-peer".into())
-            .spawn(move || driver.run());
-        if let Err(error) = thread {
+        let begun = driver.and_then(|driver| {
+            let thread = std::thread::Builder::new().name("offhook-peer".into());
+            thread.spawn(move || driver.run()).map_err(StartError::Thread)
+        });
+        if let Err(error) = begun {
             endpoint.close().await;
-            return Err(StartError::Thread(error));
+            return Err(error);
         }
 
         let switchboard = Switchboard::new(endpoint.clone(), inbox.clone(), flows.clone());
         let lines = switchboard.lines();
         let own = switchboard.own_addresses();
-        if config.lan {
+        let is_lan_on = config.lan;
+        if is_lan_on {
             flows.note_multicast();
         }
-        let is_lan_on = config.lan;
         let near = lan::start(&config, endpoint.clone(), inbox.clone(), stopping, own.clone());
         tokio::spawn(async move {
             switchboard.run(orders).await;
