@@ -26,7 +26,7 @@ use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMap, RelayMode, RelayUrl, Se
 use netwatch::gate;
 use offhook_proto::crypto::Secret;
 use offhook_proto::identity::DeviceId;
-use offhook_proto::overlay::ledger::{ADDRESSES_PER_DIAL_MAX, Answer, Ask, Kind, Punching, To, Urgency};
+use offhook_proto::overlay::ledger::{ADDRESSES_PER_DIAL_MAX, Answer, Ask, To, Urgency};
 use offhook_proto::peer::Input;
 use offhook_proto::wire::FRAME_BYTES_MAX;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -77,10 +77,6 @@ const WRITE_BYTES: usize = 64 * 1024;
 const CHUNK_BYTES: usize = 16 * 1024;
 /// How often dials that wait for a flow are looked at.
 const TURN_PERIOD: Duration = Duration::from_secs(1);
-/// Every so many turns the ledger is told which paths and relays are in use.
-const TURNS_PER_LOOK: u32 = 4;
-/// Every so many turns the network report asks the home relay again (every five minutes).
-const TURNS_PER_REPORT: u32 = 300;
 /// How long a closing line may take to deliver its last frames.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -475,71 +471,6 @@ impl Switchboard {
         }
     }
 
-    /// A connection to a peer's relay counts as long as it is used.
-    fn hold_relays(&mut self, granted: &[To]) {
-        for to in granted {
-            let To::Tcp(url) = to else { continue };
-            let is_new = self.flows.with(|ledger, now| {
-                let is_held = ledger.is_held(to);
-                !is_held && ledger.hold(to.clone(), Kind::Relay, "a peer's relay", now)
-            });
-            if is_new {
-                self.relays.insert(url.clone());
-            }
-        }
-    }
-
-    /// Gives those their turn who waited for a flow, and looks at the paths from time to time.
-    fn tend(&mut self, turn: u32) {
-        for (peer, granted) in self.flows.with(|ledger, now| ledger.poll(now)) {
-            let Some(wanted) = self.waiting.remove(&peer) else {
-                self.flows.with(|ledger, _| ledger.dial_ended(peer));
-                continue;
-            };
-            self.hold_relays(&granted);
-            let goal = part(&wanted, &granted);
-            self.begin_dial(peer, Some(wanted), Some(goal));
-        }
-        if turn.is_multiple_of(TURNS_PER_LOOK) {
-            self.look_at_paths();
-        }
-        self.flows.sample();
-        if turn.is_multiple_of(TURNS_PER_REPORT)
-            && let Some(url) = self.endpoint.addr().relay_urls().next()
-        {
-            self.flows.note_home_relay(url.as_ref());
-        }
-    }
-
-    /// Tells the ledger which flows carry lines, which relays are not used any more, and whether hole punching is worth it.
-    fn look_at_paths(&mut self) {
-        let views = paths(&self.open);
-        let mut direct = BTreeSet::new();
-        let mut relays = BTreeSet::new();
-        for view in &views {
-            match &view.address {
-                PathAddress::Direct(at) => {
-                    direct.insert(view.peer);
-                    self.flows.with(|ledger, _| ledger.carries(*at, view.peer));
-                }
-                PathAddress::Relay(url) => drop(relays.insert(url.clone())),
-                PathAddress::Other(_) => {}
-            }
-        }
-        let is_direct = self.lines.keys().all(|peer| direct.contains(peer));
-        let punching = match (self.catching_up, is_direct) {
-            (true, _) => Punching::CatchingUp,
-            (false, true) => Punching::NotNeeded,
-            (false, false) => Punching::Allowed,
-        };
-        self.flows.with(|ledger, _| ledger.set_punching(punching));
-        let dialled: BTreeSet<String> = self.dialling.values().flat_map(relays_of).collect();
-        let unused = |url: &String| !relays.contains(url) && !dialled.contains(url);
-        for url in self.relays.extract_if(.., |url| unused(url)) {
-            self.flows.with(|ledger, now| ledger.release(&To::Tcp(url), now));
-        }
-    }
-
     async fn take(&mut self, news: News) {
         match news {
             News::Connected(connected) => self.connected(connected).await,
@@ -731,11 +662,6 @@ fn part(target: &EndpointAddr, granted: &[To]) -> EndpointAddr {
         _ => false,
     };
     EndpointAddr::from_parts(target.id, target.addrs.iter().filter(is_granted).cloned())
-}
-
-fn relays_of(dial: &Dialling) -> Vec<String> {
-    let urls = dial.target.iter().flat_map(EndpointAddr::relay_urls);
-    urls.map(ToString::to_string).collect()
 }
 
 /// Whether an address can be one of a peer's at all.
@@ -993,6 +919,8 @@ fn locked(lines: &Lines) -> MutexGuard<'_, BTreeMap<DeviceId, Connection>> {
     // The map is whole after a panic, too: every change is one call.
     lines.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+mod tend;
 
 #[cfg(test)]
 mod gate_tests;

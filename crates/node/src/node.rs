@@ -169,10 +169,10 @@ impl Node {
         );
         let lines = switchboard.lines();
         let own = switchboard.own_addresses();
-        if config.lan {
+        let is_lan_on = config.lan;
+        if is_lan_on {
             flows.note_multicast();
         }
-        let is_lan_on = config.lan;
         let near = lan::start(&config, endpoint.clone(), inbox.clone(), stopping, own.clone());
         tokio::spawn(run_network(switchboard, orders, relay, finished));
 
