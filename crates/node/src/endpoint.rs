@@ -9,7 +9,8 @@
 //! at the gateway; each needs a token of the flow ledger, and a dial without one waits for its turn. *Back-pressure*: the frames that wait for the driver are bounded in bytes over all lines; a peer that does not take what is sent to it is read from slowly,
 //! and closed when nothing moves for [`DRAIN_TIMEOUT`].
 //!
-//! No public infrastructure is used: the minimal preset, no address look-up, no port mapping, a relay only where one is configured.
+//! *Relays* are those configured, and the public ones unless they are turned off; one that a peer is reached by is taken over, up to a number.
+//! No other public infrastructure is used: the minimal preset, no address look-up, no port mapping.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -18,16 +19,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use iroh::endpoint::{
-    BindError, Builder, Connection, Incoming, IncomingAddr, NetReportConfig, PortmapperConfig, QuicTransportConfig,
-    RecvStream, SendStream, VarInt, presets,
+    BindError, Builder, Connection, Incoming, IncomingAddr, PortmapperConfig, QuicTransportConfig, RecvStream,
+    SendStream, VarInt, presets,
 };
-use iroh::{
-    Endpoint, EndpointAddr, EndpointId, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey, TransportAddr, Watcher,
-};
+use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMap, RelayMode, RelayUrl, SecretKey, TransportAddr, Watcher};
 use netwatch::gate;
 use offhook_proto::crypto::Secret;
 use offhook_proto::identity::DeviceId;
-use offhook_proto::overlay::ledger::{ADDRESSES_PER_DIAL_MAX, Answer, Ask, Kind, Punching, To, Urgency};
+use offhook_proto::overlay::ledger::{ADDRESSES_PER_DIAL_MAX, Answer, Ask, To, Urgency};
 use offhook_proto::peer::Input;
 use offhook_proto::wire::FRAME_BYTES_MAX;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -37,6 +36,14 @@ use tokio::time::timeout;
 use crate::driver::Message;
 use crate::flows::{Doorman, Flows};
 use crate::node::{Config, StartError};
+use crate::relay::{self, RelayChoice};
+
+mod own;
+mod paths;
+
+use own::own_addresses;
+pub(crate) use paths::paths;
+pub use paths::{PathAddress, PathView};
 
 /// The application protocol, in the TLS handshake.
 pub(crate) const ALPN: &[u8] = b"offhook/1";
@@ -70,10 +77,6 @@ const WRITE_BYTES: usize = 64 * 1024;
 const CHUNK_BYTES: usize = 16 * 1024;
 /// How often dials that wait for a flow are looked at.
 const TURN_PERIOD: Duration = Duration::from_secs(1);
-/// Every so many turns the ledger is told which paths and relays are in use.
-const TURNS_PER_LOOK: u32 = 4;
-/// Every so many turns the network report asks the home relay again (every five minutes).
-const TURNS_PER_REPORT: u32 = 300;
 /// How long a closing line may take to deliver its last frames.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -125,59 +128,6 @@ pub(crate) enum Order {
 /// The connections that are up, for whoever wants to look at them.
 pub(crate) type Lines = Arc<Mutex<BTreeMap<DeviceId, Connection>>>;
 
-/// One network path of a line.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PathView {
-    /// The device at the other end.
-    pub peer: DeviceId,
-    /// Where it goes.
-    pub address: PathAddress,
-    /// Whether data goes this way now.
-    pub selected: bool,
-    /// The round-trip time.
-    pub rtt: Duration,
-    /// Bytes of UDP payload sent.
-    pub sent_bytes: u64,
-    /// Bytes of UDP payload received.
-    pub received_bytes: u64,
-}
-
-/// The remote end of a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PathAddress {
-    /// Straight to this address.
-    Direct(SocketAddr),
-    /// Through the relay with this URL.
-    Relay(String),
-    /// By another carrier.
-    Other(String),
-}
-
-/// The paths of all lines that are up.
-pub(crate) fn paths(lines: &Lines) -> Vec<PathView> {
-    let lines = locked(lines).clone();
-    let views = lines.iter().flat_map(|(peer, connection)| {
-        let paths = connection.paths();
-        let view = |path: iroh::endpoint::Path<'_>| {
-            let stats = path.stats();
-            PathView {
-                peer: *peer,
-                address: match path.remote_addr() {
-                    TransportAddr::Ip(address) => PathAddress::Direct(*address),
-                    TransportAddr::Relay(url) => PathAddress::Relay(url.to_string()),
-                    other => PathAddress::Other(other.to_string()),
-                },
-                selected: path.is_selected(),
-                rtt: stats.rtt,
-                sent_bytes: stats.udp_tx.bytes,
-                received_bytes: stats.udp_rx.bytes,
-            }
-        };
-        paths.iter().map(view).collect::<Vec<_>>()
-    });
-    views.collect()
-}
-
 /// Opens the endpoint.
 pub(crate) async fn bind(
     config: &Config,
@@ -185,33 +135,42 @@ pub(crate) async fn bind(
     last_port: Option<u16>,
     flows: &Arc<Flows>,
 ) -> Result<Endpoint, StartError> {
-    let relay = match &config.relay {
-        Some(url) if !config.no_public_infrastructure => {
-            Some(url.parse().map_err(|_| StartError::BadRelay(url.clone()))?)
-        }
-        _ => None,
+    let parsed = config.relays.iter().map(|url| {
+        let bad = |_| StartError::BadRelay(url.clone());
+        url.parse::<RelayUrl>().map_err(bad)
+    });
+    let relays = relay::first_relays(
+        &parsed.collect::<Result<Vec<_>, _>>()?,
+        !config.no_public_infrastructure,
+    );
+    for url in config.relays.iter().filter_map(|url| url.parse::<RelayUrl>().ok()) {
+        flows.note_home_relay(&RelayUrl::to_string(&url));
+    }
+    if !config.no_public_infrastructure {
+        flows.note_public_relays();
+    }
+    let fresh = || {
+        let announced = config.announce.iter().copied();
+        let builder = builder(seed, relays.clone()).hooks(Doorman(flows.clone()));
+        announced.fold(builder, Builder::external_addr)
     };
     let cannot = |why: String| StartError::Listen {
         listen: config.listen,
         why,
     };
-    if let Some(url) = &relay {
-        flows.note_home_relay(&RelayUrl::to_string(url));
-    }
-    let builder = |relay| builder(seed, relay).hooks(Doorman(flows.clone()));
     if let Some(at) = config.listen {
-        return bind_at(builder(relay), at, flows).await.map_err(cannot);
+        return bind_at(fresh(), at, flows).await.map_err(cannot);
     }
     let anywhere = |port| SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port);
     if let Some(port) = last_port
-        && let Ok(endpoint) = bind_at(builder(relay.clone()), anywhere(port), flows).await
+        && let Ok(endpoint) = bind_at(fresh(), anywhere(port), flows).await
     {
         return Ok(endpoint);
     }
-    bind_at(builder(relay), anywhere(0), flows).await.map_err(cannot)
+    bind_at(fresh(), anywhere(0), flows).await.map_err(cannot)
 }
 
-fn builder(seed: &Secret, relay: Option<RelayUrl>) -> Builder {
+fn builder(seed: &Secret, relays: RelayMap) -> Builder {
     let transport = QuicTransportConfig::builder()
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
@@ -220,21 +179,14 @@ fn builder(seed: &Secret, relay: Option<RelayUrl>) -> Builder {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .max_remote_nat_traversal_addresses(8)
         .build();
-    // Without a relay there is nobody to ask about the network.
-    let (relay_mode, report) = match relay {
-        Some(url) => {
-            let map = RelayMap::from(RelayConfig::new(url, None));
-            (RelayMode::Custom(map), NetReportConfig::default())
-        }
-        None => (RelayMode::Disabled, NetReportConfig::minimal()),
-    };
     Endpoint::builder(presets::Minimal)
         .secret_key(SecretKey::from_bytes(&seed.0))
         .alpns(vec![ALPN.to_vec()])
         .transport_config(transport)
         .portmapper_config(PortmapperConfig::Disabled)
-        .net_report_config(report)
-        .relay_mode(relay_mode)
+        // Also without any: some may be taken over from members.
+        .relay_mode(RelayMode::Custom(relays))
+        .ca_tls_config(relay::trust())
 }
 
 /// Binds the sockets with the gate before them.
@@ -279,6 +231,7 @@ pub(crate) struct Switchboard {
     news_in: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
     own_in: watch::Sender<Vec<SocketAddr>>,
+    relay_choice: RelayChoice,
 }
 
 /// What the switchboard's own tasks tell it.
@@ -329,7 +282,7 @@ struct Backlog {
 }
 
 impl Switchboard {
-    pub(crate) fn new(endpoint: Endpoint, inbox: mpsc::Sender<Message>, flows: Arc<Flows>) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, inbox: mpsc::Sender<Message>, flows: Arc<Flows>, no_public: bool) -> Self {
         let (news_in, news) = mpsc::channel(HANDSHAKES_MAX);
         let (own_in, _) = watch::channel(Vec::new());
         Self {
@@ -348,6 +301,7 @@ impl Switchboard {
             news_in,
             news,
             own_in,
+            relay_choice: RelayChoice::new(no_public),
         }
     }
 
@@ -407,7 +361,9 @@ impl Switchboard {
                 urgency,
                 reason,
             } => {
-                let target = dial_target(peer, &addresses, relay.as_deref(), self.endpoint.id());
+                let relay = self.relay_choice.of(relay.as_deref());
+                self.adopt(relay.as_ref()).await;
+                let target = dial_target(peer, &addresses, relay, self.endpoint.id());
                 let to = target.as_ref().map(|target| flows_of(target, &addresses));
                 let ask = to.map(|to| Ask {
                     peer,
@@ -459,6 +415,18 @@ impl Switchboard {
         let _ = line.queue.send(bytes);
     }
 
+    /// Takes over a relay that a member is reached by, so that others reach this node by it.
+    async fn adopt(&mut self, relay: Option<&RelayUrl>) {
+        let Some(url) = relay else { return };
+        if self.relay_choice.adopt(url) {
+            tracing::debug!(%url, "using the relay of a member");
+            let config = Arc::new(relay::config_of(url.clone()));
+            self.flows.note_home_relay(url.as_ref());
+            // One that is configured already stays as it is.
+            drop(self.endpoint.insert_relay(url.clone(), config).await);
+        }
+    }
+
     /// Begins a dial once the ledger has tokens for it.
     async fn dial(&mut self, peer: DeviceId, target: Option<EndpointAddr>, ask: Option<Ask>) {
         let is_under_way = self.dialling.get(&peer).is_some_and(|dial| dial.target == target);
@@ -500,71 +468,6 @@ impl Switchboard {
         let task = task.abort_handle();
         if let Some(earlier) = self.dialling.insert(peer, Dialling { target, task }) {
             earlier.task.abort();
-        }
-    }
-
-    /// A connection to a peer's relay counts as long as it is used.
-    fn hold_relays(&mut self, granted: &[To]) {
-        for to in granted {
-            let To::Tcp(url) = to else { continue };
-            let is_new = self.flows.with(|ledger, now| {
-                let is_held = ledger.is_held(to);
-                !is_held && ledger.hold(to.clone(), Kind::Relay, "a peer's relay", now)
-            });
-            if is_new {
-                self.relays.insert(url.clone());
-            }
-        }
-    }
-
-    /// Gives those their turn who waited for a flow, and looks at the paths from time to time.
-    fn tend(&mut self, turn: u32) {
-        for (peer, granted) in self.flows.with(|ledger, now| ledger.poll(now)) {
-            let Some(wanted) = self.waiting.remove(&peer) else {
-                self.flows.with(|ledger, _| ledger.dial_ended(peer));
-                continue;
-            };
-            self.hold_relays(&granted);
-            let goal = part(&wanted, &granted);
-            self.begin_dial(peer, Some(wanted), Some(goal));
-        }
-        if turn.is_multiple_of(TURNS_PER_LOOK) {
-            self.look_at_paths();
-        }
-        self.flows.sample();
-        if turn.is_multiple_of(TURNS_PER_REPORT)
-            && let Some(url) = self.endpoint.addr().relay_urls().next()
-        {
-            self.flows.note_home_relay(url.as_ref());
-        }
-    }
-
-    /// Tells the ledger which flows carry lines, which relays are not used any more, and whether hole punching is worth it.
-    fn look_at_paths(&mut self) {
-        let views = paths(&self.open);
-        let mut direct = BTreeSet::new();
-        let mut relays = BTreeSet::new();
-        for view in &views {
-            match &view.address {
-                PathAddress::Direct(at) => {
-                    direct.insert(view.peer);
-                    self.flows.with(|ledger, _| ledger.carries(*at, view.peer));
-                }
-                PathAddress::Relay(url) => drop(relays.insert(url.clone())),
-                PathAddress::Other(_) => {}
-            }
-        }
-        let is_direct = self.lines.keys().all(|peer| direct.contains(peer));
-        let punching = match (self.catching_up, is_direct) {
-            (true, _) => Punching::CatchingUp,
-            (false, true) => Punching::NotNeeded,
-            (false, false) => Punching::Allowed,
-        };
-        self.flows.with(|ledger, _| ledger.set_punching(punching));
-        let dialled: BTreeSet<String> = self.dialling.values().flat_map(relays_of).collect();
-        let unused = |url: &String| !relays.contains(url) && !dialled.contains(url);
-        for url in self.relays.extract_if(.., |url| unused(url)) {
-            self.flows.with(|ledger, now| ledger.release(&To::Tcp(url), now));
         }
     }
 
@@ -727,13 +630,18 @@ async fn finish(mut writer: JoinHandle<()>, connection: Connection, code: u32, r
 }
 
 /// At most two addresses, and the relay.
-fn dial_target(peer: DeviceId, addresses: &[SocketAddr], relay: Option<&str>, me: EndpointId) -> Option<EndpointAddr> {
+fn dial_target(
+    peer: DeviceId,
+    addresses: &[SocketAddr],
+    relay: Option<RelayUrl>,
+    me: EndpointId,
+) -> Option<EndpointAddr> {
     let id = EndpointId::from_bytes(&peer.0).ok().filter(|id| *id != me)?;
     let direct = addresses
         .iter()
         .filter(|at| is_dialable(at))
         .take(ADDRESSES_PER_DIAL_MAX);
-    let relay = relay.and_then(|url| url.parse().ok()).map(TransportAddr::Relay);
+    let relay = relay.map(TransportAddr::Relay);
     let target = EndpointAddr::from_parts(id, direct.map(|at| TransportAddr::Ip(*at)).chain(relay));
     (!target.is_empty()).then_some(target)
 }
@@ -754,11 +662,6 @@ fn part(target: &EndpointAddr, granted: &[To]) -> EndpointAddr {
         _ => false,
     };
     EndpointAddr::from_parts(target.id, target.addrs.iter().filter(is_granted).cloned())
-}
-
-fn relays_of(dial: &Dialling) -> Vec<String> {
-    let urls = dial.target.iter().flat_map(EndpointAddr::relay_urls);
-    urls.map(ToString::to_string).collect()
 }
 
 /// Whether an address can be one of a peer's at all.
@@ -1012,36 +915,12 @@ async fn watch_addresses(endpoint: Endpoint, inbox: mpsc::Sender<Message>, own: 
     }
 }
 
-/// Best first: public, private, link-local, and loopback only where there is nothing else.
-fn own_addresses(reported: &EndpointAddr, bound: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut all: Vec<SocketAddr> = reported.ip_addrs().copied().collect();
-    all.extend(bound.iter().copied());
-    all.retain(is_dialable);
-    all.sort_by_key(|at| (distance(at.ip()), at.is_ipv6(), *at));
-    all.dedup();
-    if all.iter().any(|at| !at.ip().is_loopback()) {
-        all.retain(|at| !at.ip().is_loopback());
-    }
-    all.truncate(OWN_ADDRESSES_MAX);
-    all
-}
-
-/// How far away others may be who can use an address.
-fn distance(ip: IpAddr) -> u8 {
-    match ip {
-        ip if ip.is_loopback() => 3,
-        IpAddr::V4(ip) if ip.is_link_local() => 2,
-        IpAddr::V6(ip) if ip.is_unicast_link_local() => 2,
-        IpAddr::V4(ip) if ip.is_private() => 1,
-        IpAddr::V6(ip) if ip.is_unique_local() => 1,
-        _ => 0,
-    }
-}
-
 fn locked(lines: &Lines) -> MutexGuard<'_, BTreeMap<DeviceId, Connection>> {
     // The map is whole after a panic, too: every change is one call.
     lines.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+mod tend;
 
 #[cfg(test)]
 mod gate_tests;
