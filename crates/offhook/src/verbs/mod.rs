@@ -1,8 +1,9 @@
-//! The verbs of the command line. Each asks the API and prints what comes back; only `up`, `restore` and `completions` work without a node.
+//! The verbs of the command line. Each asks the API and prints what comes back; only `up`, `restore`, `exchange` and `completions` work without a node.
 
 mod backup;
 mod contacts;
 mod delivery;
+mod exchange;
 mod join;
 mod rooms;
 mod say;
@@ -136,6 +137,7 @@ pub(crate) async fn run(flags: Flags) -> Done {
             verify,
             passphrase,
         } => backup::restore(&context, &file, verify, &passphrase),
+        Verb::Exchange(verb) => exchange::run(&context, verb).await,
         Verb::Completions { shell } => completions(shell, out),
     }
 }
