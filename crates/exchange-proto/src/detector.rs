@@ -226,6 +226,11 @@ impl Member {
         self.epoch
     }
 
+    /// Who grants leases: the same for everybody, and for ever once there are enough.
+    pub fn set_witnesses(&mut self, witnesses: Vec<NodeId>) {
+        self.witnesses = witnesses;
+    }
+
     /// Who else is told that it lives.
     pub fn set_peers(&mut self, peers: Vec<NodeId>) {
         self.peers = peers;

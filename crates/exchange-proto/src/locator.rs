@@ -66,8 +66,6 @@ pub struct Hello {
     pub owns: Vec<Shard>,
     /// What it holds completely, as standby.
     pub holds: Vec<NodeId>,
-    /// Its live calls.
-    pub calls: u32,
     /// It is about to stop.
     pub leaving: bool,
 }
@@ -190,7 +188,6 @@ mod tests {
                 absorbed: false,
             }],
             holds: Vec::new(),
-            calls: 0,
             leaving: false,
         }
     }

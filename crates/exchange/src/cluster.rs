@@ -60,6 +60,8 @@ const RETURN_AFTER: Duration = Duration::from_secs(10);
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// How long it stays after it has handed over, so that what is under way gets out.
 const LINGER: Duration = Duration::from_millis(500);
+/// Watched changes stored in one transaction.
+const CHANGES_MAX: usize = 256;
 const HELLO_SUBJECT: &str = "offhook.hello";
 
 /// Settings of one instance of a cluster.
@@ -170,6 +172,7 @@ pub(crate) struct Instance {
     accounts: BTreeMap<String, Account>,
     elsewhere: BTreeMap<(String, NodeId), Vec<Binding>>,
     leaving: bool,
+    tables_changed: bool,
     ticks: u64,
     _tasks: JoinSet<()>,
 }
@@ -245,10 +248,12 @@ impl Instance {
             accounts: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
             leaving: false,
+            tables_changed: false,
             ticks: 0,
             _tasks: tasks,
         };
         instance.offer_witness().await?;
+        instance.read_witnesses().await?;
         instance.offer_accounts()?;
         Ok(instance)
     }
@@ -271,8 +276,24 @@ impl Instance {
         self.engine.update(Bucket::Config, "witnesses", add).await
     }
 
+    /// Read once before anything is spoken for: with all witnesses there, only a lease allows that.
+    async fn read_witnesses(&mut self) -> Result<(), Error> {
+        let held = self.engine.get(Bucket::Config, "witnesses").await?;
+        self.witnesses_changed(held.as_deref());
+        Ok(())
+    }
+
+    fn witnesses_changed(&mut self, value: Option<&[u8]>) {
+        self.witnesses = value.and_then(|value| decode(value).ok()).unwrap_or_default();
+        if self.witnesses.len() == WITNESSES {
+            let nodes = self.witnesses.iter().map(|(node, _)| *node).collect();
+            self.tell_detector(Command::Witnesses(nodes));
+        }
+    }
+
     /// Runs until `ending` is dropped, then hands over.
     pub(crate) async fn run(mut self, mut ending: oneshot::Receiver<()>) -> Result<(), Error> {
+        let mut changes = Vec::new();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -281,7 +302,11 @@ impl Instance {
                 Some(turn) = self.turns.recv() => self.turned(turn).await?,
                 Some(bytes) = self.messages.recv() => self.message(&bytes),
                 _ = &mut ending => break,
-                Some(change) = self.changes.recv() => self.changed(change)?,
+                count = self.changes.recv_many(&mut changes, CHANGES_MAX) => {
+                    if count > 0 {
+                        self.changed(changes.drain(..))?;
+                    }
+                }
                 Some(call) = self.recorded.recv() => self.order_all(|| Order::Take(Input::Recorded(call.clone()))),
                 _ = tick.tick() => self.tick().await?,
             }
@@ -366,6 +391,7 @@ impl Instance {
         if self.store.changed_by_others()? {
             self.offer_accounts()?;
         }
+        self.push_tables();
         self.begin_home().await?;
         self.look_after_drivers().await?;
         self.place();
@@ -458,6 +484,10 @@ impl Instance {
                 .into_iter()
                 .find(|(node, _)| *node == self.node);
             match standing {
+                // Lost before we had it: begin anew.
+                _ if *id == self.node && !alive && self.held.get(id).is_some_and(|held| !held.is_complete()) => {
+                    self.let_go(*id);
+                }
                 Some((_, standing)) => self.hold(*shard, *owner, standing),
                 None if alive => self.let_go(*id),
                 // Gone without a successor so far: whoever held it still does.
@@ -736,7 +766,17 @@ impl Instance {
         Tables::new(self.accounts.values().cloned().collect())
     }
 
-    fn changed(&mut self, change: Change) -> Result<(), Error> {
+    fn changed(&mut self, changes: impl Iterator<Item = Change>) -> Result<(), Error> {
+        self.store.begin()?;
+        for change in changes {
+            self.change(change)?;
+        }
+        self.store.end()?;
+        self.push_tables();
+        Ok(())
+    }
+
+    fn change(&mut self, change: Change) -> Result<(), Error> {
         match change.bucket {
             Bucket::Config => self.config_changed(&change.key, change.value.as_deref()),
             Bucket::Bindings => {
@@ -753,11 +793,7 @@ impl Instance {
 
     fn config_changed(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), Error> {
         if key == "witnesses" {
-            self.witnesses = value.and_then(|value| decode(value).ok()).unwrap_or_default();
-            if self.witnesses.len() == WITNESSES {
-                let nodes = self.witnesses.iter().map(|(node, _)| *node).collect();
-                self.tell_detector(Command::Witnesses(nodes));
-            }
+            self.witnesses_changed(value);
             return Ok(());
         }
         let Some(name) = key.strip_prefix("account.").and_then(unhex) else {
@@ -778,9 +814,16 @@ impl Instance {
                 self.accounts.remove(&name);
             }
         }
-        let tables = self.tables();
-        self.order_all(|| Order::Take(Input::Tables(tables.clone())));
+        self.tables_changed = true;
         Ok(())
+    }
+
+    /// Many accounts may have changed at once: drivers are told of all together.
+    fn push_tables(&mut self) {
+        if std::mem::take(&mut self.tables_changed) {
+            let tables = self.tables();
+            self.order_all(|| Order::Take(Input::Tables(tables.clone())));
+        }
     }
 
     /// What was added to or removed from this instance's store goes to everybody.
@@ -809,8 +852,7 @@ impl Instance {
         }
         if local != self.accounts {
             self.accounts = local;
-            let tables = self.tables();
-            self.order_all(|| Order::Take(Input::Tables(tables.clone())));
+            self.tables_changed = true;
         }
         Ok(())
     }
@@ -859,7 +901,6 @@ impl Instance {
                 .filter(|(_, held)| held.is_complete())
                 .map(|(id, _)| *id)
                 .collect(),
-            calls: 0,
             leaving: self.leaving,
         }
     }
@@ -883,7 +924,6 @@ impl Instance {
             witness: self.witnesses.iter().any(|(node, _)| *node == hello.node),
             owns: hello.owns.iter().map(shard).collect(),
             stands_by: hello.holds.iter().map(|id| format!("{id:x}")).collect(),
-            calls: hello.calls,
             silent_ms,
         };
         locator.all(clock()).map(view).collect()

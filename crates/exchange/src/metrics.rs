@@ -21,7 +21,7 @@ pub(crate) async fn asks_for_metrics(stream: &mut TcpStream) -> std::io::Result<
             }
             head.extend_from_slice(&part[..length]);
         }
-        Ok(())
+        Ok::<(), std::io::Error>(())
     };
     timeout(PATIENCE, whole).await??;
     Ok(head.starts_with(b"GET /metrics ") || head.starts_with(b"GET /metrics?"))

@@ -149,6 +149,16 @@ impl Store {
         }
     }
 
+    /// What is written until [`Store::end`] is written together.
+    pub(crate) fn begin(&self) -> Result<(), Error> {
+        Ok(self.connection.execute_batch("BEGIN IMMEDIATE")?)
+    }
+
+    /// See [`Store::begin`].
+    pub(crate) fn end(&self) -> Result<(), Error> {
+        Ok(self.connection.execute_batch("COMMIT")?)
+    }
+
     /// Takes an account as another instance has it.
     pub(crate) fn put_account(&self, account: &Account) -> Result<(), Error> {
         // Of two accounts with one extension, made at two instances at once, the later one goes without.

@@ -63,7 +63,6 @@ pub struct MemberView {
     pub owns: Vec<String>,
     /// Shards whose calls it holds ready.
     pub stands_by: Vec<String>,
-    pub calls: u32,
     /// Since it was last heard of.
     pub silent_ms: u64,
 }

@@ -1,6 +1,6 @@
 //! The command line as typed (clap): raw words and numbers, nothing looked up. What they mean is resolved where they are used.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -149,6 +149,8 @@ pub(crate) enum ExchangeVerb {
     },
     /// Print the metrics in Prometheus' text format
     Metrics,
+    /// Show the instances of the cluster, who speaks for what, and who stands by
+    Members,
 }
 
 #[derive(Debug, Subcommand)]
@@ -196,6 +198,32 @@ pub(crate) struct ExchangeUp {
     /// Serve Prometheus' metrics here, as http://IP:PORT/metrics
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// Be one instance of a cluster: a server of its engine, as nats://HOST:PORT; the nearest first
+    #[arg(long, value_name = "URL")]
+    pub(crate) engine: Vec<String>,
+    /// Failure domain of this instance, such as its data centre [default: the machine's name]
+    #[arg(long, value_name = "NAME", requires = "engine")]
+    pub(crate) site: Option<String>,
+    /// What this instance does, of calls, standby and witness
+    #[arg(
+        long,
+        value_name = "ROLES",
+        value_delimiter = ',',
+        default_value = "calls,standby,witness"
+    )]
+    pub(crate) roles: Vec<String>,
+    /// Address on this network that phones use; it moves to another machine when this one dies
+    #[arg(long, value_name = "IPV4", requires = "engine")]
+    pub(crate) movable: Option<Ipv4Addr>,
+    /// UDP port on which instances watch each other
+    #[arg(long, default_value_t = 5070, value_name = "PORT")]
+    pub(crate) detector_port: u16,
+    /// Port on which the engine's servers show their settings
+    #[arg(long, default_value_t = 8222, value_name = "PORT")]
+    pub(crate) engine_monitor_port: u16,
+    /// How often the engine keeps what is durable; less than 3 is for trials
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub(crate) engine_copies: usize,
 }
 
 #[derive(Debug, Args)]

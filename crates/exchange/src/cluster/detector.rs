@@ -174,7 +174,12 @@ impl Detector {
     fn command(&mut self, command: Command) {
         match command {
             Command::Addresses(addresses) => self.addresses = addresses,
-            Command::Witnesses(witnesses) => self.witnesses = witnesses,
+            Command::Witnesses(witnesses) => {
+                for part in self.members.values_mut() {
+                    part.member.set_witnesses(witnesses.clone());
+                }
+                self.witnesses = witnesses;
+            }
             Command::Join(join) => self.join(join),
             Command::Adjust { shard, misses, peers } => {
                 if let Some(part) = self.members.get_mut(&shard) {

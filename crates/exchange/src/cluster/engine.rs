@@ -23,11 +23,13 @@ use tokio::time::timeout;
 use crate::Error;
 
 /// Oldest engine that is taken.
-pub const ENGINE_VERSION_MIN: (i64, i64, i64) = (2, 12, 3);
+const ENGINE_VERSION_MIN: (i64, i64, i64) = (2, 12, 3);
 const QUEUE: usize = 4_096;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Durable writes under way at one time.
 const WRITES_MAX: usize = 32;
+/// How long JetStream may take to be ready.
+const ELECTION: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_millis(500);
 
 /// The buckets. Several, so that their leaders spread over the engine's servers.
@@ -95,7 +97,15 @@ impl Engine {
         let client = client.map_err(|error| reach(&error))?.map_err(|error| reach(&error))?;
         check_version(&client)?;
         check_settings(&client, urls, monitor_port).await?;
-        let stores = open_buckets(&client, replicas).await?;
+        // Servers that have just started elect a leader first.
+        let until = tokio::time::Instant::now() + ELECTION;
+        let stores = loop {
+            match open_buckets(&client, replicas).await {
+                Ok(stores) => break stores,
+                Err(error) if tokio::time::Instant::now() > until => return Err(error),
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        };
         let (notices, queue) = mpsc::channel(QUEUE);
         tokio::spawn(publish(client.clone(), queue));
         Ok(Self {
@@ -156,32 +166,33 @@ impl Engine {
             let writes = batch
                 .into_iter()
                 .map(|((bucket, key), value)| self.write_one(bucket, key, value));
-            let failed: Vec<_> = futures_util::future::join_all(writes)
+            let written: Vec<_> = futures_util::future::join_all(writes)
                 .await
                 .into_iter()
                 .flatten()
                 .collect();
-            for (bucket, key) in &failed {
-                if *bucket == Bucket::Records
-                    && let Err(key) = key
-                {
-                    let _ = recorded.send(key.clone());
-                }
+            if self.settle(written, &recorded) {
+                tokio::time::sleep(RETRY).await;
             }
-            let retried = failed.into_iter().filter_map(|(bucket, key)| Some((bucket, key.ok()?)));
-            let mut again = false;
-            {
-                let mut pending = self.durable.pending.lock().unwrap_or_else(PoisonError::into_inner);
-                for (bucket, (key, value)) in retried {
+        }
+    }
+
+    /// Tells of call records that are safe, and puts back what failed; whether anything did.
+    fn settle(&self, written: Vec<(Bucket, Unwritten)>, recorded: &mpsc::UnboundedSender<String>) -> bool {
+        let mut pending = self.durable.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut again = false;
+        for (bucket, outcome) in written {
+            match outcome {
+                Ok((key, value)) => {
                     again = true;
                     // A newer value has come meanwhile: that one counts.
                     pending.entry((bucket, key)).or_insert(value);
                 }
-            }
-            if again {
-                tokio::time::sleep(RETRY).await;
+                Err(key) if bucket == Bucket::Records => drop(recorded.send(key)),
+                Err(_) => {}
             }
         }
+        again
     }
 
     /// What is still to be written, or the key that is safe now.
@@ -215,6 +226,12 @@ impl Engine {
             }
             Err(error) => Err(Error::Engine(error.to_string())),
         }
+    }
+
+    /// A value as it is.
+    pub(crate) async fn get(&self, bucket: Bucket, key: &str) -> Result<Option<Bytes>, Error> {
+        let held = self.store(bucket)?.get(key).await;
+        held.map_err(|error| Error::Engine(error.to_string()))
     }
 
     /// Changes a value by compare-and-set; `change` gives nothing when all is well as it is.

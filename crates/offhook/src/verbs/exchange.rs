@@ -3,10 +3,12 @@
 use std::future::Future;
 use std::path::PathBuf;
 
+use offhook_exchange::cluster::ClusterSettings;
 use offhook_exchange::control::{self, Answer, Ask};
 use offhook_exchange::proto::MediaPath;
+use offhook_exchange::proto::locator::Role;
 use offhook_exchange::store::{Store, StoredRecord};
-use offhook_exchange::view::{LiveCall, LivePhone};
+use offhook_exchange::view::{LiveCall, LivePhone, MemberView};
 use offhook_exchange::{Error, Settings, account};
 use serde::Serialize;
 use serde_json::json;
@@ -25,6 +27,7 @@ pub(super) async fn run(context: &Context, verb: ExchangeVerb) -> Done {
         ExchangeVerb::User(verb) => user(context, verb),
         ExchangeVerb::Calls => calls(context),
         ExchangeVerb::Phones => phones(context),
+        ExchangeVerb::Members => members(context),
         ExchangeVerb::Records { limit } => records(context, limit),
         ExchangeVerb::Metrics => match ask(context, Ask::Metrics)? {
             Answer::Metrics(text) => context.out.either(&json!({ "metrics": text }), |_| text.clone()),
@@ -57,6 +60,7 @@ async fn up(context: &Context, flags: ExchangeUp) -> Done {
             count: MEDIA_PORTS,
         },
     };
+    settings.cluster = cluster_of(&flags)?;
     let accounts = store.accounts().map_err(problem)?.len();
     drop(store);
     let address = settings.advertised();
@@ -76,6 +80,30 @@ async fn up(context: &Context, flags: ExchangeUp) -> Done {
     offhook_exchange::run(settings.clone(), started, end)
         .await
         .map_err(problem)
+}
+
+fn cluster_of(flags: &ExchangeUp) -> Result<Option<ClusterSettings>, Stop> {
+    if flags.engine.is_empty() {
+        return Ok(None);
+    }
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let site = flags.site.clone().unwrap_or_else(|| machine.trim().to_owned());
+    let role = |name: &String| match name.as_str() {
+        "calls" => Ok(Role::Calls),
+        "standby" => Ok(Role::Standby),
+        "witness" => Ok(Role::Witness),
+        other => {
+            let detail = format!("there is no role {other}; there are calls, standby and witness");
+            Err(Problem::new(Kind::BadRequest, detail))
+        }
+    };
+    let mut cluster = ClusterSettings::new(flags.engine.clone(), site);
+    cluster.roles = flags.roles.iter().map(role).collect::<Result<_, _>>()?;
+    cluster.movable = flags.movable;
+    cluster.detector_port = flags.detector_port;
+    cluster.monitor_port = flags.engine_monitor_port;
+    cluster.copies = flags.engine_copies;
+    Ok(Some(cluster))
 }
 
 /// Ctrl-C or SIGTERM, from now on.
@@ -156,6 +184,24 @@ fn phones(context: &Context) -> Done {
     lines(context, phones.iter().map(|phone| (phone, line(phone))))
 }
 
+fn members(context: &Context) -> Done {
+    let Answer::Members(members) = ask(context, Ask::Members)? else {
+        return Err(problem(Error::OtherBuild));
+    };
+    let line = |member: &MemberView| {
+        let witness = if member.witness { "witness" } else { "" };
+        let (owns, holds) = (member.owns.join(", "), member.stands_by.join(", "));
+        let silent_s = member.silent_ms / 1_000;
+        format!(
+            "{:<16} {:<10} {:<15} {witness:<7} speaks for [{owns}] stands by for [{holds}] heard {silent_s} s ago",
+            member.node,
+            clean_line(&member.site),
+            member.address
+        )
+    };
+    lines(context, members.iter().map(|member| (member, line(member))))
+}
+
 fn records(context: &Context, limit: u32) -> Done {
     let store = Store::open(&folder(context)).map_err(problem)?;
     let records = store.records(limit).map_err(problem)?;
@@ -197,6 +243,7 @@ fn problem(error: Error) -> Stop {
         Error::NotRunning(_) => Kind::NoNode,
         Error::Running(_) => Kind::Busy,
         Error::Store(_) => Kind::Storage,
+        Error::Engine(_) | Error::Cluster(_) => Kind::CannotListen,
         Error::Randomness(_) | Error::OtherBuild => Kind::Internal,
     };
     Stop::Problem(Problem::new(kind, error.to_string()))
