@@ -18,6 +18,7 @@ pub mod detector;
 pub mod dialog;
 mod exchange;
 pub mod flow;
+pub mod fuzzing;
 pub mod guard;
 pub mod locator;
 pub mod protection;
