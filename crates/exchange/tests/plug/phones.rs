@@ -69,6 +69,8 @@ impl Phone {
         Message::request(method.clone(), uri)
             .with("Via", format!("SIP/2.0/UDP {};branch=z9hG4bK{branch};rport", self.own))
             .with("Max-Forwards", "70")
+            // A stranger gets no more octets than it sent, and a challenge needs some.
+            .with("User-Agent", format!("phone of the laboratory ({})", "-".repeat(120)))
             .with("From", from)
             .with("To", to)
             .with("Call-ID", call_id)
