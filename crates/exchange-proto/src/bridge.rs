@@ -499,7 +499,7 @@ impl Call {
 
     fn add_leg(&mut self, leg: Leg) -> LegId {
         let id = self.next_leg;
-        self.next_leg += 1;
+        self.next_leg = self.next_leg.wrapping_add(1);
         self.legs.insert(id, leg);
         id
     }

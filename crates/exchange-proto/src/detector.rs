@@ -273,7 +273,7 @@ impl Member {
         }
         if self.role == Role::Standby {
             self.role = Role::Claimant;
-            self.epoch += 1;
+            self.epoch = self.epoch.saturating_add(1);
             self.grants.clear();
         }
         self.next = now.plus_ms(timing.heartbeat_ms);
@@ -327,7 +327,7 @@ impl Member {
             Role::Owner => epoch > self.epoch,
             Role::Standby => epoch >= self.epoch,
             // The owner that it took for dead lives.
-            Role::Claimant => epoch + 1 >= self.epoch,
+            Role::Claimant => epoch.saturating_add(1) >= self.epoch,
         };
         if follows {
             self.follow(epoch, now);
@@ -339,7 +339,7 @@ impl Member {
     fn refused(&mut self, epoch: u64, timing: Timing, now: Moment) {
         match self.role {
             Role::Claimant if epoch >= self.epoch => self.follow(epoch, now),
-            Role::Owner if epoch > self.epoch && self.may_act(timing, now) => self.epoch = epoch + 1,
+            Role::Owner if epoch > self.epoch && self.may_act(timing, now) => self.epoch = epoch.saturating_add(1),
             Role::Owner if epoch > self.epoch => self.follow(epoch, now),
             _ => {}
         }

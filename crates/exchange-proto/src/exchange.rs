@@ -32,6 +32,9 @@ pub const CALLS_MAX: usize = 20_000;
 /// Keep-alive to phones behind translators over UDP, ms.
 pub const KEEP_ALIVE_MS: u64 = 25_000;
 
+/// No deadline is further away than ten years, ms.
+const DEADLINE_MS_MAX: u64 = 315_360_000_000;
+
 /// How media travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MediaPath {
@@ -309,10 +312,9 @@ impl Exchange {
             .into_iter()
             .flatten()
             .min()?;
-        Some((
-            self.clock.0 + std::time::Duration::from_millis(at.since_ms(self.clock.1)),
-            why,
-        ))
+        // A damaged record may name a time that no clock reaches.
+        let wait_ms = at.since_ms(self.clock.1).min(DEADLINE_MS_MAX);
+        Some((self.clock.0 + std::time::Duration::from_millis(wait_ms), why))
     }
 
     fn moment(&self, now: Instant) -> Moment {

@@ -134,7 +134,7 @@ impl Follower {
     pub fn follow(&mut self, own: NodeId, live: &Live) -> (bool, Follow) {
         let part = live.whole.filter(|part| part.standby == own);
         let begins = part.is_some_and(|part| part.first);
-        let next = live.stream == self.stream && live.number == self.number + 1;
+        let next = live.stream == self.stream && live.number == self.number.wrapping_add(1);
         if !begins && !next {
             self.receiving = false;
             self.complete = false;

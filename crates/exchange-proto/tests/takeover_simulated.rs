@@ -213,18 +213,18 @@ fn play(seed: u64, apart: u64) -> (bool, usize, bool) {
 #[test]
 fn never_two_and_in_the_end_one() {
     let mut seen = 0;
-    for seed in 0..150 {
+    for seed in 0..60 {
         // 40 thousandths: within the 5 ms that a lease of 100 ms allows for.
         let (two, takeovers, one) = play(seed, 40);
         assert!(!two, "seed {seed}: two acted at once");
         assert!(one, "seed {seed}: nobody acts after the faults");
         seen += takeovers;
     }
-    println!("takeovers: {seen} in 150 runs of 16 s");
-    assert!(seen > 150, "the faults are hard enough: {seen}");
+    println!("takeovers: {seen} in 60 runs of 16 s");
+    assert!(seen > 60, "the faults are hard enough: {seen}");
 }
 
 #[test]
 fn clocks_that_run_apart_by_too_much_are_found_out() {
-    assert!((0..150).any(|seed| play(seed, 800).0));
+    assert!((0..60).any(|seed| play(seed, 800).0));
 }

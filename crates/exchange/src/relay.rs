@@ -115,7 +115,8 @@ impl Relay {
     }
 
     fn open(&self, port: u16) -> std::io::Result<Port> {
-        let streams = [self.stream(port)?, self.stream(port + 1)?];
+        let rtcp = port.checked_add(1).ok_or(std::io::ErrorKind::InvalidInput)?;
+        let streams = [self.stream(port)?, self.stream(rtcp)?];
         let task =
             |stream: &Arc<Stream>| tokio::spawn(forward(stream.clone(), self.counters.clone(), self.lease.clone()));
         let tasks = [task(&streams[0]), task(&streams[1])];

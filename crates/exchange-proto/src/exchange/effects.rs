@@ -205,7 +205,7 @@ impl Exchange {
     /// Numbers a record and puts it out.
     pub(super) fn put_out(&mut self, mut record: Record) {
         let version = self.replicas.entry(record.key.clone()).or_insert(0);
-        *version += 1;
+        *version = version.saturating_add(1);
         record.version = *version;
         self.outputs.replicate.push(record);
     }
