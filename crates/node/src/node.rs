@@ -9,17 +9,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use iroh::Endpoint;
 use offhook_proto::identity::{DeviceId, PersonId};
-use offhook_proto::peer::{Command, CommandError, Event, Peer, Reply};
+use offhook_proto::overlay::ledger::{LedgerView, Limits};
+use offhook_proto::peer::{Command, CommandError, Event, Input, Peer, Reply};
 use offhook_proto::store::StoreError;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::doctor::{self, Checkup};
 use crate::driver::{self, Driver, Message};
-use crate::endpoint::{self, PathView, Switchboard};
+use crate::endpoint::{self, Order, PathView, Switchboard};
+use crate::flows::{FlowSample, Flows};
 use crate::home::{Home, HomeError, store_path};
 use crate::journal::{LocalChange, Wording};
 use crate::lan::{self, Near};
+use crate::relay::{Relay, RelayError, RelayOptions};
 use crate::store::SqliteStore;
 
 /// Messages that may wait for the driver; whoever sends more waits.
@@ -38,26 +43,35 @@ pub struct Config {
     pub name: String,
     /// Where to listen. Without it: all interfaces, and the port of the last run where that is free.
     pub listen: Option<SocketAddr>,
-    /// The URL of a relay to use.
-    pub relay: Option<String>,
+    /// Addresses that others reach this node at, beside those it finds by itself: forwarded ports.
+    pub announce: Vec<SocketAddr>,
+    /// The URLs of relays to use.
+    pub relays: Vec<String>,
+    /// Serve as a relay for others.
+    pub serve_relay: Option<RelayOptions>,
     /// Whether to look for peers on the local network by multicast.
     pub lan: bool,
-    /// Ask no host but peers: the relay is left out.
+    /// Use no public relay of the iroh project, neither own nor of a peer.
     pub no_public_infrastructure: bool,
+    /// How many flows a gateway may see of this node.
+    pub flows: Limits,
     /// How events are written down in the numbered log (see [`crate::journal`]); without it they are only broadcast.
     pub wording: Option<Wording>,
 }
 
 impl Config {
-    /// A node on this home with everything else as usual.
+    /// A node on this home that uses no public relay, with everything else as usual.
     pub fn new(home: impl Into<PathBuf>, name: impl Into<String>) -> Self {
         Self {
             home: home.into(),
             name: name.into(),
             listen: None,
-            relay: None,
+            announce: Vec::new(),
+            relays: Vec::new(),
+            serve_relay: None,
             lan: true,
-            no_public_infrastructure: false,
+            no_public_infrastructure: true,
+            flows: Limits::default(),
             wording: None,
         }
     }
@@ -83,6 +97,9 @@ pub enum StartError {
     /// The relay's URL is not one.
     #[error("{0:?} is not a relay URL; it looks like https://relay.example.org")]
     BadRelay(String),
+    /// The node cannot serve as a relay.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
     /// The system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -108,7 +125,7 @@ pub struct Node;
 
 impl Node {
     /// Starts a node. Must be called within a Tokio runtime, which then carries its network.
-    pub async fn start(config: Config) -> Result<NodeHandle, StartError> {
+    pub async fn start(mut config: Config) -> Result<NodeHandle, StartError> {
         let home = Home::open(&config.home)?;
         let secrets = home.secrets()?;
         let device = secrets.device.device();
@@ -116,7 +133,9 @@ impl Node {
         let dir = home.dir().to_owned();
 
         let seed = secrets.device.0.seed();
-        let endpoint = endpoint::bind(&config, &seed, home.last_port()).await?;
+        let relay = serve_relay(&mut config).await?;
+        let flows = Flows::new(config.flows);
+        let endpoint = endpoint::bind(&config, &seed, home.last_port(), &flows).await?;
         if let Some(port) = endpoint::port(&endpoint) {
             home.remember_port(port)?;
         }
@@ -128,7 +147,7 @@ impl Node {
         let (finished, done) = watch::channel(false);
         let (newest_event, newest) = watch::channel(0);
 
-        let driver = Driver::open(driver::Parts {
+        let parts = driver::Parts {
             home,
             secrets,
             name: config.name.clone(),
@@ -136,34 +155,26 @@ impl Node {
             orders: orders_in,
             events: events.clone(),
             stopping: stopping.clone(),
+            flows: config.flows,
             wording: config.wording,
             newest_event,
-        })
-        .map_err(StartError::Store);
-        let driver = match driver {
-            Ok(driver) => driver,
-            Err(error) => {
-                endpoint.close().await;
-                return Err(error);
-            }
         };
-        let thread = std::thread::Builder::new()
-            .name("offhook-peer".into())
-            .spawn(move || driver.run());
-        if let Err(error) = thread {
-            endpoint.close().await;
-            return Err(StartError::Thread(error));
-        }
+        start_driver(parts, &endpoint).await?;
 
-        let switchboard = Switchboard::new(endpoint.clone(), inbox.clone());
+        let switchboard = Switchboard::new(
+            endpoint.clone(),
+            inbox.clone(),
+            flows.clone(),
+            config.no_public_infrastructure,
+        );
         let lines = switchboard.lines();
         let own = switchboard.own_addresses();
-        let near = lan::start(&config, endpoint, inbox.clone(), stopping, own.clone());
-        tokio::spawn(async move {
-            switchboard.run(orders).await;
-            // Nobody may be listening any more.
-            let _ = finished.send(true);
-        });
+        let is_lan_on = config.lan;
+        if is_lan_on {
+            flows.note_multicast();
+        }
+        let near = lan::start(&config, endpoint.clone(), inbox.clone(), stopping, own.clone());
+        tokio::spawn(run_network(switchboard, orders, relay, finished));
 
         Ok(NodeHandle {
             shared: Arc::new(Shared {
@@ -172,6 +183,9 @@ impl Node {
                 stop,
                 done,
                 lines,
+                flows,
+                endpoint,
+                is_lan_on,
                 own,
                 near,
                 newest,
@@ -181,6 +195,44 @@ impl Node {
             }),
         })
     }
+}
+
+/// Serves as a relay where asked to, and uses it, too.
+async fn serve_relay(config: &mut Config) -> Result<Option<Relay>, StartError> {
+    let Some(options) = config.serve_relay.clone() else {
+        return Ok(None);
+    };
+    let relay = Relay::start(options).await?;
+    config.relays.push(relay.url());
+    Ok(Some(relay))
+}
+
+/// Opens the peer and starts its thread; where that fails the endpoint is closed again.
+async fn start_driver(parts: driver::Parts, endpoint: &Endpoint) -> Result<(), StartError> {
+    let started = Driver::open(parts).map_err(StartError::Store).and_then(|driver| {
+        let thread = std::thread::Builder::new().name("offhook-peer".into());
+        let running = thread.spawn(move || driver.run());
+        running.map(drop).map_err(StartError::Thread)
+    });
+    if started.is_err() {
+        endpoint.close().await;
+    }
+    started
+}
+
+/// The network's part of a node, until the driver is gone.
+async fn run_network(
+    switchboard: Switchboard,
+    orders: mpsc::UnboundedReceiver<Order>,
+    relay: Option<Relay>,
+    finished: watch::Sender<bool>,
+) {
+    switchboard.run(orders).await;
+    if let Some(relay) = relay {
+        relay.shutdown().await;
+    }
+    // Nobody may be listening any more.
+    let _ = finished.send(true);
 }
 
 /// A running node.
@@ -196,6 +248,9 @@ struct Shared {
     stop: watch::Sender<bool>,
     done: watch::Receiver<bool>,
     lines: endpoint::Lines,
+    flows: Arc<Flows>,
+    endpoint: Endpoint,
+    is_lan_on: bool,
     own: watch::Receiver<Vec<SocketAddr>>,
     near: lan::Sightings,
     newest: watch::Receiver<u64>,
@@ -269,6 +324,34 @@ impl NodeHandle {
     /// The network paths of every line that is up.
     pub fn paths(&self) -> Vec<PathView> {
         endpoint::paths(&self.shared.lines)
+    }
+
+    /// What a gateway sees of this node: every flow, who waits for one, and what was refused.
+    pub fn flows(&self) -> LedgerView {
+        self.shared.flows.with(|ledger, now| ledger.view(now))
+    }
+
+    /// How many flows of each kind there were in the last hour, every five seconds, oldest first.
+    pub fn flow_history(&self) -> Vec<FlowSample> {
+        self.shared.flows.history()
+    }
+
+    /// Looks at the network. Takes a few seconds at most; asks nobody but the configured relay.
+    pub async fn checkup(&self) -> Checkup {
+        let shared = &self.shared;
+        let (relay, multicast) = doctor::look(&shared.endpoint, &shared.flows, shared.is_lan_on).await;
+        Checkup {
+            addresses: self.addresses(),
+            paths: self.paths(),
+            flows: self.flows(),
+            relay,
+            multicast,
+        }
+    }
+
+    /// Tries to reach a device at the next opportunity.
+    pub async fn try_peer(&self, peer: DeviceId) -> Result<(), NodeError> {
+        self.tell(Message::Input(Input::TryPeer { peer })).await
     }
 
     /// Where this node can be reached, best first.
