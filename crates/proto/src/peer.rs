@@ -286,6 +286,8 @@ pub struct Peer<S> {
     read_up_to: BTreeMap<RoomNo, BTreeMap<[u8; 8], u32>>,
     announce_at: Option<Instant>,
     receipts_at: Option<Instant>,
+    /// When the first want may be overdue.
+    wants_at: Option<Instant>,
     receipts_due: BTreeSet<RoomNo>,
     reconcile_at: Instant,
     opened_room: Option<RoomNo>,
@@ -331,6 +333,7 @@ impl<S: Store> Peer<S> {
             read_up_to: BTreeMap::new(),
             announce_at: None,
             receipts_at: None,
+            wants_at: None,
             receipts_due: BTreeSet::new(),
             reconcile_at: now + RECONCILE_EVERY,
             opened_room: None,
@@ -555,6 +558,9 @@ impl<S: Store> Peer<S> {
         if self.receipts_at.is_some_and(|at| at <= now) {
             self.make_receipts()?;
         }
+        if self.wants_at.is_some_and(|at| at <= now) {
+            self.ask_in_stead();
+        }
         if self.next_knock().is_some_and(|at| at <= now) {
             self.knock_again();
         }
@@ -571,6 +577,7 @@ impl<S: Store> Peer<S> {
         let due = [
             self.announce_at.map(|at| (at, "announce what is new")),
             self.receipts_at.map(|at| (at, "send receipts")),
+            self.wants_at.map(|at| (at, "ask others for what is overdue")),
             (!self.lines.is_empty()).then_some((self.reconcile_at, "compare states")),
             self.next_dial().map(|at| (at, "dial")),
             self.next_knock().map(|at| (at, "knock at another door")),

@@ -15,6 +15,11 @@ const KEPT: &[(&str, u64, &str)] = &[
         "a deleted message and its deletion in one run waited for each other",
     ),
     (
+        "hostile-withhold",
+        2_748_440_304,
+        "whoever took a question and never answered kept others from being asked",
+    ),
+    (
         "restored-home",
         92_187_304_824,
         "a restored home that spoke before it reached anybody forked its log, and what was above the fork was gone",

@@ -1,6 +1,6 @@
 //! Getting in step: what is said to whom when a line comes up, entries arrive, or something is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crypto::{Secret, prefix8};
 use crate::history::entry::{Class, Entry, LogKey};
@@ -375,10 +375,7 @@ impl<S: Store> Peer<S> {
                 if total > WANT_ALL_MAX && !shared.control_asked {
                     shared.control_asked = true;
                     let ranges = shared.name_ranges(missing);
-                    shared.asked.push_back(Asked {
-                        ranges: BTreeMap::new(),
-                        partial: true,
-                    });
+                    self.ask(peer, no, BTreeMap::new(), true);
                     Frame::Want {
                         tag,
                         control_only: true,
@@ -386,10 +383,7 @@ impl<S: Store> Peer<S> {
                     }
                 } else if total > WANT_ALL_MAX && !shared.page_asked {
                     shared.page_asked = true;
-                    shared.asked.push_back(Asked {
-                        ranges: BTreeMap::new(),
-                        partial: true,
-                    });
+                    self.ask(peer, no, BTreeMap::new(), true);
                     Frame::WantPage { tag, count: PAGE }
                 } else {
                     let picked = pick_newest(&missing);
@@ -407,8 +401,44 @@ impl<S: Store> Peer<S> {
     }
 
     fn ask(&mut self, peer: DeviceId, no: RoomNo, ranges: BTreeMap<LogKey, IntervalSet>, partial: bool) {
-        if let Some(shared) = self.shared(peer, no) {
-            shared.asked.push_back(Asked { ranges, partial });
+        let now = self.ctx.now;
+        let Some(line) = self.lines.get_mut(&peer) else { return };
+        let Some(shared) = line.rooms.get_mut(&no) else { return };
+        let asked = Asked {
+            ranges,
+            partial,
+            at: now,
+            overdue: false,
+        };
+        let due = asked.due(line.last_news);
+        shared.asked.push_back(asked);
+        self.wants_at = Some(self.wants_at.map_or(due, |at| at.min(due)));
+    }
+
+    /// Asks others for what somebody was asked for and has not brought in time. Nobody can tell who withholds from who is slow: nothing else follows.
+    pub(super) fn ask_in_stead(&mut self) {
+        let now = self.ctx.now;
+        self.wants_at = None;
+        let mut late = BTreeSet::new();
+        for line in self.lines.values_mut() {
+            for (no, shared) in &mut line.rooms {
+                for asked in shared.asked.iter_mut().filter(|asked| !asked.overdue) {
+                    let due = asked.due(line.last_news);
+                    if due > now {
+                        self.wants_at = Some(self.wants_at.map_or(due, |at| at.min(due)));
+                        continue;
+                    }
+                    asked.overdue = true;
+                    shared.let_down = true;
+                    late.insert(*no);
+                }
+            }
+        }
+        let peers: Vec<DeviceId> = self.lines.keys().copied().collect();
+        for no in late {
+            for peer in &peers {
+                self.plan_wants(*peer, no);
+            }
         }
     }
 
@@ -416,7 +446,7 @@ impl<S: Store> Peer<S> {
         let others = self.lines.iter().filter(|(device, _)| **device != peer);
         others
             .filter_map(|(_, line)| line.rooms.get(&no))
-            .any(|shared| !shared.asked.is_empty())
+            .any(RoomLine::is_answering)
     }
 
     /// What a peer holds, this node lacks and has asked nobody for. Logs of nobody in the room only as far as they may introduce themselves.
@@ -425,7 +455,10 @@ impl<S: Store> Peer<S> {
         let (Some(room), Some(line)) = (self.rooms.get(&no), self.lines.get(&peer)) else {
             return missing;
         };
-        let Some(has) = line.rooms.get(&no).and_then(|shared| shared.has.as_ref()) else {
+        let Some(theirs) = line.rooms.get(&no) else {
+            return missing;
+        };
+        let Some(has) = &theirs.has else {
             return missing;
         };
         for (log, seqs) in has {
@@ -440,8 +473,11 @@ impl<S: Store> Peer<S> {
                 continue;
             }
             for other in self.lines.values() {
-                if let Some(shared) = other.rooms.get(&no) {
-                    lacking = lacking.minus(&shared.was_asked(log));
+                let Some(shared) = other.rooms.get(&no) else { continue };
+                lacking = lacking.minus(&shared.was_asked(log));
+                let instead = shared.has.as_ref().filter(|_| theirs.let_down && !shared.let_down);
+                if let Some(seqs) = instead.and_then(|has| has.get(log)) {
+                    lacking = lacking.minus(seqs);
                 }
             }
             if !lacking.is_empty() {
@@ -734,6 +770,9 @@ impl<S: Store> Peer<S> {
             return Ok(());
         }
         for (device, line) in &mut self.lines {
+            if from == Some(*device) {
+                line.last_news = self.ctx.now;
+            }
             let Some(shared) = line.rooms.get_mut(&no) else {
                 continue;
             };
@@ -801,6 +840,7 @@ impl<S: Store> Peer<S> {
         let Some(asked) = shared.asked.pop_front() else {
             return Ok(());
         };
+        shared.let_down = false;
         if complete
             && !asked.partial
             && let Some(has) = &mut shared.has
@@ -952,6 +992,7 @@ impl<S: Store> Peer<S> {
 
     /// Compares notes again with everybody, now and then: what events missed, digests find.
     pub(super) fn reconcile_all(&mut self) -> Result<(), StoreError> {
+        let now = self.ctx.now;
         let pairs: Vec<(DeviceId, RoomNo)> = self
             .lines
             .iter()
@@ -963,6 +1004,7 @@ impl<S: Store> Peer<S> {
             let Some(shared) = self.shared(peer, no) else { continue };
             // Who lacked keys a while ago may have them now.
             shared.epochs_asked.clear();
+            shared.forget_overdue(now);
             if shared.agreed == Some(digest) {
                 self.ask_epochs(peer, no);
                 continue;

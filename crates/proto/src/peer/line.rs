@@ -1,7 +1,7 @@
 //! One line: what a peer at the other end of a connection shares with us, holds, and was asked for.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::crypto::{Secret, prefix8};
 use crate::history::{EpochId, IntervalSet, LogKey};
@@ -24,6 +24,12 @@ pub(super) const KNOCKS_MAX: u32 = 32;
 pub(super) const HAS_PIECES_MAX: usize = 8192;
 /// Wants that one peer may owe answers to, for one room.
 const OUTSTANDING_MAX: usize = 2;
+/// A want is overdue when nothing new came on its line for this long: what it asked for may be asked of others.
+const WANT_QUIET: Duration = Duration::from_secs(10);
+/// And this long after it was asked in any case, so that nobody can keep others from being asked by answering a little now and then.
+const WANT_ANSWER: Duration = Duration::from_secs(120);
+/// An overdue want is forgotten this long after it was asked, and its peer may be asked again.
+const WANT_FORGOTTEN: Duration = Duration::from_secs(60);
 /// The most logs that one peer may name in one room on one connection.
 const NAMES_MAX: usize = 64 * 1024;
 
@@ -35,6 +41,8 @@ const DIGEST: &[u8] = b"digest";
 pub(super) struct Line {
     pub exporter: [u8; 32],
     pub last_frame: Instant,
+    /// When it last brought an entry that was not here.
+    pub last_news: Instant,
     /// Rooms by the tags of either side's hello.
     pub tags: BTreeMap<RoomTag, RoomNo>,
     /// Rooms that both sides are known to share.
@@ -67,6 +75,7 @@ impl Line {
         Self {
             exporter,
             last_frame: now,
+            last_news: now,
             tags: BTreeMap::new(),
             rooms: BTreeMap::new(),
             greeted: BTreeMap::new(),
@@ -119,6 +128,8 @@ pub(super) struct RoomLine {
     pub asked: VecDeque<Asked>,
     pub control_asked: bool,
     pub page_asked: bool,
+    /// The peer left a want unanswered: it is asked for nothing that another holds, until it answers one.
+    pub let_down: bool,
     /// The digest in the peer's hello, keyed.
     pub heard: Option<[u8; 8]>,
     /// The digest of the last `InStep` sent, or what the hello said in its stead; unkeyed.
@@ -135,11 +146,22 @@ pub(super) struct RoomLine {
 }
 
 /// One want.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Asked {
     pub ranges: BTreeMap<LogKey, IntervalSet>,
     /// Only control entries of the ranges, or a page: what does not come may still be held.
     pub partial: bool,
+    /// When it was asked.
+    pub at: Instant,
+    /// The answer is late, and others are asked in its stead.
+    pub overdue: bool,
+}
+
+impl Asked {
+    /// When it is overdue, on a line that last brought something new at `last_news`.
+    pub(super) fn due(&self, last_news: Instant) -> Instant {
+        (self.at.max(last_news) + WANT_QUIET).min(self.at + WANT_ANSWER)
+    }
 }
 
 impl RoomLine {
@@ -157,6 +179,7 @@ impl RoomLine {
             asked: VecDeque::new(),
             control_asked: false,
             page_asked: false,
+            let_down: false,
             heard: None,
             in_step_sent: None,
             agreed: None,
@@ -168,13 +191,24 @@ impl RoomLine {
     }
 
     pub(super) fn may_ask(&self) -> bool {
-        self.asked.len() < OUTSTANDING_MAX
+        self.asked.len() < OUTSTANDING_MAX && !self.asked.iter().any(|asked| asked.overdue)
     }
 
-    /// Whether this peer was asked for an entry and has not answered yet.
+    /// Whether an answer is under way that is not late.
+    pub(super) fn is_answering(&self) -> bool {
+        self.asked.iter().any(|asked| !asked.overdue)
+    }
+
+    /// Gives up on answers that are late for long.
+    pub(super) fn forget_overdue(&mut self, now: Instant) {
+        self.asked
+            .retain(|asked| !asked.overdue || now < asked.at + WANT_FORGOTTEN);
+    }
+
+    /// Whether this peer was asked for an entry, and its answer is not late yet.
     pub(super) fn was_asked(&self, log: &LogKey) -> IntervalSet {
         let mut all = IntervalSet::default();
-        for asked in &self.asked {
+        for asked in self.asked.iter().filter(|asked| !asked.overdue) {
             if let Some(ranges) = asked.ranges.get(log) {
                 all.union(ranges);
             }
