@@ -663,8 +663,8 @@ impl<S: Store> Peer<S> {
                 Ok(())
             }
             Frame::Offer { invite } => self.on_offer(peer, &invite),
-            Frame::Removed { tag, log, entry, key } => {
-                let no = self.lines.get(&peer).and_then(|line| line.tags.get(&tag).copied());
+            Frame::Removed { name, log, entry, key } => {
+                let no = self.lines.get(&peer).and_then(|line| line.room_at(name));
                 let no = no.filter(|no| self.may_serve(peer, *no));
                 no.map_or(Ok(()), |no| self.on_removed(no, log, &entry, &key))
             }
@@ -674,7 +674,6 @@ impl<S: Store> Peer<S> {
             | Frame::WantAll { .. }
             | Frame::WantPage { .. }
             | Frame::Entries { .. }
-            | Frame::Done { .. }
             | Frame::Have { .. }
             | Frame::InStep { .. }
             | Frame::Hashes { .. }
@@ -686,19 +685,21 @@ impl<S: Store> Peer<S> {
 
     /// Frames about a room that both sides share.
     fn room_frame(&mut self, peer: DeviceId, frame: Frame) -> Result<(), StoreError> {
-        let Some(no) = frame.tag().map(|tag| self.room_of(peer, tag)).transpose()?.flatten() else {
+        let Some(no) = frame.name().map(|name| self.room_of(peer, name)).transpose()?.flatten() else {
             return Ok(());
         };
         match frame {
             Frame::Summary { base, changes, .. } => self.on_summary(peer, no, base, &changes),
             Frame::NoBase { .. } => self.on_no_base(peer, no),
             Frame::Want {
-                control_only, ranges, ..
-            } => self.on_want(peer, no, control_only, ranges),
-            Frame::WantAll { .. } => self.on_want_all(peer, no),
-            Frame::WantPage { count, .. } => self.on_want_page(peer, no, count),
-            Frame::Entries { runs, .. } => self.on_entries(peer, no, runs),
-            Frame::Done { complete, .. } => self.on_done(peer, no, complete),
+                want,
+                control_only,
+                ranges,
+                ..
+            } => self.on_want(peer, no, want, control_only, ranges),
+            Frame::WantAll { want, .. } => self.on_want_all(peer, no, want),
+            Frame::WantPage { want, count, .. } => self.on_want_page(peer, no, want, count),
+            Frame::Entries { ends, runs, .. } => self.on_entries(peer, no, ends, runs),
             Frame::Have { ranges, .. } => self.on_have(peer, no, ranges),
             Frame::InStep { digest, .. } => self.on_in_step(peer, no, digest),
             Frame::Hashes { log, hashes, .. } => self.on_hashes(peer, no, log, &hashes),

@@ -254,9 +254,9 @@ impl<S: Store> Peer<S> {
         self.write_control(no, vec![Op::Remove { person, cutoffs }], true)?;
         // Those who are there are told at once.
         for device in told {
-            let tag = self.shared(device, no).map(|shared| shared.tag);
-            if let Some(tag) = tag {
-                self.tell_removed(device, no, tag)?;
+            let name = self.shared(device, no).map(|shared| shared.name);
+            if let Some(name) = name {
+                self.tell_removed(device, no, name)?;
             }
         }
         Ok(Ok(Reply::Done))

@@ -8,13 +8,18 @@ use crate::history::{EpochId, IntervalSet};
 use crate::identity::{DeviceId, PersonId};
 use crate::peer::author::{Written, random8};
 use crate::peer::keyring::Keyring;
-use crate::peer::line::{Asked, Greeting, HAS_PIECES_MAX, PAGE, RoomLine, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST};
+use crate::peer::line::{
+    Asked, Greeting, HAS_PIECES_MAX, PAGE, RoomLine, Unrecognised, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST,
+};
 use crate::peer::record::{self, Base, Stored, StoredStanding};
 use crate::peer::room::{Ingested, Room};
 use crate::peer::{Event, Output, Peer, table};
 use crate::rooms::roster::Former;
 use crate::store::{Direction, EntryKey, LogNo, RoomNo, Store, StoreError, after_prefix};
-use crate::sync::frame::{EpochGift, Frame, LogName, LogRanges, RoomHello, RoomTag, Run};
+use crate::sync::frame::{
+    AnswerEnd, Ends, EpochGift, Frame, LogName, LogRanges, RoomHello, RoomName, RoomTag, Run, Runs, Side,
+};
+use crate::sync::vector::Changes;
 use crate::sync::{PADDING, Vector, vector};
 use crate::wire::Wire;
 
@@ -36,7 +41,7 @@ impl<S: Store> Peer<S> {
     pub(super) fn greet(&mut self, peer: DeviceId) {
         let Some(line) = self.lines.get_mut(&peer) else { return };
         let me = self.ctx.device;
-        let mut rooms: Vec<RoomHello> = Vec::new();
+        let mut rooms: Vec<Named> = Vec::new();
         for room in self.rooms.values_mut() {
             if !room.is_synced() || line.greeted.contains_key(&room.no) {
                 continue;
@@ -47,9 +52,8 @@ impl<S: Store> Peer<S> {
             let tag = line.tag(&sync, &me);
             let state = room.digest();
             let digest = line.digest(&sync, &me, &state);
+            rooms.push((RoomHello { tag, digest }, Some((room.no, sync.clone()))));
             line.greeted.insert(room.no, Greeting { sync, digest: state });
-            line.tags.insert(tag, room.no);
-            rooms.push(RoomHello { tag, digest });
         }
         if rooms.is_empty() && !line.greeted.is_empty() {
             return;
@@ -72,9 +76,14 @@ impl<S: Store> Peer<S> {
         let Some(line) = self.lines.get_mut(&peer) else {
             return Ok(());
         };
-        for hello in rooms {
+        for RoomHello { tag, digest } in rooms {
+            let place = line.places_heard;
+            let Some(next) = place.checked_add(1) else {
+                return self.misbehaved(peer, "more rooms than can be counted");
+            };
+            line.places_heard = next;
             if line.unknown.len() < UNKNOWN_TAGS_MAX {
-                line.unknown.push((hello.tag, hello.digest));
+                line.unknown.push(Unrecognised { place, tag, digest });
             }
         }
         line.heard = true;
@@ -101,10 +110,9 @@ impl<S: Store> Peer<S> {
                 .and_then(|epoch| room.epochs.keys(&epoch))
                 .map(|keys| keys.sync.clone());
             let Some(sync) = first else { continue };
-            let tag = line.tag(&sync, &me);
-            if line.tags.insert(tag, room.no).is_none() {
-                let digest = line.digest(&sync, &me, &room.digest());
-                rooms.push(RoomHello { tag, digest });
+            if line.greeted_as(room.no, &sync).is_none() {
+                let (tag, digest) = (line.tag(&sync, &me), line.digest(&sync, &me, &room.digest()));
+                rooms.push((RoomHello { tag, digest }, Some((room.no, sync))));
             }
         }
         if !rooms.is_empty() {
@@ -112,17 +120,21 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    fn send_hello(&mut self, peer: DeviceId, mut rooms: Vec<RoomHello>) {
+    fn send_hello(&mut self, peer: DeviceId, mut rooms: Vec<Named>) {
         let padded = rooms.len().max(1).next_multiple_of(PADDING);
         while rooms.len() < padded {
             let filler = RoomHello {
                 tag: random8(&mut self.ctx),
                 digest: random8(&mut self.ctx),
             };
-            rooms.push(filler);
+            rooms.push((filler, None));
         }
         // Tags are as good as random: sorting by them is shuffling.
-        rooms.sort_by_key(|hello| hello.tag);
+        rooms.sort_by_key(|(hello, _)| hello.tag);
+        let (rooms, named): (Vec<RoomHello>, Vec<Option<(RoomNo, Secret)>>) = rooms.into_iter().unzip();
+        if let Some(line) = self.lines.get_mut(&peer) {
+            line.mine.extend(named);
+        }
         self.send(peer, &Frame::Hello { rooms });
     }
 
@@ -146,40 +158,36 @@ impl<S: Store> Peer<S> {
             }
         }
         let mut found = Vec::new();
-        line.unknown.retain(|(tag, digest)| match expected.get(tag) {
+        line.unknown.retain(|hello| match expected.get(&hello.tag) {
             Some((no, sync)) => {
-                found.push((*no, *tag, *digest, sync.clone()));
+                found.push((*no, *hello, sync.clone()));
                 false
             }
             None => true,
         });
-        for (no, tag, digest, sync) in found {
-            self.meet(peer, no, tag, digest, sync)?;
+        for (no, hello, sync) in found {
+            self.meet(peer, no, hello, sync)?;
             let unheard = self.shared(peer, no).filter(|shared| late && shared.has.is_none());
-            if let Some(tag) = unheard.map(|shared| shared.tag) {
-                self.send(peer, &Frame::NoBase { tag });
+            if let Some(name) = unheard.map(|shared| shared.name) {
+                self.send(peer, &Frame::NoBase { name });
             }
         }
         Ok(())
     }
 
     /// A room turned out to be shared.
-    fn meet(
-        &mut self,
-        peer: DeviceId,
-        no: RoomNo,
-        tag: RoomTag,
-        digest: [u8; 8],
-        sync: Secret,
-    ) -> Result<(), StoreError> {
+    fn meet(&mut self, peer: DeviceId, no: RoomNo, hello: Unrecognised, sync: Secret) -> Result<(), StoreError> {
+        let Unrecognised { place, digest, .. } = hello;
+        let side = Side::Yours;
+        let name = RoomName { side, place };
         if !self.may_serve(peer, no) {
-            return self.tell_removed(peer, no, tag);
+            return self.tell_removed(peer, no, name);
         }
-        self.share(peer, no, tag, &sync)?;
+        self.share(peer, no, name, &sync)?;
         let (Some(line), Some(room)) = (self.lines.get_mut(&peer), self.rooms.get_mut(&no)) else {
             return Ok(());
         };
-        line.tags.insert(tag, no);
+        line.theirs.insert(place, no);
         let state = room.digest();
         let equal = line.digest(&sync, &peer, &state) == digest;
         let said = line.greeted_as(no, &sync);
@@ -201,8 +209,8 @@ impl<S: Store> Peer<S> {
         self.send_summary(peer, no)
     }
 
-    /// Begins to share a room with a line. The first tag that either side recognised stays.
-    fn share(&mut self, peer: DeviceId, no: RoomNo, tag: RoomTag, sync: &Secret) -> Result<(), StoreError> {
+    /// Begins to share a room with a line. The first name by which either side recognised it stays.
+    fn share(&mut self, peer: DeviceId, no: RoomNo, name: RoomName, sync: &Secret) -> Result<(), StoreError> {
         let base = self.store.get(&table::room_device(table::BASES, no, &peer))?;
         let base = base.map(|bytes| record::decode::<Base>(&bytes, "base")).transpose()?;
         let Some(line) = self.lines.get_mut(&peer) else {
@@ -210,7 +218,7 @@ impl<S: Store> Peer<S> {
         };
         line.rooms
             .entry(no)
-            .or_insert_with(|| RoomLine::new(tag, sync.clone(), base));
+            .or_insert_with(|| RoomLine::new(name, sync.clone(), base));
         Ok(())
     }
 
@@ -220,14 +228,14 @@ impl<S: Store> Peer<S> {
         room.is_synced() && (room.devices.contains_key(&peer) || room.sponsors.contains(&peer))
     }
 
-    pub(super) fn tell_removed(&mut self, peer: DeviceId, no: RoomNo, tag: RoomTag) -> Result<(), StoreError> {
+    pub(super) fn tell_removed(&mut self, peer: DeviceId, no: RoomNo, name: RoomName) -> Result<(), StoreError> {
         let Some(room) = self.rooms.get(&no) else { return Ok(()) };
         let theirs = |(person, former): (&PersonId, &Former)| former.identity.has_device(&peer).then_some(*person);
         let Some(person) = room.roster.former.iter().find_map(theirs) else {
             return Ok(());
         };
         if let Some((log, entry, key)) = room.removal_of(&self.store, &person)? {
-            self.send(peer, &Frame::Removed { tag, log, entry, key });
+            self.send(peer, &Frame::Removed { name, log, entry, key });
         }
         Ok(())
     }
@@ -246,7 +254,7 @@ impl<S: Store> Peer<S> {
         let base = shared.base.as_ref();
         let changes = vector::difference(base.map_or(&empty, |base| &base.vector), &room.vector());
         let frame = Frame::Summary {
-            tag: shared.tag,
+            name: shared.name,
             base: base.map(|base| base.digest),
             changes,
         };
@@ -254,27 +262,23 @@ impl<S: Store> Peer<S> {
         Ok(())
     }
 
-    /// The room that a tag names, if entries may be exchanged about it. Begins to share it where the other side recognised our hello first.
-    pub(super) fn room_of(&mut self, peer: DeviceId, tag: RoomTag) -> Result<Option<RoomNo>, StoreError> {
+    /// The room that the other side names, if entries may be exchanged about it. Begins to share it where the other side recognised our hello first.
+    pub(super) fn room_of(&mut self, peer: DeviceId, name: RoomName) -> Result<Option<RoomNo>, StoreError> {
         let Some(line) = self.lines.get(&peer) else {
             return Ok(None);
         };
-        let Some(no) = line.tags.get(&tag).copied() else {
+        let Some(no) = line.room_at(name) else {
             return Ok(None);
         };
         if !self.may_serve(peer, no) {
-            self.tell_removed(peer, no, tag)?;
+            self.tell_removed(peer, no, name.turned())?;
             return Ok(None);
         }
         if !line.rooms.contains_key(&no) {
-            let Some(room) = self.rooms.get(&no) else {
+            let Some(sync) = line.greeted_by(name).cloned() else {
                 return Ok(None);
             };
-            let me = self.ctx.device;
-            let Some(sync) = room.epochs.sync_secrets().find(|s| line.tag(s, &me) == tag).cloned() else {
-                return Ok(None);
-            };
-            self.share(peer, no, tag, &sync)?;
+            self.share(peer, no, name.turned(), &sync)?;
         }
         Ok(Some(no))
     }
@@ -284,7 +288,7 @@ impl<S: Store> Peer<S> {
         peer: DeviceId,
         no: RoomNo,
         base: Option<[u8; 8]>,
-        changes: &[vector::Change],
+        changes: &Changes,
     ) -> Result<(), StoreError> {
         let Some(shared) = self.shared(peer, no) else {
             return Ok(());
@@ -297,9 +301,9 @@ impl<S: Store> Peer<S> {
                 &known.vector
             }
             (Some(_), _) => {
-                let tag = shared.tag;
+                let name = shared.name;
                 shared.base = None;
-                self.send(peer, &Frame::NoBase { tag });
+                self.send(peer, &Frame::NoBase { name });
                 return Ok(());
             }
         };
@@ -308,13 +312,13 @@ impl<S: Store> Peer<S> {
         };
         shared.has = Some(has.clone());
         let sent = shared.summary_sent;
-        let all_wanted = std::mem::take(&mut shared.all_wanted);
+        let all_wanted = shared.all_wanted.take();
         self.note_known(no, &has);
         if !sent {
             self.send_summary(peer, no)?;
         }
-        if all_wanted {
-            self.on_want_all(peer, no)?;
+        if let Some(want) = all_wanted {
+            self.on_want_all(peer, no, want)?;
         }
         self.after_contact(peer, no)
     }
@@ -365,33 +369,37 @@ impl<S: Store> Peer<S> {
                 return;
             }
             let total: u64 = missing.values().map(IntervalSet::len).sum();
-            let tag = shared.tag;
-            let first = shared.asked.is_empty();
+            let (name, want, first) = (shared.name, shared.next_want, shared.asked.is_empty());
             let frame = if total <= WANT_ALL_MAX && first && !self.asked_elsewhere(peer, no) {
                 self.ask(peer, no, missing, false);
-                Frame::WantAll { tag }
+                Frame::WantAll { name, want }
             } else {
                 let Some(shared) = self.shared(peer, no) else { return };
                 if total > WANT_ALL_MAX && !shared.control_asked {
                     shared.control_asked = true;
                     let ranges = shared.name_ranges(missing);
                     self.ask(peer, no, BTreeMap::new(), true);
+                    let control_only = true;
                     Frame::Want {
-                        tag,
-                        control_only: true,
+                        name,
+                        want,
+                        control_only,
                         ranges,
                     }
                 } else if total > WANT_ALL_MAX && !shared.page_asked {
                     shared.page_asked = true;
                     self.ask(peer, no, BTreeMap::new(), true);
-                    Frame::WantPage { tag, count: PAGE }
+                    let count = PAGE;
+                    Frame::WantPage { name, want, count }
                 } else {
                     let picked = pick_newest(&missing);
                     let ranges = shared.name_ranges(picked.clone());
                     self.ask(peer, no, picked, false);
+                    let control_only = false;
                     Frame::Want {
-                        tag,
-                        control_only: false,
+                        name,
+                        want,
+                        control_only,
                         ranges,
                     }
                 }
@@ -405,11 +413,13 @@ impl<S: Store> Peer<S> {
         let Some(line) = self.lines.get_mut(&peer) else { return };
         let Some(shared) = line.rooms.get_mut(&no) else { return };
         let asked = Asked {
+            want: shared.next_want,
             ranges,
             partial,
             at: now,
             overdue: false,
         };
+        shared.next_want = shared.next_want.wrapping_add(1);
         let due = asked.due(line.last_news);
         shared.asked.push_back(asked);
         self.wants_at = Some(self.wants_at.map_or(due, |at| at.min(due)));
@@ -491,6 +501,7 @@ impl<S: Store> Peer<S> {
         &mut self,
         peer: DeviceId,
         no: RoomNo,
+        want: u32,
         control_only: bool,
         ranges: Vec<LogRanges>,
     ) -> Result<(), StoreError> {
@@ -503,15 +514,15 @@ impl<S: Store> Peer<S> {
                 wanted.insert(log, seqs);
             }
         }
-        self.serve(peer, no, &wanted, control_only)
+        self.serve(peer, no, want, &wanted, control_only)
     }
 
-    pub(super) fn on_want_all(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
+    pub(super) fn on_want_all(&mut self, peer: DeviceId, no: RoomNo, want: u32) -> Result<(), StoreError> {
         let Some(shared) = self.shared(peer, no) else {
             return Ok(());
         };
         let Some(has) = shared.has.clone() else {
-            shared.all_wanted = true;
+            shared.all_wanted = Some(want);
             return Ok(());
         };
         let Some(room) = self.rooms.get(&no) else { return Ok(()) };
@@ -524,10 +535,16 @@ impl<S: Store> Peer<S> {
                 wanted.insert(*log, lacking);
             }
         }
-        self.serve(peer, no, &wanted, false)
+        self.serve(peer, no, want, &wanted, false)
     }
 
-    pub(super) fn on_want_page(&mut self, peer: DeviceId, no: RoomNo, count: u32) -> Result<(), StoreError> {
+    pub(super) fn on_want_page(
+        &mut self,
+        peer: DeviceId,
+        no: RoomNo,
+        want: u32,
+        count: u32,
+    ) -> Result<(), StoreError> {
         let Some(room) = self.rooms.get(&no) else { return Ok(()) };
         let prefix = table::key(table::ORDER, &[&no.0.to_be_bytes()]);
         let limit = count.min(4 * PAGE) as usize;
@@ -542,7 +559,7 @@ impl<S: Store> Peer<S> {
                 wanted.entry(*log).or_default().insert(seq, seq);
             }
         }
-        self.serve(peer, no, &wanted, false)
+        self.serve(peer, no, want, &wanted, false)
     }
 
     /// Sends what is held of `wanted`: control entries first, then logs in order.
@@ -550,6 +567,7 @@ impl<S: Store> Peer<S> {
         &mut self,
         peer: DeviceId,
         no: RoomNo,
+        want: u32,
         wanted: &BTreeMap<LogKey, IntervalSet>,
         control_only: bool,
     ) -> Result<(), StoreError> {
@@ -562,16 +580,8 @@ impl<S: Store> Peer<S> {
                 self.serve_log(peer, no, log, seqs, class, &mut answer)?;
             }
         }
-        self.flush_answer(peer, no, &mut answer);
-        if let Some(tag) = self.shared(peer, no).map(|shared| shared.tag) {
-            self.send(
-                peer,
-                &Frame::Done {
-                    tag,
-                    complete: answer.bytes_total <= ANSWER_BYTES_MAX,
-                },
-            );
-        }
+        let complete = answer.bytes_total <= ANSWER_BYTES_MAX;
+        self.flush_answer(peer, no, &mut answer, Ends(Some(AnswerEnd { want, complete })));
         Ok(())
     }
 
@@ -664,29 +674,27 @@ impl<S: Store> Peer<S> {
         let Some(shared) = self.shared(peer, no) else { return };
         let seqs = IntervalSet::range(run[0].entry.header.seq, run[run.len() - 1].entry.header.seq);
         shared.note_has(log, &seqs);
-        let name = shared.name(log);
+        let name = shared.log_name(log);
         answer.runs.push(Run {
             log: name,
             entries: run.into_iter().map(|stored| stored.entry).collect(),
         });
         if answer.bytes > ENTRIES_FRAME_BYTES {
-            self.flush_answer(peer, no, answer);
+            self.flush_answer(peer, no, answer, Ends(None));
         }
     }
 
-    fn flush_answer(&mut self, peer: DeviceId, no: RoomNo, answer: &mut Answer) {
+    fn flush_answer(&mut self, peer: DeviceId, no: RoomNo, answer: &mut Answer, ends: Ends) {
         answer.bytes = 0;
-        let runs = std::mem::take(&mut answer.runs);
-        if let Some(tag) = self.shared(peer, no).map(|shared| shared.tag)
-            && !runs.is_empty()
-        {
-            self.send(peer, &Frame::Entries { tag, runs });
+        let runs = Runs(std::mem::take(&mut answer.runs));
+        if let Some(name) = self.shared(peer, no).map(|shared| shared.name) {
+            self.send(peer, &Frame::Entries { name, ends, runs });
         }
     }
 
     /// Entries came: asked for, or new.
-    pub(super) fn on_entries(&mut self, peer: DeviceId, no: RoomNo, runs: Vec<Run>) -> Result<(), StoreError> {
-        for Run { log, entries } in runs {
+    pub(super) fn on_entries(&mut self, peer: DeviceId, no: RoomNo, ends: Ends, runs: Runs) -> Result<(), StoreError> {
+        for Run { log, entries } in runs.0 {
             let Some(shared) = self.shared(peer, no) else {
                 return Ok(());
             };
@@ -701,7 +709,11 @@ impl<S: Store> Peer<S> {
         }
         self.settle(no)?;
         self.retry_limbo(no)?;
-        self.settle(no)
+        self.settle(no)?;
+        match ends.0 {
+            Some(end) => self.on_answered(peer, no, end),
+            None => Ok(()),
+        }
     }
 
     /// Takes one run from a peer. What belongs to a log that is nobody's yet waits until the membership changes.
@@ -801,7 +813,7 @@ impl<S: Store> Peer<S> {
                     frames.push((
                         *device,
                         Frame::Have {
-                            tag: shared.tag,
+                            name: shared.name,
                             ranges,
                         },
                     ));
@@ -824,7 +836,8 @@ impl<S: Store> Peer<S> {
         self.roster_changed(no)
     }
 
-    pub(super) fn on_done(&mut self, peer: DeviceId, no: RoomNo, complete: bool) -> Result<(), StoreError> {
+    /// All that comes of a want has come.
+    fn on_answered(&mut self, peer: DeviceId, no: RoomNo, end: AnswerEnd) -> Result<(), StoreError> {
         let held: BTreeMap<LogKey, IntervalSet> = match self.rooms.get(&no) {
             Some(room) => room
                 .logs
@@ -837,11 +850,11 @@ impl<S: Store> Peer<S> {
         let Some(shared) = self.shared(peer, no) else {
             return Ok(());
         };
-        let Some(asked) = shared.asked.pop_front() else {
+        let Some(asked) = shared.answered(end.want) else {
             return Ok(());
         };
         shared.let_down = false;
-        if complete
+        if end.complete
             && !asked.partial
             && let Some(has) = &mut shared.has
         {
@@ -909,7 +922,7 @@ impl<S: Store> Peer<S> {
             return Ok(());
         }
         shared.in_step_sent = Some(digest);
-        let (tag, sync, heard) = (shared.tag, shared.sync.clone(), shared.heard);
+        let (name, sync, heard) = (shared.name, shared.sync.clone(), shared.heard);
         let keyed = line.digest(&sync, &me, &digest);
         let same_as_heard = heard == Some(line.digest(&sync, &peer, &digest));
         let all = room.held();
@@ -918,7 +931,7 @@ impl<S: Store> Peer<S> {
             shared.agreed = Some(digest);
             shared.disagreements = 0;
         }
-        self.send(peer, &Frame::InStep { tag, digest: keyed });
+        self.send(peer, &Frame::InStep { name, digest: keyed });
         if same_as_heard {
             self.note_reached(peer, no, &all)?;
         }
@@ -1042,8 +1055,8 @@ impl<S: Store> Peer<S> {
             return Ok(());
         };
         let frame = Frame::Hashes {
-            tag: shared.tag,
-            log: shared.name(log),
+            name: shared.name,
+            log: shared.log_name(log),
             hashes,
         };
         self.send(peer, &frame);
@@ -1096,14 +1109,15 @@ impl<S: Store> Peer<S> {
                 return Ok(());
             };
             runs.push(Run {
-                log: shared.name(&log),
+                log: shared.log_name(&log),
                 entries: vec![stored.entry],
             });
         }
-        let Some(tag) = self.shared(peer, no).map(|shared| shared.tag) else {
+        let Some(name) = self.shared(peer, no).map(|shared| shared.name) else {
             return Ok(());
         };
-        self.send(peer, &Frame::Entries { tag, runs });
+        let (ends, runs) = (Ends(None), Runs(runs));
+        self.send(peer, &Frame::Entries { name, ends, runs });
         Ok(())
     }
 
@@ -1122,8 +1136,8 @@ impl<S: Store> Peer<S> {
             return;
         }
         shared.epochs_asked.extend(&epochs);
-        let tag = shared.tag;
-        self.send(peer, &Frame::NeedEpochs { tag, epochs });
+        let name = shared.name;
+        self.send(peer, &Frame::NeedEpochs { name, epochs });
     }
 
     /// Gives a member the keys of epochs that it missed through a fork. It is on the roster, or its frames were not heard.
@@ -1134,11 +1148,11 @@ impl<S: Store> Peer<S> {
         };
         let give = |epoch: &EpochId| room.epochs.reseal(epoch, &room.roster, &room.graph, person);
         let gifts: Vec<EpochGift> = epochs.iter().filter_map(give).collect();
-        let Some(tag) = self.shared(peer, no).map(|shared| shared.tag) else {
+        let Some(name) = self.shared(peer, no).map(|shared| shared.name) else {
             return Ok(());
         };
         if !gifts.is_empty() {
-            self.send(peer, &Frame::Epochs { tag, gifts });
+            self.send(peer, &Frame::Epochs { name, gifts });
         }
         Ok(())
     }
@@ -1186,11 +1200,15 @@ impl<S: Store> Peer<S> {
             for (log, entry) in &written.entries {
                 shared.note_has(log, &IntervalSet::range(entry.header.seq, entry.header.seq));
                 runs.push(Run {
-                    log: shared.name(log),
+                    log: shared.log_name(log),
                     entries: vec![entry.clone()],
                 });
             }
-            let frame = Frame::Entries { tag: shared.tag, runs };
+            let frame = Frame::Entries {
+                name: shared.name,
+                ends: Ends(None),
+                runs: Runs(runs),
+            };
             self.send(peer, &frame);
         }
     }
@@ -1240,6 +1258,9 @@ impl<S: Store> Peer<S> {
         Ok(())
     }
 }
+
+/// A room of an own hello, and what its tag stands for; nothing where it is padding.
+type Named = (RoomHello, Option<(RoomNo, Secret)>);
 
 /// An answer to a want, in progress.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use crate::history::{EpochId, IntervalSet, LogKey};
 use crate::identity::DeviceId;
 use crate::peer::record::Base;
 use crate::store::RoomNo;
-use crate::sync::frame::{LogName, LogRanges, RoomTag};
+use crate::sync::frame::{LogName, LogRanges, RoomName, RoomTag, Side};
 
 /// Entries asked of one peer in one `Want`.
 pub(super) const WANT_ENTRIES_MAX: u64 = 1024;
@@ -43,8 +43,12 @@ pub(super) struct Line {
     pub last_frame: Instant,
     /// When it last brought an entry that was not here.
     pub last_news: Instant,
-    /// Rooms by the tags of either side's hello.
-    pub tags: BTreeMap<RoomTag, RoomNo>,
+    /// What the own hellos said at each place: the room, and the sync secret behind its tag; nothing where they were padded.
+    pub mine: Vec<Option<(RoomNo, Secret)>>,
+    /// Rooms recognised in the other side's hellos, by place.
+    pub theirs: BTreeMap<u32, RoomNo>,
+    /// Places that the other side's hellos have so far.
+    pub places_heard: u32,
     /// Rooms that both sides are known to share.
     pub rooms: BTreeMap<RoomNo, RoomLine>,
     /// What the own hellos said, by room.
@@ -53,12 +57,20 @@ pub(super) struct Line {
     pub greeted_again: BTreeSet<RoomNo>,
     /// The other side has said its rooms.
     pub heard: bool,
-    /// Tags of the other's hello that meant nothing (yet).
-    pub unknown: Vec<([u8; 8], [u8; 8])>,
+    /// Rooms of the other's hellos that meant nothing (yet).
+    pub unknown: Vec<Unrecognised>,
     /// How often the peer knocked.
     pub knocks: u32,
     /// The age of each address record sent.
     pub addresses_sent: BTreeMap<DeviceId, u64>,
+}
+
+/// A room of the other side's hellos that is not known here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unrecognised {
+    pub place: u32,
+    pub tag: RoomTag,
+    pub digest: [u8; 8],
 }
 
 /// What the own hello said of a room.
@@ -76,7 +88,9 @@ impl Line {
             exporter,
             last_frame: now,
             last_news: now,
-            tags: BTreeMap::new(),
+            mine: Vec::new(),
+            theirs: BTreeMap::new(),
+            places_heard: 0,
             rooms: BTreeMap::new(),
             greeted: BTreeMap::new(),
             greeted_again: BTreeSet::new(),
@@ -85,6 +99,20 @@ impl Line {
             knocks: 0,
             addresses_sent: BTreeMap::new(),
         }
+    }
+
+    /// The room that the other side names.
+    pub(super) fn room_at(&self, name: RoomName) -> Option<RoomNo> {
+        match name.side {
+            Side::Mine => self.theirs.get(&name.place).copied(),
+            Side::Yours => Some(self.mine.get(name.place as usize)?.as_ref()?.0),
+        }
+    }
+
+    /// The secret behind the tag of the own hellos that the other side names.
+    pub(super) fn greeted_by(&self, name: RoomName) -> Option<&Secret> {
+        let mine = self.mine.get(name.place as usize).filter(|_| name.side == Side::Yours)?;
+        mine.as_ref().map(|(_, sync)| sync)
     }
 
     /// The tag by which `sender` names the room whose epoch has this sync secret.
@@ -108,7 +136,7 @@ impl Line {
 #[derive(Debug)]
 pub(super) struct RoomLine {
     /// How to name the room to the peer.
-    pub tag: RoomTag,
+    pub name: RoomName,
     /// The sync secret behind that tag: digests on this line are keyed by it.
     pub sync: Secret,
     /// The last state that both agreed on.
@@ -122,10 +150,12 @@ pub(super) struct RoomLine {
     /// Logs that the peer numbered.
     names_in: Vec<LogKey>,
     pub summary_sent: bool,
-    /// The peer wants everything, and what it has is not known yet: its summary had a base that is not known here.
-    pub all_wanted: bool,
+    /// The peer wants everything (the number of its want), and what it has is not known yet: its summary had a base that is not known here.
+    pub all_wanted: Option<u32>,
     /// Wants that the peer owes answers to, oldest first.
     pub asked: VecDeque<Asked>,
+    /// The number of the next want.
+    pub next_want: u32,
     pub control_asked: bool,
     pub page_asked: bool,
     /// The peer left a want unanswered: it is asked for nothing that another holds, until it answers one.
@@ -148,6 +178,7 @@ pub(super) struct RoomLine {
 /// One want.
 #[derive(Debug)]
 pub(super) struct Asked {
+    pub want: u32,
     pub ranges: BTreeMap<LogKey, IntervalSet>,
     /// Only control entries of the ranges, or a page: what does not come may still be held.
     pub partial: bool,
@@ -165,9 +196,9 @@ impl Asked {
 }
 
 impl RoomLine {
-    pub(super) fn new(tag: RoomTag, sync: Secret, base: Option<Base>) -> Self {
+    pub(super) fn new(name: RoomName, sync: Secret, base: Option<Base>) -> Self {
         Self {
-            tag,
+            name,
             sync,
             base,
             base_confirmed: false,
@@ -175,8 +206,9 @@ impl RoomLine {
             names_out: BTreeMap::new(),
             names_in: Vec::new(),
             summary_sent: false,
-            all_wanted: false,
+            all_wanted: None,
             asked: VecDeque::new(),
+            next_want: 0,
             control_asked: false,
             page_asked: false,
             let_down: false,
@@ -192,6 +224,12 @@ impl RoomLine {
 
     pub(super) fn may_ask(&self) -> bool {
         self.asked.len() < OUTSTANDING_MAX && !self.asked.iter().any(|asked| asked.overdue)
+    }
+
+    /// Takes the want that an answer ends.
+    pub(super) fn answered(&mut self, want: u32) -> Option<Asked> {
+        let at = self.asked.iter().position(|asked| asked.want == want)?;
+        self.asked.remove(at)
     }
 
     /// Whether an answer is under way that is not late.
@@ -217,7 +255,7 @@ impl RoomLine {
     }
 
     /// How to name a log to the peer.
-    pub(super) fn name(&mut self, log: &LogKey) -> LogName {
+    pub(super) fn log_name(&mut self, log: &LogKey) -> LogName {
         if let Some(number) = self.names_out.get(log) {
             return LogName::Known(*number);
         }
@@ -248,7 +286,7 @@ impl RoomLine {
         ranges
             .into_iter()
             .map(|(log, seqs)| LogRanges {
-                log: self.name(&log),
+                log: self.log_name(&log),
                 seqs,
             })
             .collect()
