@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crypto::{Secret, prefix8};
-use crate::history::entry::{Class, Entry, LogKey};
+use crate::history::entry::{Class, Entry, Header, LogKey};
 use crate::history::{EpochId, IntervalSet};
 use crate::identity::{DeviceId, PersonId};
 use crate::peer::author::{Written, random8};
@@ -694,6 +694,8 @@ impl<S: Store> Peer<S> {
 
     /// Entries came: asked for, or new.
     pub(super) fn on_entries(&mut self, peer: DeviceId, no: RoomNo, ends: Ends, runs: Runs) -> Result<(), StoreError> {
+        let mut joined: Vec<(LogKey, Vec<Entry>)> = Vec::new();
+        let mut last_of: BTreeMap<LogKey, usize> = BTreeMap::new();
         for Run { log, entries } in runs.0 {
             let Some(shared) = self.shared(peer, no) else {
                 return Ok(());
@@ -705,6 +707,16 @@ impl<S: Store> Peer<S> {
                 let seqs = IntervalSet::range(first.header.seq, last.header.seq);
                 shared.note_has(&log, &seqs);
             }
+            let before = last_of.get(&log).and_then(|at| joined.get_mut(*at));
+            match before.filter(|(_, before)| continues(&log, before, &entries)) {
+                Some((_, before)) => before.extend(entries),
+                None => {
+                    last_of.insert(log, joined.len());
+                    joined.push((log, entries));
+                }
+            }
+        }
+        for (log, entries) in joined {
             self.take_run(peer, no, log, entries)?;
         }
         self.settle(no)?;
@@ -1271,6 +1283,15 @@ struct Answer {
     /// Bytes of the run in progress.
     pending: usize,
     bytes_total: usize,
+}
+
+/// Whether one run of messages goes on where another of the same log ended, on the same chain: then one signature covers both.
+fn continues(log: &LogKey, before: &[Entry], entries: &[Entry]) -> bool {
+    let (Some(last), Some(next)) = (before.last().map(|e| &e.header), entries.first().map(|e| &e.header)) else {
+        return false;
+    };
+    let message = |header: &Header| header.class == Class::Message;
+    message(last) && message(next) && last.seq.checked_add(1) == Some(next.seq) && next.prev == last.hash(log)
 }
 
 /// The newest of each log, up to a bound altogether.
