@@ -28,19 +28,31 @@ fn main() {
     }
     let number = |at: usize, usual| args.get(at).map_or(usual, |n: &String| n.parse::<u64>().unwrap());
     let (cuts, seed) = (number(1, 100), number(2, 1));
-    println!("| synchronous | cuts | acknowledged then, on average | not opened | cuts that lost | acknowledged entries lost |");
+    println!(
+        "| synchronous | cuts | acknowledged then, on average | not opened | cuts that lost | acknowledged entries lost |"
+    );
     println!("|---|---|---|---|---|---|");
     let kept = trial("FULL", cuts, seed);
     let control = trial("OFF", cuts, seed);
-    assert_eq!((kept.unopened, kept.lossy), (0, 0), "the store lost what it had acknowledged");
-    assert!(control.unopened + control.lossy > 0, "a control that cannot lose shows nothing");
+    assert_eq!(
+        (kept.unopened, kept.lossy),
+        (0, 0),
+        "the store lost what it had acknowledged"
+    );
+    assert!(
+        control.unopened + control.lossy > 0,
+        "a control that cannot lose shows nothing"
+    );
 }
 
 /// The process that is recorded: says on standard output what is committed.
 fn write(path: &Path, off: bool) {
     let mut store = SqliteStore::open(path).unwrap();
     let careless = off.then(|| {
-        drop(std::mem::replace(&mut store, SqliteStore::open(&path.with_extension("unused")).unwrap()));
+        drop(std::mem::replace(
+            &mut store,
+            SqliteStore::open(&path.with_extension("unused")).unwrap(),
+        ));
         let db = rusqlite::Connection::open(path).unwrap();
         db.pragma_update(None, "journal_mode", "WAL").unwrap();
         db.pragma_update(None, "synchronous", "OFF").unwrap();
@@ -59,7 +71,8 @@ fn write(path: &Path, off: bool) {
                     db.execute(put, rusqlite::params![id, value(seq)]).unwrap();
                 }
                 let put = "REPLACE INTO record(key, value) VALUES (?, ?)";
-                db.execute(put, rusqlite::params![b"newest", last.to_be_bytes()]).unwrap();
+                db.execute(put, rusqlite::params![b"newest", last.to_be_bytes()])
+                    .unwrap();
                 db.execute_batch("COMMIT").unwrap();
             }
             None => {
@@ -67,7 +80,9 @@ fn write(path: &Path, off: bool) {
                 for seq in seq..=last {
                     store.put_entry(key(seq), &value(seq)).unwrap();
                     let text = format!("entry number{seq} of many");
-                    store.index_text(RoomNo(1), key(seq), u64::from(seq) * 100, &text).unwrap();
+                    store
+                        .index_text(RoomNo(1), key(seq), u64::from(seq) * 100, &text)
+                        .unwrap();
                 }
                 store.put(b"newest", &last.to_be_bytes()).unwrap();
                 store.commit().unwrap();
@@ -148,7 +163,10 @@ fn record(folder: &Path, mode: &str) -> Vec<Event> {
     fs::create_dir(&home).unwrap();
     let status = Command::new("strace")
         .args(["-f", "-y", "-xx", "-s", "1000000"])
-        .args(["-e", "trace=write,pwrite64,ftruncate,fsync,fdatasync,unlink,unlinkat,rename"])
+        .args([
+            "-e",
+            "trace=write,pwrite64,ftruncate,fsync,fdatasync,unlink,unlinkat,rename",
+        ])
         .arg("-o")
         .arg(&trace)
         .arg(std::env::current_exe().unwrap())
@@ -197,7 +215,10 @@ fn event(line: &str, home: &Path) -> Option<Event> {
             let (at, bytes) = (last_number()?, unhex(rest)?);
             Some(Event::Write { file, at, bytes })
         }
-        "ftruncate" => Some(Event::Truncate { file, len: last_number()? }),
+        "ftruncate" => Some(Event::Truncate {
+            file,
+            len: last_number()?,
+        }),
         "fsync" | "fdatasync" => Some(Event::Sync { file }),
         other => panic!("a call that this bench does not know: {other} on {file}"),
     }

@@ -57,7 +57,7 @@ struct Pair {
 pub fn line(data: &[u8], now: Instant) -> bool {
     static SCENE: OnceLock<Scene> = OnceLock::new();
     let scene = SCENE.get_or_init(|| Scene::play(now));
-    let mut ada = scene.ada(scene.store.clone(), now);
+    let mut ada = ada_over(scene.store.clone(), now);
     let before = shown(&ada, scene.room);
     let line_up = Input::LineUp {
         peer: scene.mallory,
@@ -77,7 +77,7 @@ pub fn line(data: &[u8], now: Instant) -> bool {
     }
     assert!(sent <= SENT_BYTES_MAX, "{} bytes drew {sent}", data.len());
     let after = shown(&ada, scene.room);
-    let reopened = scene.ada(ada.store_mut().clone(), time);
+    let reopened = ada_over(ada.store_mut().clone(), time);
     assert_eq!(shown(&reopened, scene.room), after, "reopening shows the same");
     after != before
 }
@@ -137,12 +137,6 @@ impl Scene {
         Ok(self.frames[usize::from(steps.byte()?) % self.frames.len()].clone())
     }
 
-    fn ada(&self, store: MemoryStore, now: Instant) -> Peer<MemoryStore> {
-        let mut ada = Peer::open(store, secrets(1), "Ada", [9; 32], now).expect("memory does not fail");
-        feed(&mut ada, Input::WallClock { unix_ms: WALL_MS }, now);
-        ada
-    }
-
     /// Ada makes a room, Mallory joins, Ada leaves for a while, Mallory says things, and the line comes up again.
     fn play(now: Instant) -> Scene {
         let mut pair = Pair::new(now);
@@ -150,6 +144,7 @@ impl Scene {
         pair.lines(false);
         let store = pair.peers[0].store_mut().clone();
         pair.chatter(room);
+        pair.peers[0] = ada_over(store.clone(), pair.now);
         pair.sent.clear();
         pair.lines(true);
         let frames = std::mem::take(&mut pair.sent);
@@ -162,6 +157,13 @@ impl Scene {
             name: name.expect("Mallory's state differs, so she sends a summary of the room"),
         }
     }
+}
+
+/// Ada, from the same randomness each time: her hellos have the same rooms at the same places.
+fn ada_over(store: MemoryStore, now: Instant) -> Peer<MemoryStore> {
+    let mut ada = Peer::open(store, secrets(1), "Ada", [9; 32], now).expect("memory does not fail");
+    feed(&mut ada, Input::WallClock { unix_ms: WALL_MS }, now);
+    ada
 }
 
 fn secrets(seed: u8) -> Secrets {

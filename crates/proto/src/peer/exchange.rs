@@ -538,13 +538,7 @@ impl<S: Store> Peer<S> {
         self.serve(peer, no, want, &wanted, false)
     }
 
-    pub(super) fn on_want_page(
-        &mut self,
-        peer: DeviceId,
-        no: RoomNo,
-        want: u32,
-        count: u32,
-    ) -> Result<(), StoreError> {
+    pub(super) fn on_want_page(&mut self, peer: DeviceId, no: RoomNo, want: u32, count: u32) -> Result<(), StoreError> {
         let Some(room) = self.rooms.get(&no) else { return Ok(()) };
         let prefix = table::key(table::ORDER, &[&no.0.to_be_bytes()]);
         let limit = count.min(4 * PAGE) as usize;

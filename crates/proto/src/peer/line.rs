@@ -111,7 +111,10 @@ impl Line {
 
     /// The secret behind the tag of the own hellos that the other side names.
     pub(super) fn greeted_by(&self, name: RoomName) -> Option<&Secret> {
-        let mine = self.mine.get(name.place as usize).filter(|_| name.side == Side::Yours)?;
+        let mine = self
+            .mine
+            .get(name.place as usize)
+            .filter(|_| name.side == Side::Yours)?;
         mine.as_ref().map(|(_, sync)| sync)
     }
 

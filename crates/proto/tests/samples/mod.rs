@@ -228,7 +228,13 @@ fn frames() -> Samples {
         (
             "hello",
             Frame::Hello {
-                rooms: vec![RoomHello { tag: [12; 8], digest: [13; 8] }; 3],
+                rooms: vec![
+                    RoomHello {
+                        tag: [12; 8],
+                        digest: [13; 8]
+                    };
+                    3
+                ],
             },
         ),
         ("summary", summary(name)),
