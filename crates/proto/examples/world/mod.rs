@@ -447,7 +447,7 @@ impl Hall {
                     }
                 }
             }
-            let mut name = |log: LogKey| {
+            let mut log_name = |log: LogKey| {
                 let next = u32::try_from(names.len()).unwrap();
                 match names.get(&log) {
                     Some(number) => LogName::Known(2 * number + 1),
@@ -460,7 +460,7 @@ impl Hall {
             let runs = runs
                 .into_iter()
                 .map(|(log, entries)| Run {
-                    log: name(log),
+                    log: log_name(log),
                     entries,
                 })
                 .collect();
@@ -544,7 +544,7 @@ pub struct Sent {
     /// 0: from the first, 1: from the second.
     pub from: usize,
     pub kind: &'static str,
-    /// With its length prefix of four bytes.
+    /// With the length before it.
     pub bytes: usize,
     /// Of those, the encodings of entries.
     pub entry_bytes: usize,
@@ -709,7 +709,7 @@ fn describe(from: usize, bytes: &[u8], depth: u32) -> Sent {
     Sent {
         from,
         kind,
-        bytes: bytes.len() + 4,
+        bytes: bytes.len() + (bytes.len() as u64).to_bytes().len(),
         entry_bytes,
         entries,
         depth,

@@ -19,8 +19,7 @@ use crate::store::{Direction, EntryKey, LogNo, RoomNo, Store, StoreError, after_
 use crate::sync::frame::{
     AnswerEnd, Ends, EpochGift, Frame, LogName, LogRanges, RoomHello, RoomName, RoomTag, Run, Runs, Side,
 };
-use crate::sync::vector::Changes;
-use crate::sync::{PADDING, Vector, vector};
+use crate::sync::{Changes, PADDING, Vector, vector};
 use crate::wire::Wire;
 
 /// A frame of entries is closed when it gets this large.
@@ -253,9 +252,11 @@ impl<S: Store> Peer<S> {
         let empty = Vector::default();
         let base = shared.base.as_ref();
         let changes = vector::difference(base.map_or(&empty, |base| &base.vector), &room.vector());
+        let base = base.map(|base| base.digest);
+        shared.numbered(&changes);
         let frame = Frame::Summary {
             name: shared.name,
-            base: base.map(|base| base.digest),
+            base,
             changes,
         };
         self.send(peer, &frame);
@@ -293,6 +294,9 @@ impl<S: Store> Peer<S> {
         let Some(shared) = self.shared(peer, no) else {
             return Ok(());
         };
+        if !shared.number(changes) {
+            return self.misbehaved(peer, "too many names for logs");
+        }
         let empty = Vector::default();
         let vector = match (base, shared.base.as_ref()) {
             (None, _) => &empty,

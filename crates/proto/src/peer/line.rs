@@ -8,6 +8,7 @@ use crate::history::{EpochId, IntervalSet, LogKey};
 use crate::identity::DeviceId;
 use crate::peer::record::Base;
 use crate::store::RoomNo;
+use crate::sync::Changes;
 use crate::sync::frame::{LogName, LogRanges, RoomName, RoomTag, Side};
 
 /// Entries asked of one peer in one `Want`.
@@ -150,6 +151,8 @@ pub(super) struct RoomLine {
     pub has: Option<BTreeMap<LogKey, IntervalSet>>,
     /// Numbers that we gave to logs on this line.
     names_out: BTreeMap<LogKey, u32>,
+    /// How many we gave.
+    named_out: u32,
     /// Logs that the peer numbered.
     names_in: Vec<LogKey>,
     pub summary_sent: bool,
@@ -207,6 +210,7 @@ impl RoomLine {
             base_confirmed: false,
             has: None,
             names_out: BTreeMap::new(),
+            named_out: 0,
             names_in: Vec::new(),
             summary_sent: false,
             all_wanted: None,
@@ -266,9 +270,28 @@ impl RoomLine {
         if let Some(place) = self.base.as_ref().filter(|_| self.base_confirmed).and_then(place) {
             return LogName::Known(2 * u32::try_from(place).unwrap_or(u32::MAX / 2));
         }
-        let number = 2 * u32::try_from(self.names_out.len()).unwrap_or(u32::MAX / 2) + 1;
-        self.names_out.insert(*log, number);
+        self.give_number(log);
         LogName::New(*log)
+    }
+
+    /// Gives a log the next odd number.
+    fn give_number(&mut self, log: &LogKey) {
+        let number = self.named_out.saturating_mul(2).saturating_add(1);
+        self.named_out = self.named_out.saturating_add(1);
+        self.names_out.insert(*log, number);
+    }
+
+    /// A summary was sent: the logs that it named by their keys have numbers by that.
+    pub(super) fn numbered(&mut self, changes: &Changes) {
+        for log in changes.added() {
+            self.give_number(log);
+        }
+    }
+
+    /// A summary came: so have those that it names. False if they are too many.
+    pub(super) fn number(&mut self, changes: &Changes) -> bool {
+        self.names_in.extend(changes.added());
+        self.names_in.len() <= NAMES_MAX
     }
 
     /// Which log the peer means. Even numbers are places in the base, odd ones logs named on this line.

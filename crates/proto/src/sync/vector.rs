@@ -122,6 +122,16 @@ impl Change {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes(pub Vec<Change>);
 
+impl Changes {
+    /// The logs that are named by their keys, in order: each has the next number on the line by that.
+    pub fn added(&self) -> impl Iterator<Item = &LogKey> {
+        self.0.iter().filter_map(|change| match change {
+            Change::Added { log, .. } => Some(log),
+            _ => None,
+        })
+    }
+}
+
 /// The most changes in one summary.
 pub const CHANGES_MAX: usize = 16 * 1024;
 
