@@ -646,6 +646,7 @@ impl<S: Store> Peer<S> {
                 self.send_addresses(peer);
                 Ok(())
             }
+            Frame::Taken { bytes } => self.on_taken(peer, bytes),
             Frame::Addresses { records } => self.on_addresses(records),
             Frame::Knock {
                 invite,
@@ -679,7 +680,14 @@ impl<S: Store> Peer<S> {
             | Frame::Hashes { .. }
             | Frame::NeedEpochs { .. }
             | Frame::Epochs { .. }
-            | Frame::Receipts { .. } => self.room_frame(peer, frame),
+            | Frame::Receipts { .. } => {
+                let entries = matches!(frame, Frame::Entries { .. });
+                self.room_frame(peer, frame)?;
+                if entries {
+                    self.note_taken(peer, bytes.len());
+                }
+                Ok(())
+            }
         }
     }
 
@@ -707,6 +715,7 @@ impl<S: Store> Peer<S> {
             Frame::Epochs { gifts, .. } => self.on_epochs(no, gifts),
             Frame::Receipts { receipts, .. } => self.on_receipts(peer, no, receipts),
             Frame::Hello { .. }
+            | Frame::Taken { .. }
             | Frame::Addresses { .. }
             | Frame::Knock { .. }
             | Frame::Welcome { .. }

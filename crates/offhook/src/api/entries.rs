@@ -57,10 +57,12 @@ pub(super) async fn page(
             return Err(Problem::new(Kind::BadRequest, detail));
         }
     };
-    let page = surface.query(move |peer| {
-        let room = names::room_id(peer, &room)?;
-        read_page(peer, room, before, limit).map(|(page, _)| page)
-    });
+    let room = surface.query(move |peer| names::room_id(peer, &room)).await?;
+    if before.is_none() {
+        // Whoever asks for the newest page has it on screen. A disk that takes no writes must not keep it from being read.
+        let _ = surface.command(Command::OpenRoom { room: Some(room) }).await;
+    }
+    let page = surface.query(move |peer| read_page(peer, room, before, limit).map(|(page, _)| page));
     Ok(Json(page.await?))
 }
 

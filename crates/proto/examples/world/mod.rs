@@ -697,6 +697,7 @@ fn describe(from: usize, bytes: &[u8], depth: u32) -> Sent {
         Frame::WantAll { .. } => "WantAll",
         Frame::WantPage { .. } => "WantPage",
         Frame::Entries { .. } => "Entries",
+        Frame::Taken { .. } => "Taken",
         Frame::Have { .. } => "Have",
         Frame::InStep { .. } => "InStep",
         Frame::Hashes { .. } => "Hashes",

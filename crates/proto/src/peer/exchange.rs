@@ -1,6 +1,6 @@
 //! Getting in step: what is said to whom when a line comes up, entries arrive, or something is missing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::crypto::{Secret, prefix8};
 use crate::history::entry::{Class, Entry, Header, LogKey};
@@ -9,7 +9,8 @@ use crate::identity::{DeviceId, PersonId};
 use crate::peer::author::{Written, random8};
 use crate::peer::keyring::Keyring;
 use crate::peer::line::{
-    Asked, Greeting, HAS_PIECES_MAX, PAGE, RoomLine, Unrecognised, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST,
+    Asked, Greeting, HAS_PIECES_MAX, Line, PAGE, RoomLine, TAKEN_BYTES, Unrecognised, WANT_ALL_MAX, WANT_ENTRIES_MAX,
+    WANT_NEWEST, Waiting, WantKind,
 };
 use crate::peer::record::{self, Base, Stored, StoredStanding};
 use crate::peer::room::{Ingested, Room};
@@ -23,7 +24,7 @@ use crate::sync::{Changes, PADDING, Vector, vector};
 use crate::wire::Wire;
 
 /// A frame of entries is closed when it gets this large.
-const ENTRIES_FRAME_BYTES: usize = 128 * 1024;
+const ENTRIES_FRAME_BYTES: usize = 64 * 1024;
 /// An answer to one want stops at this many bytes; the asker asks again.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Hashes of one log in one `Hashes` frame.
@@ -364,8 +365,39 @@ impl<S: Store> Peer<S> {
         self.send_receipts(peer, no)
     }
 
+    /// Somebody looks at a room: its newest page comes before all else but membership and keys, from one peer that has more of it than this node.
+    pub(super) fn ask_for_screen(&mut self, no: RoomNo) {
+        let peers: Vec<DeviceId> = self.lines.keys().copied().collect();
+        for peer in peers {
+            if self.ask_page(peer, no) {
+                return;
+            }
+        }
+    }
+
+    /// Asks for the newest page of the room on somebody's screen, once on each line. True if it is asked for.
+    fn ask_page(&mut self, peer: DeviceId, no: RoomNo) -> bool {
+        let (Some(room), Some(line)) = (self.rooms.get(&no), self.lines.get_mut(&peer)) else {
+            return false;
+        };
+        let Some(shared) = line.rooms.get_mut(&no) else {
+            return false;
+        };
+        if shared.page_asked || shared.let_down || !shared.has_more(&room.held()) {
+            return false;
+        }
+        shared.page_asked = true;
+        let (name, want, count) = (shared.name, shared.next_want, PAGE);
+        self.ask(peer, no, BTreeMap::new(), true);
+        self.send(peer, &Frame::WantPage { name, want, count });
+        true
+    }
+
     /// Asks a peer for what it holds and this node lacks, unless another was asked for it.
     pub(super) fn plan_wants(&mut self, peer: DeviceId, no: RoomNo) {
+        if self.opened_room == Some(no) && !self.asked_elsewhere(peer, no) {
+            self.ask_page(peer, no);
+        }
         loop {
             let missing = self.missing_at(peer, no);
             let Some(shared) = self.shared(peer, no) else { return };
@@ -373,7 +405,9 @@ impl<S: Store> Peer<S> {
                 return;
             }
             let total: u64 = missing.values().map(IntervalSet::len).sum();
-            let (name, want, first) = (shared.name, shared.next_want, shared.asked.is_empty());
+            let (name, want) = (shared.name, shared.next_want);
+            // What a page brings is left out of everything.
+            let first = shared.asked.iter().all(|asked| asked.partial);
             let frame = if total <= WANT_ALL_MAX && first && !self.asked_elsewhere(peer, no) {
                 self.ask(peer, no, missing, false);
                 Frame::WantAll { name, want }
@@ -518,7 +552,11 @@ impl<S: Store> Peer<S> {
                 wanted.insert(log, seqs);
             }
         }
-        self.serve(peer, no, want, &wanted, control_only)
+        let kind = match control_only {
+            true => WantKind::Control,
+            false => WantKind::Entries,
+        };
+        self.serve(peer, no, want, wanted, kind)
     }
 
     pub(super) fn on_want_all(&mut self, peer: DeviceId, no: RoomNo, want: u32) -> Result<(), StoreError> {
@@ -539,7 +577,7 @@ impl<S: Store> Peer<S> {
                 wanted.insert(*log, lacking);
             }
         }
-        self.serve(peer, no, want, &wanted, false)
+        self.serve(peer, no, want, wanted, WantKind::All)
     }
 
     pub(super) fn on_want_page(&mut self, peer: DeviceId, no: RoomNo, want: u32, count: u32) -> Result<(), StoreError> {
@@ -557,55 +595,126 @@ impl<S: Store> Peer<S> {
                 wanted.entry(*log).or_default().insert(seq, seq);
             }
         }
-        self.serve(peer, no, want, &wanted, false)
+        self.serve(peer, no, want, wanted, WantKind::Page)
     }
 
-    /// Sends what is held of `wanted`: control entries first, then logs in order.
+    /// Lines up the answer to a want: what is held of `wanted`, control entries first, then logs in order.
     fn serve(
         &mut self,
         peer: DeviceId,
         no: RoomNo,
         want: u32,
-        wanted: &BTreeMap<LogKey, IntervalSet>,
-        control_only: bool,
+        wanted: BTreeMap<LogKey, IntervalSet>,
+        kind: WantKind,
     ) -> Result<(), StoreError> {
-        let mut answer = Answer::default();
-        for class in [Class::Control, Class::Message] {
-            if class == Class::Message && control_only {
-                break;
+        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
+        let mut control = VecDeque::new();
+        let mut ranges = BTreeMap::new();
+        for (log, seqs) in wanted {
+            let Some(state) = room.logs.get(&log) else { continue };
+            let held = state.held.minus(&state.held.minus(&seqs));
+            control.extend(
+                self.control_seqs(no, state.no, &held)?
+                    .into_iter()
+                    .map(|seq| (log, seq)),
+            );
+            ranges.insert(log, held);
+        }
+        if kind == WantKind::Control {
+            ranges.clear();
+        }
+        let skip_held = matches!(kind, WantKind::Page | WantKind::All);
+        let sent = 0;
+        let waiting = Waiting {
+            no,
+            want,
+            kind,
+            control,
+            ranges,
+            skip_held,
+            sent,
+        };
+        if let Some(line) = self.lines.get_mut(&peer) {
+            line.put_off(waiting);
+        }
+        self.send_answers(peer)
+    }
+
+    /// Sends of what the peer waits for as much as may be under way.
+    fn send_answers(&mut self, peer: DeviceId) -> Result<(), StoreError> {
+        while let Some(mut waiting) = self.lines.get_mut(&peer).and_then(Line::next_waiting) {
+            if !self.may_serve(peer, waiting.no) {
+                continue;
             }
-            for (log, seqs) in wanted {
-                self.serve_log(peer, no, log, seqs, class, &mut answer)?;
+            let runs = self.next_runs(peer, &mut waiting)?;
+            let (no, want) = (waiting.no, waiting.want);
+            let complete = waiting.control.is_empty() && waiting.ranges.is_empty();
+            let ends = complete || waiting.sent > ANSWER_BYTES_MAX;
+            let ends = Ends(ends.then_some(AnswerEnd { want, complete }));
+            if ends.0.is_none()
+                && let Some(line) = self.lines.get_mut(&peer)
+            {
+                line.waiting.insert(0, waiting);
+            }
+            if let Some(name) = self.shared(peer, no).map(|shared| shared.name) {
+                let runs = Runs(runs);
+                self.send(peer, &Frame::Entries { name, ends, runs });
             }
         }
-        let complete = answer.bytes_total <= ANSWER_BYTES_MAX;
-        self.flush_answer(peer, no, &mut answer, Ends(Some(AnswerEnd { want, complete })));
         Ok(())
     }
 
-    fn serve_log(
-        &mut self,
-        peer: DeviceId,
-        no: RoomNo,
-        log: &LogKey,
-        seqs: &IntervalSet,
-        class: Class,
-        answer: &mut Answer,
-    ) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
-        let Some(state) = room.logs.get(log) else { return Ok(()) };
-        let log_no = state.no;
-        let held = state.held.minus(&state.held.minus(seqs));
-        if class == Class::Control {
-            for seq in self.control_seqs(no, log_no, &held)? {
-                self.serve_range(peer, no, log, log_no, (seq, seq), class, answer)?;
+    /// The peer took in so much.
+    pub(super) fn on_taken(&mut self, peer: DeviceId, bytes: u32) -> Result<(), StoreError> {
+        if let Some(line) = self.lines.get_mut(&peer) {
+            line.in_flight = line.in_flight.saturating_sub(bytes as usize);
+        }
+        self.send_answers(peer)
+    }
+
+    /// Tells the peer how much of what it sent was taken in, now and then.
+    pub(super) fn note_taken(&mut self, peer: DeviceId, bytes: usize) {
+        let Some(line) = self.lines.get_mut(&peer) else { return };
+        line.taken = line.taken.saturating_add(bytes);
+        if line.taken >= TAKEN_BYTES {
+            let bytes = u32::try_from(std::mem::take(&mut line.taken)).unwrap_or(u32::MAX);
+            self.send(peer, &Frame::Taken { bytes });
+        }
+    }
+
+    /// The next frame's worth of an answer.
+    fn next_runs(&mut self, peer: DeviceId, waiting: &mut Waiting) -> Result<Vec<Run>, StoreError> {
+        let no = waiting.no;
+        let mut answer = Answer::default();
+        while answer.bytes < ENTRIES_FRAME_BYTES
+            && let Some((log, seq)) = waiting.control.pop_front()
+        {
+            let has = self.shared(peer, no).and_then(|shared| shared.has.as_ref()?.get(&log));
+            if waiting.skip_held && has.is_some_and(|has| has.contains(seq)) {
+                continue;
             }
-            return Ok(());
+            self.add_range(peer, no, &log, (seq, seq), Class::Control, &mut answer)?;
         }
-        for range in held.ranges() {
-            self.serve_range(peer, no, log, log_no, *range, class, answer)?;
+        while answer.bytes < ENTRIES_FRAME_BYTES
+            && let Some(mut first) = waiting.ranges.first_entry()
+        {
+            let log = *first.key();
+            if waiting.skip_held
+                && let Some(has) = self.shared(peer, no).and_then(|shared| shared.has.as_ref()?.get(&log))
+            {
+                *first.get_mut() = first.get().minus(has);
+            }
+            let Some((from, to)) = first.get().ranges().first().copied() else {
+                first.remove();
+                continue;
+            };
+            let end = self.add_range(peer, no, &log, (from, to), Class::Message, &mut answer)?;
+            if let Some(rest) = waiting.ranges.get_mut(&log) {
+                rest.remove(from, end);
+            }
         }
-        Ok(())
+        waiting.sent += answer.bytes;
+        Ok(answer.runs)
     }
 
     fn control_seqs(&self, no: RoomNo, log: LogNo, within: &IntervalSet) -> Result<Vec<u32>, StoreError> {
@@ -621,41 +730,46 @@ impl<S: Store> Peer<S> {
             .collect())
     }
 
-    /// Adds one range to an answer. Of control entries that stand between messages, only themselves; with messages, the control entries
-    /// between them again, so that one signature covers the run (they were sent, and are skipped by the receiver, only where a range is long).
-    #[allow(clippy::too_many_arguments, reason = "the state of one answer in progress")]
-    fn serve_range(
+    /// Adds of one range what the frame has room for, and returns where it stopped. Control entries that stand between messages are left out: they were
+    /// sent before.
+    fn add_range(
         &mut self,
         peer: DeviceId,
         no: RoomNo,
         log: &LogKey,
-        log_no: LogNo,
         (from, to): (u32, u32),
         class: Class,
         answer: &mut Answer,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u32, StoreError> {
+        let Some(log_no) = self.rooms.get(&no).and_then(|room| Some(room.logs.get(log)?.no)) else {
+            return Ok(to);
+        };
+        let mut run: Vec<Stored> = Vec::new();
         let mut next = from;
-        while next <= to && answer.bytes_total <= ANSWER_BYTES_MAX {
+        while next <= to {
             let batch = self.store.entries(log_no, next, to, 256)?;
             let Some((last, _)) = batch.last() else { break };
             let Some(after) = last.checked_add(1) else { break };
-            next = after;
-            let mut run: Vec<Stored> = Vec::new();
             for (seq, bytes) in batch {
+                if answer.bytes >= ENTRIES_FRAME_BYTES {
+                    self.add_run(peer, no, log, run, answer);
+                    return Ok(seq.saturating_sub(1));
+                }
                 let stored: Stored = record::decode(&bytes, "entry")?;
-                let wrong_class = stored.entry.header.class != class;
                 let consecutive = run.last().is_none_or(|before| before.entry.header.seq + 1 == seq);
-                if !consecutive || wrong_class || answer.bytes + answer.pending > ENTRIES_FRAME_BYTES {
+                let wrong_class = stored.entry.header.class != class;
+                if !consecutive || wrong_class {
                     self.add_run(peer, no, log, std::mem::take(&mut run), answer);
                 }
                 if !wrong_class {
-                    answer.pending += bytes.len();
+                    answer.bytes += bytes.len();
                     run.push(stored);
                 }
             }
-            self.add_run(peer, no, log, run, answer);
+            next = after;
         }
-        Ok(())
+        self.add_run(peer, no, log, run, answer);
+        Ok(to)
     }
 
     /// Closes a run. It ends at an entry whose own signature holds.
@@ -664,30 +778,15 @@ impl<S: Store> Peer<S> {
         while run.last().is_some_and(|stored| !room.signature_holds(log, stored)) {
             run.pop();
         }
-        answer.bytes_total += answer.pending;
-        answer.bytes += std::mem::take(&mut answer.pending);
         if run.is_empty() {
             return;
         }
         let Some(shared) = self.shared(peer, no) else { return };
         let seqs = IntervalSet::range(run[0].entry.header.seq, run[run.len() - 1].entry.header.seq);
         shared.note_has(log, &seqs);
-        let name = shared.log_name(log);
-        answer.runs.push(Run {
-            log: name,
-            entries: run.into_iter().map(|stored| stored.entry).collect(),
-        });
-        if answer.bytes > ENTRIES_FRAME_BYTES {
-            self.flush_answer(peer, no, answer, Ends(None));
-        }
-    }
-
-    fn flush_answer(&mut self, peer: DeviceId, no: RoomNo, answer: &mut Answer, ends: Ends) {
-        answer.bytes = 0;
-        let runs = Runs(std::mem::take(&mut answer.runs));
-        if let Some(name) = self.shared(peer, no).map(|shared| shared.name) {
-            self.send(peer, &Frame::Entries { name, ends, runs });
-        }
+        let log = shared.log_name(log);
+        let entries = run.into_iter().map(|stored| stored.entry).collect();
+        answer.runs.push(Run { log, entries });
     }
 
     /// Entries came: asked for, or new.
@@ -1255,10 +1354,13 @@ impl<S: Store> Peer<S> {
     }
 
     pub(super) fn send(&mut self, peer: DeviceId, frame: &Frame) {
-        self.ctx.out.push(Output::Send {
-            peer,
-            bytes: frame.to_bytes(),
-        });
+        let bytes = frame.to_bytes();
+        if matches!(frame, Frame::Entries { .. })
+            && let Some(line) = self.lines.get_mut(&peer)
+        {
+            line.in_flight = line.in_flight.saturating_add(bytes.len());
+        }
+        self.ctx.out.push(Output::Send { peer, bytes });
     }
 
     /// A peer broke the protocol: its line is closed. What it sent before stays checked on its own.
@@ -1272,15 +1374,12 @@ impl<S: Store> Peer<S> {
 /// A room of an own hello, and what its tag stands for; nothing where it is padding.
 type Named = (RoomHello, Option<(RoomNo, Secret)>);
 
-/// An answer to a want, in progress.
+/// A frame of an answer, in progress.
 #[derive(Debug, Default)]
 struct Answer {
     runs: Vec<Run>,
-    /// Bytes of the frame in progress.
+    /// About as many bytes as the frame has.
     bytes: usize,
-    /// Bytes of the run in progress.
-    pending: usize,
-    bytes_total: usize,
 }
 
 /// Whether one run of messages goes on where another of the same log ended, on the same chain: then one signature covers both.

@@ -31,6 +31,12 @@ const WANT_QUIET: Duration = Duration::from_secs(10);
 const WANT_ANSWER: Duration = Duration::from_secs(120);
 /// An overdue want is forgotten this long after it was asked, and its peer may be asked again.
 const WANT_FORGOTTEN: Duration = Duration::from_secs(60);
+/// Bytes of `Entries` frames on the way to one peer, at most, before a further answer is begun: what is more urgent never waits behind more than this.
+pub(super) const IN_FLIGHT_BYTES_MAX: usize = 256 * 1024;
+/// So many bytes are taken in before the sender is told; less than [`IN_FLIGHT_BYTES_MAX`], so that it always hears of some.
+pub(super) const TAKEN_BYTES: usize = 64 * 1024;
+/// Wants of one room that wait here for their turn. Nobody waits for more than two answers; older ones have been given up.
+const WAITING_MAX: usize = 4;
 /// The most logs that one peer may name in one room on one connection.
 const NAMES_MAX: usize = 64 * 1024;
 
@@ -62,6 +68,12 @@ pub(super) struct Line {
     pub unknown: Vec<Unrecognised>,
     /// How often the peer knocked.
     pub knocks: u32,
+    /// Wants of the peer whose answers are not sent yet, oldest first.
+    pub waiting: Vec<Waiting>,
+    /// Bytes of `Entries` frames that were sent, and that the peer has not said it took in.
+    pub in_flight: usize,
+    /// Bytes of `Entries` frames that came since the peer was told.
+    pub taken: usize,
     /// The age of each address record sent.
     pub addresses_sent: BTreeMap<DeviceId, u64>,
 }
@@ -98,8 +110,36 @@ impl Line {
             heard: false,
             unknown: Vec::new(),
             knocks: 0,
+            waiting: Vec::new(),
+            in_flight: 0,
+            taken: 0,
             addresses_sent: BTreeMap::new(),
         }
+    }
+
+    /// Takes a want in. Of too many of one room the oldest is given up: the peer has asked again since.
+    pub(super) fn put_off(&mut self, waiting: Waiting) {
+        let no = waiting.no;
+        self.waiting.push(waiting);
+        let of_room = |waiting: &Waiting| waiting.no == no;
+        if self.waiting.iter().filter(|waiting| of_room(waiting)).count() > WAITING_MAX
+            && let Some(oldest) = self.waiting.iter().position(of_room)
+        {
+            self.waiting.remove(oldest);
+        }
+    }
+
+    /// The want whose turn it is, if more may be under way: the most urgent, of these the oldest.
+    pub(super) fn next_waiting(&mut self) -> Option<Waiting> {
+        if self.in_flight >= IN_FLIGHT_BYTES_MAX {
+            return None;
+        }
+        let (at, _) = self
+            .waiting
+            .iter()
+            .enumerate()
+            .min_by_key(|(at, waiting)| (waiting.kind, *at))?;
+        Some(self.waiting.remove(at))
     }
 
     /// The room that the other side names.
@@ -134,6 +174,34 @@ impl Line {
     pub(super) fn digest(&self, sync: &Secret, sender: &DeviceId, digest: &[u8; 32]) -> [u8; 8] {
         prefix8(&sync.mac(&[&self.exporter[..], &sender.0, DIGEST, digest].concat()))
     }
+}
+
+/// What a want asks for, the most urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum WantKind {
+    /// Control entries: who is in the room, and its keys.
+    Control,
+    /// The newest messages, for somebody's screen.
+    Page,
+    /// All that the peer lacks.
+    All,
+    /// What it names.
+    Entries,
+}
+
+/// A want of the peer whose answer is not sent, or not wholly.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub no: RoomNo,
+    pub want: u32,
+    pub kind: WantKind,
+    /// What is still to be sent, in order; control entries first, each by itself.
+    pub control: VecDeque<(LogKey, u32)>,
+    pub ranges: BTreeMap<LogKey, IntervalSet>,
+    /// What the peer was sent or said it has meanwhile is left out.
+    pub skip_held: bool,
+    /// Bytes of it that were sent.
+    pub sent: usize,
 }
 
 /// A room that both ends of a line share.
@@ -227,6 +295,15 @@ impl RoomLine {
             receipts_sent: BTreeMap::new(),
             epochs_asked: BTreeSet::new(),
         }
+    }
+
+    /// Whether the peer holds something that is not in `held`.
+    pub(super) fn has_more(&self, held: &BTreeMap<LogKey, IntervalSet>) -> bool {
+        let more = |(log, seqs): (&LogKey, &IntervalSet)| match held.get(log) {
+            Some(held) => !seqs.minus(held).is_empty(),
+            None => !seqs.is_empty(),
+        };
+        self.has.as_ref().is_some_and(|has| has.iter().any(more))
     }
 
     pub(super) fn may_ask(&self) -> bool {

@@ -373,6 +373,11 @@ pub enum Frame {
         /// Runs.
         runs: Runs,
     },
+    /// So many bytes of `Entries` frames were taken in since the last time: as many more may be under way.
+    Taken {
+        /// Bytes of whole frames.
+        bytes: u32,
+    },
     /// These entries are durable at the sender: acknowledges what came, announces what is new.
     Have {
         /// The room.
@@ -474,6 +479,7 @@ wire_enum!(Frame {
     4 => WantAll { name, want },
     5 => WantPage { name, want, count },
     6 => Entries { name, ends, runs },
+    7 => Taken { bytes },
     8 => Have { name, ranges: list(RANGES_MAX) },
     9 => InStep { name, digest },
     10 => Hashes { name, log, hashes: list(64) },
@@ -506,6 +512,7 @@ macro_rules! name_in {
             | Frame::Receipts { name, .. }
             | Frame::Removed { name, .. } => Some(name),
             Frame::Hello { .. }
+            | Frame::Taken { .. }
             | Frame::Addresses { .. }
             | Frame::Knock { .. }
             | Frame::Welcome { .. }

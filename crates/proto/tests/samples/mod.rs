@@ -258,6 +258,7 @@ fn frames() -> Samples {
             },
         ),
         ("entries", entries_frame(name, log)),
+        ("taken", Frame::Taken { bytes: 70_000 }),
         ("nothing-left", nothing_left(theirs)),
         ("have", Frame::Have { name, ranges: ranges() }),
         ("in-step", Frame::InStep { name, digest: [13; 8] }),
