@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::access::Scope;
+use crate::http::Listen;
+
 /// How the program is called.
 #[derive(Debug, Parser)]
 #[command(
@@ -32,6 +35,15 @@ pub(crate) struct Flags {
 pub(crate) enum Verb {
     /// Run the node until Ctrl-C; with an invite, join its room
     Up(Up),
+    /// Open the browser client, signed in
+    Open {
+        /// Only print the address; it signs in once, within an hour
+        #[arg(long)]
+        print: bool,
+    },
+    /// Make, list and revoke the tokens of programs
+    #[command(subcommand)]
+    Token(TokenVerb),
     /// Show this node, its rooms and its peers
     Status,
     /// Make, list and change rooms
@@ -137,12 +149,34 @@ pub(crate) struct Up {
     /// Where to listen [default: every address, the port of the last run]
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Nobody watches: no QR code
+    /// Where to speak HTTP on this machine: a port, 127.0.0.1:PORT, or off [default: the port of the last run]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) http: Option<Listen>,
+    /// Nobody watches: no QR code, no browser
     #[arg(long)]
     pub(crate) headless: bool,
     /// Ask no host but peers, ever: no relay, no look-up
     #[arg(long)]
     pub(crate) no_public_infrastructure: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Make a token for a program; it is shown once
+    New {
+        /// What it is called
+        name: String,
+        /// What it allows: read, send, admin, metrics, with commas between
+        #[arg(long, value_name = "LIST", value_delimiter = ',', required = true)]
+        scope: Vec<Scope>,
+    },
+    /// List tokens and the sessions of browsers
+    List,
+    /// Make a token or a session worth nothing
+    Revoke {
+        /// A token's name, or the id of a token or session
+        token: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

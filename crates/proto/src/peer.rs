@@ -26,6 +26,7 @@ use crate::sync::Frame;
 use crate::sync::frame::AddressRecord;
 use crate::wire::Wire;
 
+mod answer;
 mod author;
 pub mod command;
 mod commands;
@@ -34,10 +35,12 @@ mod exchange;
 mod join;
 mod keyring;
 mod line;
+mod order;
 mod people;
 mod receipts;
 mod record;
 mod room;
+mod standing;
 mod table;
 mod timeline;
 pub mod view;
@@ -65,8 +68,8 @@ const LINES_ACCEPTED_MAX: usize = 128;
 /// The longest that a superseded prekey is kept, in milliseconds: what was sealed to it may still be under way.
 const PREKEY_KEPT_MS: u64 = 400 * 24 * 3600 * 1000;
 
-/// Something that happened outside.
-#[derive(Debug, Clone)]
+/// Something that happened outside. Printed without the secrets of a line: its exporter, and what its frames say.
+#[derive(Clone)]
 pub enum Input {
     /// The person wants something. Answered by exactly one [`Output::Reply`] with the same id.
     Command {
@@ -126,8 +129,8 @@ pub enum Input {
     Timeout,
 }
 
-/// Something to do outside, after the commit.
-#[derive(Debug, Clone)]
+/// Something to do outside, after the commit. Printed without what frames say.
+#[derive(Clone)]
 pub enum Output {
     /// The answer to a command.
     Reply {
@@ -161,6 +164,35 @@ pub enum Output {
     },
     /// Something that clients may want to know.
     Event(Event),
+}
+
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Command { id, command } => write!(f, "Command({id}, {command:?})"),
+            Self::WallClock { unix_ms } => write!(f, "WallClock({unix_ms})"),
+            Self::LineUp { peer, address, .. } => write!(f, "LineUp({peer:?}, {address:?})"),
+            Self::LineDown { peer } => write!(f, "LineDown({peer:?})"),
+            Self::DialFailed { peer } => write!(f, "DialFailed({peer:?})"),
+            Self::Frame { peer, bytes } => write!(f, "Frame({peer:?}, {} bytes)", bytes.len()),
+            Self::Found { peer, addresses } => write!(f, "Found({peer:?}, {addresses:?})"),
+            Self::OwnAddresses { addresses, relay } => write!(f, "OwnAddresses({addresses:?}, {relay:?})"),
+            Self::NetworkChanged => write!(f, "NetworkChanged"),
+            Self::Timeout => write!(f, "Timeout"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Reply { id, reply } => write!(f, "Reply({id}, {reply:?})"),
+            Self::Send { peer, bytes } => write!(f, "Send({peer:?}, {} bytes)", bytes.len()),
+            Self::Dial { peer, addresses, relay } => write!(f, "Dial({peer:?}, {addresses:?}, {relay:?})"),
+            Self::Close { peer, reason } => write!(f, "Close({peer:?}, {reason})"),
+            Self::Event(event) => write!(f, "Event({event:?})"),
+        }
+    }
 }
 
 /// What changed, for those who watch.
@@ -524,7 +556,7 @@ impl<S: Store> Peer<S> {
                 exporter,
                 address,
             } => self.line_up(peer, exporter, address)?,
-            Input::LineDown { peer } => self.line_down(peer),
+            Input::LineDown { peer } => self.line_down(peer)?,
             Input::DialFailed { peer } => self.dial_failed(peer),
             Input::Frame { peer, bytes } => self.frame(peer, &bytes)?,
             Input::Found { peer, addresses } => {
@@ -603,16 +635,20 @@ impl<S: Store> Peer<S> {
         Ok(())
     }
 
-    fn line_down(&mut self, peer: DeviceId) {
+    fn line_down(&mut self, peer: DeviceId) -> Result<(), StoreError> {
         self.drop_line(peer);
         // Not a failed dial: the first try to come back is soon, the next ones are patient.
         self.dial_failed(peer);
         self.replan_wants();
+        self.sponsor_gone(peer)
     }
 
     fn drop_line(&mut self, peer: DeviceId) {
         if self.lines.remove(&peer).is_some() {
             self.ctx.event(Event::Line { peer, up: false });
+        }
+        for room in self.rooms.values_mut() {
+            room.vouched.remove(&peer);
         }
         if let Some(dial) = self.book.get_mut(&peer) {
             dial.in_flight = None;
@@ -664,11 +700,9 @@ impl<S: Store> Peer<S> {
                 Ok(())
             }
             Frame::Offer { invite } => self.on_offer(peer, &invite),
-            Frame::Removed { name, log, entry, key } => {
-                let no = self.lines.get(&peer).and_then(|line| line.room_at(name));
-                let no = no.filter(|no| self.may_serve(peer, *no));
-                no.map_or(Ok(()), |no| self.on_removed(no, log, &entry, &key))
-            }
+            Frame::Removed { name, shown } => self.on_removed(peer, name, &shown),
+            Frame::Unknown { name } => self.on_unknown(peer, name),
+            Frame::Admitted { name, shown } => self.on_admitted(peer, name, &shown),
             Frame::Summary { .. }
             | Frame::NoBase { .. }
             | Frame::Want { .. }
@@ -721,6 +755,8 @@ impl<S: Store> Peer<S> {
             | Frame::Welcome { .. }
             | Frame::Refused { .. }
             | Frame::Removed { .. }
+            | Frame::Unknown { .. }
+            | Frame::Admitted { .. }
             | Frame::Offer { .. } => Ok(()),
         }
     }
@@ -728,39 +764,10 @@ impl<S: Store> Peer<S> {
     /// A room's membership changed.
     fn roster_changed(&mut self, no: RoomNo) -> Result<(), StoreError> {
         self.learn_members(no)?;
-        let me = self.ctx.me;
-        let Some(room) = self.rooms.get_mut(&no) else {
-            return Ok(());
-        };
-        let in_it = room.roster.members.contains_key(&me);
-        if in_it {
-            room.sponsors.clear();
-            if room.removed_by.is_some_and(|by| room.graph.contains(&by)) {
-                // The removal is known whole by now, and does not count: its author had been removed or lowered at the same time.
-                room.removed_by = None;
-                room.standing = StoredStanding::Member {};
-                room.dirty = true;
-                let (id, name) = (room.id, room.provisional_name.clone());
-                self.ctx.notice(
-                    Some(id),
-                    format!("Your removal from “{name}” did not count: you are a member."),
-                );
-            }
-            self.store.delete(&table::key(table::JOINS, &[&no.0.to_be_bytes()]))?;
-        } else if room.removed_by.is_some() && room.roster.former.contains_key(&me) {
-            room.removed_by = None;
-            room.dirty = true;
-        } else if room.is_member() && room.roster.former.contains_key(&me) {
-            room.standing = StoredStanding::Removed {};
-            room.dirty = true;
-            let (id, name) = (room.id, room.provisional_name.clone());
-            self.ctx.notice(
-                Some(id),
-                format!("You are no longer a member of “{name}”. What was said before can still be read."),
-            );
-        }
+        self.note_standing(no)?;
         self.retry_limbo(no)?;
         self.greet_all()?;
+        self.send_away(no)?;
         self.replan_wants();
         Ok(())
     }

@@ -20,6 +20,16 @@ const KEPT: &[(&str, u64, &str)] = &[
         "whoever took a question and never answered kept others from being asked",
     ),
     (
+        "membership-storm",
+        45,
+        "somebody let in by a member who was being removed went on counting itself a member: nobody could tell it",
+    ),
+    (
+        "hostile-equivocate",
+        62_276_145_770,
+        "a reaction from above a fork stayed with those who had seen it before the proof",
+    ),
+    (
         "restored-home",
         92_187_304_824,
         "a restored home that spoke before it reached anybody forked its log, and what was above the fork was gone",

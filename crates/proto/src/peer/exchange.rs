@@ -1,32 +1,26 @@
 //! Getting in step: what is said to whom when a line comes up, entries arrive, or something is missing.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crypto::{Secret, prefix8};
 use crate::history::entry::{Class, Entry, Header, LogKey};
 use crate::history::{EpochId, IntervalSet};
-use crate::identity::{DeviceId, PersonId};
+use crate::identity::DeviceId;
 use crate::peer::author::{Written, random8};
 use crate::peer::keyring::Keyring;
 use crate::peer::line::{
-    Asked, Greeting, HAS_PIECES_MAX, Line, PAGE, RoomLine, TAKEN_BYTES, Unrecognised, WANT_ALL_MAX, WANT_ENTRIES_MAX,
-    WANT_NEWEST, Waiting, WantKind,
+    Asked, Greeting, HAS_PIECES_MAX, PAGE, RoomLine, Unrecognised, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST,
 };
-use crate::peer::record::{self, Base, Stored, StoredStanding};
+use crate::peer::record::{self, Base, Stored};
 use crate::peer::room::{Ingested, Room};
-use crate::peer::{Event, Output, Peer, table};
-use crate::rooms::roster::Former;
-use crate::store::{Direction, EntryKey, LogNo, RoomNo, Store, StoreError, after_prefix};
+use crate::peer::{Output, Peer, table};
+use crate::store::{EntryKey, RoomNo, Store, StoreError};
 use crate::sync::frame::{
     AnswerEnd, Ends, EpochGift, Frame, LogName, LogRanges, RoomHello, RoomName, RoomTag, Run, Runs, Side,
 };
 use crate::sync::{Changes, PADDING, Vector, vector};
 use crate::wire::Wire;
 
-/// A frame of entries is closed when it gets this large.
-const ENTRIES_FRAME_BYTES: usize = 64 * 1024;
-/// An answer to one want stops at this many bytes; the asker asks again.
-const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Hashes of one log in one `Hashes` frame.
 const HASHES_MAX: usize = 24;
 /// Entries sent to show where a log forks.
@@ -34,7 +28,7 @@ const FORK_ENTRIES_MAX: u32 = 64;
 /// Epochs asked for in one frame.
 const NEED_EPOCHS_MAX: usize = 256;
 /// Tags of a hello that are kept because a room may be joined later.
-const UNKNOWN_TAGS_MAX: usize = 4096;
+pub(super) const UNKNOWN_TAGS_MAX: usize = 4096;
 
 impl<S: Store> Peer<S> {
     /// Says which rooms there are: all, or those that the line has not been told.
@@ -181,7 +175,7 @@ impl<S: Store> Peer<S> {
         let side = Side::Yours;
         let name = RoomName { side, place };
         if !self.may_serve(peer, no) {
-            return self.tell_removed(peer, no, name);
+            return self.turn_away(peer, no, hello);
         }
         self.share(peer, no, name, &sync)?;
         let (Some(line), Some(room)) = (self.lines.get_mut(&peer), self.rooms.get_mut(&no)) else {
@@ -225,19 +219,8 @@ impl<S: Store> Peer<S> {
     /// Whether entries of a room may be given to a device: it belongs to a member.
     pub(super) fn may_serve(&self, peer: DeviceId, no: RoomNo) -> bool {
         let Some(room) = self.rooms.get(&no) else { return false };
-        room.is_synced() && (room.devices.contains_key(&peer) || room.sponsors.contains(&peer))
-    }
-
-    pub(super) fn tell_removed(&mut self, peer: DeviceId, no: RoomNo, name: RoomName) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
-        let theirs = |(person, former): (&PersonId, &Former)| former.identity.has_device(&peer).then_some(*person);
-        let Some(person) = room.roster.former.iter().find_map(theirs) else {
-            return Ok(());
-        };
-        if let Some((log, entry, key)) = room.removal_of(&self.store, &person)? {
-            self.send(peer, &Frame::Removed { name, log, entry, key });
-        }
-        Ok(())
+        let known = room.devices.contains_key(&peer) || room.sponsors.contains(&peer) || room.vouched.contains(&peer);
+        room.is_synced() && known
     }
 
     fn send_summary(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
@@ -273,7 +256,7 @@ impl<S: Store> Peer<S> {
             return Ok(None);
         };
         if !self.may_serve(peer, no) {
-            self.tell_removed(peer, no, name.turned())?;
+            self.tell_out(peer, no, name.turned())?;
             return Ok(None);
         }
         if !line.rooms.contains_key(&no) {
@@ -328,17 +311,12 @@ impl<S: Store> Peer<S> {
         self.after_contact(peer, no)
     }
 
-    /// What others hold exists. The own log included: if they hold more of it than is here, this home is a copy or was restored.
+    /// What others hold exists. The own log included; but that they hold more of it than is here is believed only when they show it, see [`Self::take_run`].
     fn note_known(&mut self, no: RoomNo, has: &BTreeMap<LogKey, IntervalSet>) {
         let Some(room) = self.rooms.get_mut(&no) else { return };
         for (log, seqs) in has {
             if !room.roster.logs.contains_key(log) {
                 continue;
-            }
-            let held = room.logs.get(log).map_or(0, |state| state.held.max());
-            let frozen = room.frozen_at(log).unwrap_or(u32::MAX);
-            if room.own.as_ref().is_some_and(|own| own.log == *log) && seqs.max() > held && held < frozen {
-                room.own_stale = true;
             }
             room.known.entry(*log).or_default().union(seqs);
         }
@@ -535,260 +513,6 @@ impl<S: Store> Peer<S> {
         missing
     }
 
-    pub(super) fn on_want(
-        &mut self,
-        peer: DeviceId,
-        no: RoomNo,
-        want: u32,
-        control_only: bool,
-        ranges: Vec<LogRanges>,
-    ) -> Result<(), StoreError> {
-        let Some(shared) = self.shared(peer, no) else {
-            return Ok(());
-        };
-        let mut wanted = BTreeMap::new();
-        for LogRanges { log, seqs } in ranges {
-            if let Some(log) = shared.resolve(log) {
-                wanted.insert(log, seqs);
-            }
-        }
-        let kind = match control_only {
-            true => WantKind::Control,
-            false => WantKind::Entries,
-        };
-        self.serve(peer, no, want, wanted, kind)
-    }
-
-    pub(super) fn on_want_all(&mut self, peer: DeviceId, no: RoomNo, want: u32) -> Result<(), StoreError> {
-        let Some(shared) = self.shared(peer, no) else {
-            return Ok(());
-        };
-        let Some(has) = shared.has.clone() else {
-            shared.all_wanted = Some(want);
-            return Ok(());
-        };
-        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
-        let mut wanted = BTreeMap::new();
-        for (log, state) in &room.logs {
-            let lacking = has
-                .get(log)
-                .map_or_else(|| state.held.clone(), |seqs| state.held.minus(seqs));
-            if !lacking.is_empty() {
-                wanted.insert(*log, lacking);
-            }
-        }
-        self.serve(peer, no, want, wanted, WantKind::All)
-    }
-
-    pub(super) fn on_want_page(&mut self, peer: DeviceId, no: RoomNo, want: u32, count: u32) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
-        let prefix = table::key(table::ORDER, &[&no.0.to_be_bytes()]);
-        let limit = count.min(4 * PAGE) as usize;
-        let page = self
-            .store
-            .scan(&prefix, &after_prefix(&prefix), Direction::Descending, limit)?;
-        let mut wanted: BTreeMap<LogKey, IntervalSet> = BTreeMap::new();
-        for (key, _) in page {
-            if let Some((_, log, seq)) = table::order_parts(&key)
-                && let Some(log) = room.by_prefix.get(&log)
-            {
-                wanted.entry(*log).or_default().insert(seq, seq);
-            }
-        }
-        self.serve(peer, no, want, wanted, WantKind::Page)
-    }
-
-    /// Lines up the answer to a want: what is held of `wanted`, control entries first, then logs in order.
-    fn serve(
-        &mut self,
-        peer: DeviceId,
-        no: RoomNo,
-        want: u32,
-        wanted: BTreeMap<LogKey, IntervalSet>,
-        kind: WantKind,
-    ) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
-        let mut control = VecDeque::new();
-        let mut ranges = BTreeMap::new();
-        for (log, seqs) in wanted {
-            let Some(state) = room.logs.get(&log) else { continue };
-            let held = state.held.minus(&state.held.minus(&seqs));
-            control.extend(
-                self.control_seqs(no, state.no, &held)?
-                    .into_iter()
-                    .map(|seq| (log, seq)),
-            );
-            ranges.insert(log, held);
-        }
-        if kind == WantKind::Control {
-            ranges.clear();
-        }
-        let skip_held = matches!(kind, WantKind::Page | WantKind::All);
-        let sent = 0;
-        let waiting = Waiting {
-            no,
-            want,
-            kind,
-            control,
-            ranges,
-            skip_held,
-            sent,
-        };
-        if let Some(line) = self.lines.get_mut(&peer) {
-            line.put_off(waiting);
-        }
-        self.send_answers(peer)
-    }
-
-    /// Sends of what the peer waits for as much as may be under way.
-    fn send_answers(&mut self, peer: DeviceId) -> Result<(), StoreError> {
-        while let Some(mut waiting) = self.lines.get_mut(&peer).and_then(Line::next_waiting) {
-            if !self.may_serve(peer, waiting.no) {
-                continue;
-            }
-            let runs = self.next_runs(peer, &mut waiting)?;
-            let (no, want) = (waiting.no, waiting.want);
-            let complete = waiting.control.is_empty() && waiting.ranges.is_empty();
-            let ends = complete || waiting.sent > ANSWER_BYTES_MAX;
-            let ends = Ends(ends.then_some(AnswerEnd { want, complete }));
-            if ends.0.is_none()
-                && let Some(line) = self.lines.get_mut(&peer)
-            {
-                line.waiting.insert(0, waiting);
-            }
-            if let Some(name) = self.shared(peer, no).map(|shared| shared.name) {
-                let runs = Runs(runs);
-                self.send(peer, &Frame::Entries { name, ends, runs });
-            }
-        }
-        Ok(())
-    }
-
-    /// The peer took in so much.
-    pub(super) fn on_taken(&mut self, peer: DeviceId, bytes: u32) -> Result<(), StoreError> {
-        if let Some(line) = self.lines.get_mut(&peer) {
-            line.in_flight = line.in_flight.saturating_sub(bytes as usize);
-        }
-        self.send_answers(peer)
-    }
-
-    /// Tells the peer how much of what it sent was taken in, now and then.
-    pub(super) fn note_taken(&mut self, peer: DeviceId, bytes: usize) {
-        let Some(line) = self.lines.get_mut(&peer) else { return };
-        line.taken = line.taken.saturating_add(bytes);
-        if line.taken >= TAKEN_BYTES {
-            let bytes = u32::try_from(std::mem::take(&mut line.taken)).unwrap_or(u32::MAX);
-            self.send(peer, &Frame::Taken { bytes });
-        }
-    }
-
-    /// The next frame's worth of an answer.
-    fn next_runs(&mut self, peer: DeviceId, waiting: &mut Waiting) -> Result<Vec<Run>, StoreError> {
-        let no = waiting.no;
-        let mut answer = Answer::default();
-        while answer.bytes < ENTRIES_FRAME_BYTES
-            && let Some((log, seq)) = waiting.control.pop_front()
-        {
-            let has = self.shared(peer, no).and_then(|shared| shared.has.as_ref()?.get(&log));
-            if waiting.skip_held && has.is_some_and(|has| has.contains(seq)) {
-                continue;
-            }
-            self.add_range(peer, no, &log, (seq, seq), Class::Control, &mut answer)?;
-        }
-        while answer.bytes < ENTRIES_FRAME_BYTES
-            && let Some(mut first) = waiting.ranges.first_entry()
-        {
-            let log = *first.key();
-            if waiting.skip_held
-                && let Some(has) = self.shared(peer, no).and_then(|shared| shared.has.as_ref()?.get(&log))
-            {
-                *first.get_mut() = first.get().minus(has);
-            }
-            let Some((from, to)) = first.get().ranges().first().copied() else {
-                first.remove();
-                continue;
-            };
-            let end = self.add_range(peer, no, &log, (from, to), Class::Message, &mut answer)?;
-            if let Some(rest) = waiting.ranges.get_mut(&log) {
-                rest.remove(from, end);
-            }
-        }
-        waiting.sent += answer.bytes;
-        Ok(answer.runs)
-    }
-
-    fn control_seqs(&self, no: RoomNo, log: LogNo, within: &IntervalSet) -> Result<Vec<u32>, StoreError> {
-        let prefix = table::key(table::CONTROL, &[&no.0.to_be_bytes(), &log.0.to_be_bytes()]);
-        let records = self
-            .store
-            .scan(&prefix, &after_prefix(&prefix), Direction::Ascending, usize::MAX)?;
-        let seq_of = |key: &[u8]| key.get(9..13).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
-        Ok(records
-            .iter()
-            .filter_map(|(key, _)| seq_of(key))
-            .filter(|seq| within.contains(*seq))
-            .collect())
-    }
-
-    /// Adds of one range what the frame has room for, and returns where it stopped. Control entries that stand between messages are left out: they were
-    /// sent before.
-    fn add_range(
-        &mut self,
-        peer: DeviceId,
-        no: RoomNo,
-        log: &LogKey,
-        (from, to): (u32, u32),
-        class: Class,
-        answer: &mut Answer,
-    ) -> Result<u32, StoreError> {
-        let Some(log_no) = self.rooms.get(&no).and_then(|room| Some(room.logs.get(log)?.no)) else {
-            return Ok(to);
-        };
-        let mut run: Vec<Stored> = Vec::new();
-        let mut next = from;
-        while next <= to {
-            let batch = self.store.entries(log_no, next, to, 256)?;
-            let Some((last, _)) = batch.last() else { break };
-            let Some(after) = last.checked_add(1) else { break };
-            for (seq, bytes) in batch {
-                if answer.bytes >= ENTRIES_FRAME_BYTES {
-                    self.add_run(peer, no, log, run, answer);
-                    return Ok(seq.saturating_sub(1));
-                }
-                let stored: Stored = record::decode(&bytes, "entry")?;
-                let consecutive = run.last().is_none_or(|before| before.entry.header.seq + 1 == seq);
-                let wrong_class = stored.entry.header.class != class;
-                if !consecutive || wrong_class {
-                    self.add_run(peer, no, log, std::mem::take(&mut run), answer);
-                }
-                if !wrong_class {
-                    answer.bytes += bytes.len();
-                    run.push(stored);
-                }
-            }
-            next = after;
-        }
-        self.add_run(peer, no, log, run, answer);
-        Ok(to)
-    }
-
-    /// Closes a run. It ends at an entry whose own signature holds.
-    fn add_run(&mut self, peer: DeviceId, no: RoomNo, log: &LogKey, mut run: Vec<Stored>, answer: &mut Answer) {
-        let Some(room) = self.rooms.get(&no) else { return };
-        while run.last().is_some_and(|stored| !room.signature_holds(log, stored)) {
-            run.pop();
-        }
-        if run.is_empty() {
-            return;
-        }
-        let Some(shared) = self.shared(peer, no) else { return };
-        let seqs = IntervalSet::range(run[0].entry.header.seq, run[run.len() - 1].entry.header.seq);
-        shared.note_has(log, &seqs);
-        let log = shared.log_name(log);
-        let entries = run.into_iter().map(|stored| stored.entry).collect();
-        answer.runs.push(Run { log, entries });
-    }
-
     /// Entries came: asked for, or new.
     pub(super) fn on_entries(&mut self, peer: DeviceId, no: RoomNo, ends: Ends, runs: Runs) -> Result<(), StoreError> {
         let mut joined: Vec<(LogKey, Vec<Entry>)> = Vec::new();
@@ -841,6 +565,11 @@ impl<S: Store> Peer<S> {
             let outcome = room.ingest(&mut self.store, &mut self.ctx, log, stretch)?;
             if outcome.refused.is_some() {
                 return self.misbehaved(peer, "entries that their author did not sign");
+            }
+            if room.own.as_ref().is_some_and(|own| own.log == log) && !outcome.new.is_empty() {
+                // Signed with the own key, and not written by this home: it is a copy, or was restored. It opens another log before it writes again.
+                room.own_stale = true;
+                room.dirty = true;
             }
             if outcome.forks {
                 self.send_hashes(peer, no, &log)?;
@@ -1322,33 +1051,6 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    /// This device was removed: another member shows the entry that says so.
-    pub(super) fn on_removed(
-        &mut self,
-        no: RoomNo,
-        log: LogKey,
-        entry: &Entry,
-        key: &Secret,
-    ) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get_mut(&no) else {
-            return Ok(());
-        };
-        let me = self.ctx.me;
-        if !room.is_member() || !room.accept_removal(&log, entry, key, &me) {
-            return Ok(());
-        }
-        room.standing = StoredStanding::Removed {};
-        room.removed_by = Some(entry.reference(&log));
-        room.dirty = true;
-        let (id, name) = (room.id, room.roster.name.clone());
-        self.ctx.event(Event::Room { room: id });
-        self.ctx.notice(
-            Some(id),
-            format!("You were removed from “{name}”. What was said before can still be read."),
-        );
-        Ok(())
-    }
-
     pub(super) fn shared(&mut self, peer: DeviceId, no: RoomNo) -> Option<&mut RoomLine> {
         self.lines.get_mut(&peer)?.rooms.get_mut(&no)
     }
@@ -1373,14 +1075,6 @@ impl<S: Store> Peer<S> {
 
 /// A room of an own hello, and what its tag stands for; nothing where it is padding.
 type Named = (RoomHello, Option<(RoomNo, Secret)>);
-
-/// A frame of an answer, in progress.
-#[derive(Debug, Default)]
-struct Answer {
-    runs: Vec<Run>,
-    /// About as many bytes as the frame has.
-    bytes: usize,
-}
 
 /// Whether one run of messages goes on where another of the same log ended, on the same chain: then one signature covers both.
 fn continues(log: &LogKey, before: &[Entry], entries: &[Entry]) -> bool {

@@ -103,6 +103,8 @@ pub const RECORDS_MAX: usize = 64;
 pub const DEVICE_ADDRESSES_MAX: usize = 8;
 /// The longest reason, in bytes.
 pub const REASON_BYTES_MAX: usize = 256;
+/// The most control entries that are shown to somebody who is not served.
+pub const SHOWN_MAX: usize = 64;
 /// The most logs that one receipt speaks of.
 pub const RECEIPT_LOGS_MAX: usize = 64;
 
@@ -315,6 +317,18 @@ wire_struct!(Receipt {
     signature
 });
 
+/// A control entry as it is shown to somebody who is not served: with the key of its payload, which opens nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownEntry {
+    /// The log that it stands in.
+    pub log: LogKey,
+    /// The entry, signed by itself.
+    pub entry: Entry,
+    /// Opens this payload.
+    pub key: Secret,
+}
+wire_struct!(ShownEntry { log, entry, key });
+
 /// A frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
@@ -454,21 +468,29 @@ pub enum Frame {
         /// Whether another member may decide otherwise.
         ask_others: bool,
     },
-    /// The receiver was removed: the entry that says so, and the key of its payload alone.
+    /// The receiver is out: the control entries that show it.
     Removed {
         /// The room.
         name: RoomName,
-        /// The log that it stands in.
-        log: LogKey,
-        /// The entry.
-        entry: Entry,
-        /// Opens this payload and nothing else.
-        key: Secret,
+        /// Ancestors first.
+        shown: Vec<ShownEntry>,
     },
     /// Asks the receiver to join a room of two, made by the sender for the receiver's person.
     Offer {
         /// The way in.
         invite: Invite,
+    },
+    /// The receiver named a room whose membership, as the sender knows it, it is not in and never was.
+    Unknown {
+        /// The room.
+        name: RoomName,
+    },
+    /// The answer to `Unknown`: the control entries that show how the sender came in.
+    Admitted {
+        /// The room.
+        name: RoomName,
+        /// Ancestors first.
+        shown: Vec<ShownEntry>,
     },
 }
 wire_enum!(Frame {
@@ -490,8 +512,10 @@ wire_enum!(Frame {
     15 => Knock { invite, person, identity, log },
     16 => Welcome { room, gifts: list(EPOCHS_MAX) },
     17 => Refused { invite, reason: text(REASON_BYTES_MAX), ask_others },
-    18 => Removed { name, log, entry, key },
+    18 => Removed { name, shown: list(SHOWN_MAX) },
     19 => Offer { invite },
+    20 => Unknown { name },
+    21 => Admitted { name, shown: list(SHOWN_MAX) },
 });
 
 /// The name of the room that a frame is about.
@@ -510,7 +534,9 @@ macro_rules! name_in {
             | Frame::NeedEpochs { name, .. }
             | Frame::Epochs { name, .. }
             | Frame::Receipts { name, .. }
-            | Frame::Removed { name, .. } => Some(name),
+            | Frame::Removed { name, .. }
+            | Frame::Unknown { name }
+            | Frame::Admitted { name, .. } => Some(name),
             Frame::Hello { .. }
             | Frame::Taken { .. }
             | Frame::Addresses { .. }
@@ -549,7 +575,7 @@ mod tests {
         }
 
         #[test]
-        fn any_tagged_bytes_decode_or_are_refused(tag in 0u8..19, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn any_tagged_bytes_decode_or_are_refused(tag in 0u8..22, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut framed = vec![tag];
             framed.extend_from_slice(&bytes);
             if let Ok(frame) = Frame::from_bytes(&framed) {

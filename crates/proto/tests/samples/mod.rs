@@ -10,7 +10,8 @@ use offhook_proto::rooms::{
     Op, RelayUrl, Role, RoomKind, Slot,
 };
 use offhook_proto::sync::frame::{
-    AddressRecord, AnswerEnd, Ends, EpochGift, LogName, LogRanges, Receipt, RoomHello, RoomName, Run, Runs, Side,
+    AddressRecord, AnswerEnd, Ends, EpochGift, LogName, LogRanges, Receipt, RoomHello, RoomName, Run, Runs, ShownEntry,
+    Side,
 };
 use offhook_proto::sync::vector::{Change, Changes, Held};
 use offhook_proto::sync::{Frame, Vector};
@@ -311,17 +312,31 @@ fn frames() -> Samples {
             "removed",
             Frame::Removed {
                 name,
-                log,
-                entry: signed(header(Class::Control, b"gone", 1), Some(b"gone")),
-                key: Secret([14; 32]),
+                shown: vec![shown_entry()],
             },
         ),
         ("offer", Frame::Offer { invite: invite() }),
+        ("unknown", Frame::Unknown { name: theirs }),
+        (
+            "admitted",
+            Frame::Admitted {
+                name,
+                shown: vec![shown_entry()],
+            },
+        ),
     ];
     frames
         .into_iter()
         .map(|(name, frame)| (name, frame.to_bytes()))
         .collect()
+}
+
+fn shown_entry() -> ShownEntry {
+    ShownEntry {
+        log: LogKey(log_key().public()),
+        entry: signed(header(Class::Control, b"gone", 1), Some(b"gone")),
+        key: Secret([14; 32]),
+    }
 }
 
 fn room(side: Side, place: u32) -> RoomName {
