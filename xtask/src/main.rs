@@ -4,11 +4,13 @@ mod bench;
 mod command;
 mod demo;
 mod fuzz;
+mod lab;
 mod prerequisites;
 mod sim;
 mod suite;
 mod tidy;
 mod up;
+mod web;
 
 use std::process::ExitCode;
 
@@ -23,7 +25,10 @@ cargo xtask TASK
   tidy [--bless [--grow]]  the rules about the code that a program can check; --bless lowers the length
                            ratchet to what is measured, --grow lets it rise too
   bench [NAME]             all benches, or one; without building anything: bench --list
+  web [--build]            the browser client: types, unit tests, web/dist compared, journeys in a real browser;
+                           --build only makes web/dist
   sim ARGS...              the simulator: sim --scenario X --seed N
+  lab NAME... | all        real binaries in network namespaces, as root; without running any: lab --list
   fuzz TARGET [--seconds N]  run one fuzz target (60 s)
   fuzz --replay            run every committed fuzz input through its decoder, no fuzzer needed
   fuzz --planted           prove that the fuzzer finds a planted bug";
@@ -50,6 +55,8 @@ fn run(args: &[String]) -> Result<()> {
         "tidy" => tidy::run(rest),
         "bench" => bench::run(rest),
         "sim" => sim::run(rest),
+        "lab" => lab::run(rest),
+        "web" => web::run(rest),
         "fuzz" => fuzz::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

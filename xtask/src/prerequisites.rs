@@ -63,6 +63,53 @@ const TEST: &[Need] = &[
         probe: &["sh", "-c", "command -v linphonec"],
         source: Source::Apt("linphone-cli"),
     },
+    Need {
+        what: "node 20.19 or newer (the browser client's tests and build; https://nodejs.org where the system's is older)",
+        probe: &[
+            "node",
+            "-e",
+            "const [a, b] = process.versions.node.split('.').map(Number); process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)",
+        ],
+        source: Source::Apt("nodejs"),
+    },
+    Need {
+        what: "npm (the browser client's tests and build)",
+        probe: &["npm", "--version"],
+        source: Source::Apt("npm"),
+    },
+    Need {
+        what: "the browser chromium (the browser client's journeys)",
+        probe: &["sh", "-c", "command -v chromium"],
+        source: Source::Apt("chromium"),
+    },
+    Need {
+        what: "a font with letters (the journeys' pictures)",
+        probe: &["sh", "-c", "ls /usr/share/fonts/truetype/liberation* >/dev/null"],
+        source: Source::Apt("fonts-liberation"),
+    },
+    Need {
+        what: "a font with emoji (the journeys' pictures)",
+        probe: &["sh", "-c", "ls /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"],
+        source: Source::Apt("fonts-noto-color-emoji"),
+    },
+];
+
+const LAB: &[Need] = &[
+    Need {
+        what: "ip (the lab's namespaces and cables)",
+        probe: &["ip", "-V"],
+        source: Source::Apt("iproute2"),
+    },
+    Need {
+        what: "nft (the lab's gateways)",
+        probe: &["nft", "--version"],
+        source: Source::Apt("nftables"),
+    },
+    Need {
+        what: "conntrack (what the lab's gateways see)",
+        probe: &["conntrack", "--version"],
+        source: Source::Apt("conntrack"),
+    },
 ];
 
 /// Makes sure of what a build needs.
@@ -73,6 +120,11 @@ pub(crate) fn for_build() -> Result<()> {
 /// Makes sure of what a build and the tests need.
 pub(crate) fn for_tests() -> Result<()> {
     ensure(BUILD.iter().chain(TEST).collect())
+}
+
+/// Installs what the lab needs where that can be done. Where it cannot, the lab itself says what it skips, and why.
+pub(crate) fn want_for_lab() -> Result<()> {
+    install(&absent(LAB.iter().collect()))
 }
 
 fn ensure(needs: Vec<&Need>) -> Result<()> {

@@ -9,17 +9,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use iroh::Endpoint;
 use offhook_proto::identity::{DeviceId, PersonId};
-use offhook_proto::peer::{Command, CommandError, Event, Peer, Reply};
+use offhook_proto::overlay::ledger::{LedgerView, Limits};
+use offhook_proto::peer::{Command, CommandError, Event, Input, Peer, Reply};
 use offhook_proto::store::StoreError;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::doctor::{self, Checkup};
 use crate::driver::{self, Driver, Message};
 use crate::endpoint::{self, PathView, Switchboard};
+use crate::flows::{FlowSample, Flows};
 use crate::home::{Home, HomeError, store_path};
 use crate::journal::{LocalChange, Wording};
 use crate::lan::{self, Near};
+use crate::relay::{Relay, RelayError, RelayOptions};
 use crate::store::SqliteStore;
 
 /// Messages that may wait for the driver; whoever sends more waits.
@@ -38,26 +43,35 @@ pub struct Config {
     pub name: String,
     /// Where to listen. Without it: all interfaces, and the port of the last run where that is free.
     pub listen: Option<SocketAddr>,
-    /// The URL of a relay to use.
-    pub relay: Option<String>,
+    /// Addresses that others reach this node at, beside those it finds by itself: forwarded ports.
+    pub announce: Vec<SocketAddr>,
+    /// The URLs of relays to use.
+    pub relays: Vec<String>,
+    /// Serve as a relay for others.
+    pub serve_relay: Option<RelayOptions>,
     /// Whether to look for peers on the local network by multicast.
     pub lan: bool,
-    /// Ask no host but peers: the relay is left out.
+    /// Use no public relay of the iroh project, neither own nor of a peer.
     pub no_public_infrastructure: bool,
+    /// How many flows a gateway may see of this node.
+    pub flows: Limits,
     /// How events are written down in the numbered log (see [`crate::journal`]); without it they are only broadcast.
     pub wording: Option<Wording>,
 }
 
 impl Config {
-    /// A node on this home with everything else as usual.
+    /// A node on this home that uses no public relay, with everything else as usual.
     pub fn new(home: impl Into<PathBuf>, name: impl Into<String>) -> Self {
         Self {
             home: home.into(),
             name: name.into(),
             listen: None,
-            relay: None,
+            announce: Vec::new(),
+            relays: Vec::new(),
+            serve_relay: None,
             lan: true,
-            no_public_infrastructure: false,
+            no_public_infrastructure: true,
+            flows: Limits::default(),
             wording: None,
         }
     }
@@ -83,6 +97,9 @@ pub enum StartError {
     /// The relay's URL is not one.
     #[error("{0:?} is not a relay URL; it looks like https://relay.example.org")]
     BadRelay(String),
+    /// The node cannot serve as a relay.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
     /// The system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -108,7 +125,7 @@ pub struct Node;
 
 impl Node {
     /// Starts a node. Must be called within a Tokio runtime, which then carries its network.
-    pub async fn start(config: Config) -> Result<NodeHandle, StartError> {
+    pub async fn start(mut config: Config) -> Result<NodeHandle, StartError> {
         let home = Home::open(&config.home)?;
         let secrets = home.secrets()?;
         let device = secrets.device.device();
@@ -116,7 +133,13 @@ impl Node {
         let dir = home.dir().to_owned();
 
         let seed = secrets.device.0.seed();
-        let endpoint = endpoint::bind(&config, &seed, home.last_port()).await?;
+        let relay = match config.serve_relay.clone() {
+            Some(options) => Some(Relay::start(options).await?),
+            None => None,
+        };
+        config.relays.extend(relay.as_ref().map(Relay::url));
+        let flows = Flows::new(config.flows);
+        let endpoint = endpoint::bind(&config, &seed, home.last_port(), &flows).await?;
         if let Some(port) = endpoint::port(&endpoint) {
             home.remember_port(port)?;
         }
@@ -136,6 +159,7 @@ impl Node {
             orders: orders_in,
             events: events.clone(),
             stopping: stopping.clone(),
+            flows: config.flows,
             wording: config.wording,
             newest_event,
         })
@@ -155,12 +179,24 @@ impl Node {
             return Err(StartError::Thread(error));
         }
 
-        let switchboard = Switchboard::new(endpoint.clone(), inbox.clone());
+        let switchboard = Switchboard::new(
+            endpoint.clone(),
+            inbox.clone(),
+            flows.clone(),
+            config.no_public_infrastructure,
+        );
         let lines = switchboard.lines();
         let own = switchboard.own_addresses();
-        let near = lan::start(&config, endpoint, inbox.clone(), stopping, own.clone());
+        if config.lan {
+            flows.note_multicast();
+        }
+        let is_lan_on = config.lan;
+        let near = lan::start(&config, endpoint.clone(), inbox.clone(), stopping, own.clone());
         tokio::spawn(async move {
             switchboard.run(orders).await;
+            if let Some(relay) = relay {
+                relay.shutdown().await;
+            }
             // Nobody may be listening any more.
             let _ = finished.send(true);
         });
@@ -172,6 +208,9 @@ impl Node {
                 stop,
                 done,
                 lines,
+                flows,
+                endpoint,
+                is_lan_on,
                 own,
                 near,
                 newest,
@@ -196,6 +235,9 @@ struct Shared {
     stop: watch::Sender<bool>,
     done: watch::Receiver<bool>,
     lines: endpoint::Lines,
+    flows: Arc<Flows>,
+    endpoint: Endpoint,
+    is_lan_on: bool,
     own: watch::Receiver<Vec<SocketAddr>>,
     near: lan::Sightings,
     newest: watch::Receiver<u64>,
@@ -269,6 +311,34 @@ impl NodeHandle {
     /// The network paths of every line that is up.
     pub fn paths(&self) -> Vec<PathView> {
         endpoint::paths(&self.shared.lines)
+    }
+
+    /// What a gateway sees of this node: every flow, who waits for one, and what was refused.
+    pub fn flows(&self) -> LedgerView {
+        self.shared.flows.with(|ledger, now| ledger.view(now))
+    }
+
+    /// How many flows of each kind there were in the last hour, every five seconds, oldest first.
+    pub fn flow_history(&self) -> Vec<FlowSample> {
+        self.shared.flows.history()
+    }
+
+    /// Looks at the network. Takes a few seconds at most; asks nobody but the configured relay.
+    pub async fn checkup(&self) -> Checkup {
+        let shared = &self.shared;
+        let (relay, multicast) = doctor::look(&shared.endpoint, &shared.flows, shared.is_lan_on).await;
+        Checkup {
+            addresses: self.addresses(),
+            paths: self.paths(),
+            flows: self.flows(),
+            relay,
+            multicast,
+        }
+    }
+
+    /// Tries to reach a device at the next opportunity.
+    pub async fn try_peer(&self, peer: DeviceId) -> Result<(), NodeError> {
+        self.tell(Message::Input(Input::TryPeer { peer })).await
     }
 
     /// Where this node can be reached, best first.

@@ -11,6 +11,7 @@ pub mod crypto;
 pub mod fuzzing;
 pub mod history;
 pub mod identity;
+pub mod overlay;
 pub mod peer;
 pub mod rooms;
 pub mod store;

@@ -3,8 +3,11 @@
 mod backup;
 mod contacts;
 mod delivery;
+mod doctor;
 mod join;
 mod keys;
+mod network;
+mod relay;
 mod rooms;
 mod say;
 mod status;
@@ -116,7 +119,11 @@ pub(crate) async fn run(flags: Flags) -> Done {
         Verb::Up(up) => up::run(context, up).await,
         Verb::Open { print } => keys::open(&context, print).await,
         Verb::Token(verb) => keys::run(&context, verb).await,
+        Verb::Relay(relay) => relay::run(&context, &relay).await,
         Verb::Status => status::run(&context).await,
+        Verb::Doctor { person } => doctor::run(&context, person.as_deref()).await,
+        Verb::Lines => network::lines(&context).await,
+        Verb::Flows(flags) => network::flows(&context, flags).await,
         Verb::Room(verb) => rooms::run(&context, verb).await,
         Verb::Invite(invite) => rooms::invite(&context, invite).await,
         Verb::Join(join) => join::run(&context, join).await,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use offhook_node::home::{HomeError, control_socket_path};
 use offhook_node::journal::local;
+use offhook_node::relay::RelayError;
 use offhook_node::{Config, Node, NodeHandle, StartError};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,6 +24,7 @@ use crate::http;
 use crate::http::patience::{Limits, Patient};
 use crate::problem::{Kind, Problem};
 use crate::proto::identity::NAME_BYTES_MAX;
+use crate::proto::overlay::ledger;
 use crate::proto::peer::Command;
 use crate::render::{Style, clean_line, short};
 
@@ -78,6 +80,11 @@ async fn start(context: &Context, flags: &Up) -> Result<NodeHandle, Stop> {
     let mut config = Config::new(&context.home, flags.name.clone().unwrap_or_else(login_name));
     config.listen = flags.listen;
     config.no_public_infrastructure = flags.no_public_infrastructure;
+    config.announce.clone_from(&flags.announce);
+    config.relays.clone_from(&flags.use_relay);
+    config.serve_relay = flags.relay.then(|| flags.relay_options.options());
+    config.flows =
+        ledger::Limits::new(flags.flows, None).map_err(|error| Problem::new(Kind::BadRequest, error.to_string()))?;
     config.wording = Some(api::feed::wording);
     let node = Node::start(config).await.map_err(start_problem)?;
     if let Some(name) = flags.name.clone() {
@@ -105,9 +112,21 @@ fn start_problem(error: StartError) -> Problem {
         StartError::Home(_) | StartError::Store(_) => Kind::BadHome,
         StartError::Listen { .. } => Kind::CannotListen,
         StartError::BadRelay(_) => Kind::BadRequest,
+        StartError::Relay(error) => relay_kind(error),
         StartError::Thread(_) => Kind::Internal,
     };
     Problem::new(kind, error.to_string())
+}
+
+fn relay_kind(error: &RelayError) -> Kind {
+    match error {
+        RelayError::Listen { .. } => Kind::CannotListen,
+        RelayError::BadUrl(_) | RelayError::NoAddress => Kind::BadRequest,
+    }
+}
+
+pub(super) fn relay_problem(error: RelayError) -> Problem {
+    Problem::new(relay_kind(&error), error.to_string())
 }
 
 /// Serves the API. The home's lock is held, so a control socket that is there is left over from a crash.
@@ -251,15 +270,15 @@ fn stopped() -> Stop {
 }
 
 /// Ctrl-C, SIGTERM, and the terminal going away.
-struct Signals([Signal; 3]);
+pub(super) struct Signals([Signal; 3]);
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         let [a, b, c] = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
         Ok(Self([signal(a)?, signal(b)?, signal(c)?]))
     }
 
-    async fn any(&mut self) {
+    pub(super) async fn any(&mut self) {
         let [a, b, c] = &mut self.0;
         tokio::select! {
             _ = a.recv() => {}
@@ -270,7 +289,7 @@ impl Signals {
 }
 
 /// Warnings of the node go to stderr; `RUST_LOG` asks for more.
-fn log_to_stderr() {
+pub(super) fn log_to_stderr() {
     use tracing_subscriber::EnvFilter;
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("offhook=warn,offhook_node=warn,error"));

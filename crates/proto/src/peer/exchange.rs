@@ -619,6 +619,10 @@ impl<S: Store> Peer<S> {
         if outcome.new.is_empty() {
             return Ok(());
         }
+        // What comes in before the first look into a room is what was said before.
+        if self.planner.has_visited(no.0) {
+            self.note_spoken(no);
+        }
         for (device, line) in &mut self.lines {
             if from == Some(*device) {
                 line.last_news = self.ctx.now;
