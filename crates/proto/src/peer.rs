@@ -28,6 +28,7 @@ use crate::sync::Frame;
 use crate::sync::frame::AddressRecord;
 use crate::wire::Wire;
 
+mod answer;
 mod author;
 pub mod command;
 mod commands;
@@ -341,6 +342,8 @@ pub struct Peer<S> {
     read_up_to: BTreeMap<RoomNo, BTreeMap<[u8; 8], u32>>,
     announce_at: Option<Instant>,
     receipts_at: Option<Instant>,
+    /// When the first want may be overdue.
+    wants_at: Option<Instant>,
     receipts_due: BTreeSet<RoomNo>,
     reconcile_at: Instant,
     opened_room: Option<RoomNo>,
@@ -399,6 +402,7 @@ impl<S: Store> Peer<S> {
             read_up_to: BTreeMap::new(),
             announce_at: None,
             receipts_at: None,
+            wants_at: None,
             receipts_due: BTreeSet::new(),
             reconcile_at: now + RECONCILE_EVERY,
             opened_room: None,
@@ -637,6 +641,9 @@ impl<S: Store> Peer<S> {
         if self.receipts_at.is_some_and(|at| at <= now) {
             self.make_receipts()?;
         }
+        if self.wants_at.is_some_and(|at| at <= now) {
+            self.ask_in_stead();
+        }
         if self.next_knock().is_some_and(|at| at <= now) {
             self.knock_again();
         }
@@ -653,6 +660,7 @@ impl<S: Store> Peer<S> {
         let due = [
             self.announce_at.map(|at| (at, "announce what is new")),
             self.receipts_at.map(|at| (at, "send receipts")),
+            self.wants_at.map(|at| (at, "ask others for what is overdue")),
             (!self.lines.is_empty()).then_some((self.reconcile_at, "compare states")),
             self.plan_at.map(|at| (at, "plan lines")),
             self.next_knock().map(|at| (at, "knock at another door")),
@@ -726,6 +734,7 @@ impl<S: Store> Peer<S> {
                 self.send_addresses(peer);
                 Ok(())
             }
+            Frame::Taken { bytes } => self.on_taken(peer, bytes),
             Frame::Addresses { records } => self.on_addresses(peer, records),
             Frame::Knock {
                 invite,
@@ -743,40 +752,48 @@ impl<S: Store> Peer<S> {
                 Ok(())
             }
             Frame::Offer { invite } => self.on_offer(peer, &invite),
-            Frame::Removed { tag, shown } => self.on_removed(peer, tag, &shown),
-            Frame::Unknown { tag } => self.on_unknown(peer, tag),
-            Frame::Admitted { tag, shown } => self.on_admitted(peer, tag, &shown),
+            Frame::Removed { name, shown } => self.on_removed(peer, name, &shown),
+            Frame::Unknown { name } => self.on_unknown(peer, name),
+            Frame::Admitted { name, shown } => self.on_admitted(peer, name, &shown),
             Frame::Summary { .. }
             | Frame::NoBase { .. }
             | Frame::Want { .. }
             | Frame::WantAll { .. }
             | Frame::WantPage { .. }
             | Frame::Entries { .. }
-            | Frame::Done { .. }
             | Frame::Have { .. }
             | Frame::InStep { .. }
             | Frame::Hashes { .. }
             | Frame::NeedEpochs { .. }
             | Frame::Epochs { .. }
-            | Frame::Receipts { .. } => self.room_frame(peer, frame),
+            | Frame::Receipts { .. } => {
+                let entries = matches!(frame, Frame::Entries { .. });
+                self.room_frame(peer, frame)?;
+                if entries {
+                    self.note_taken(peer, bytes.len());
+                }
+                Ok(())
+            }
         }
     }
 
     /// Frames about a room that both sides share.
     fn room_frame(&mut self, peer: DeviceId, frame: Frame) -> Result<(), StoreError> {
-        let Some(no) = frame.tag().map(|tag| self.room_of(peer, tag)).transpose()?.flatten() else {
+        let Some(no) = frame.name().map(|name| self.room_of(peer, name)).transpose()?.flatten() else {
             return Ok(());
         };
         match frame {
             Frame::Summary { base, changes, .. } => self.on_summary(peer, no, base, &changes),
             Frame::NoBase { .. } => self.on_no_base(peer, no),
             Frame::Want {
-                control_only, ranges, ..
-            } => self.on_want(peer, no, control_only, ranges),
-            Frame::WantAll { .. } => self.on_want_all(peer, no),
-            Frame::WantPage { count, .. } => self.on_want_page(peer, no, count),
-            Frame::Entries { runs, .. } => self.on_entries(peer, no, runs),
-            Frame::Done { complete, .. } => self.on_done(peer, no, complete),
+                want,
+                control_only,
+                ranges,
+                ..
+            } => self.on_want(peer, no, want, control_only, ranges),
+            Frame::WantAll { want, .. } => self.on_want_all(peer, no, want),
+            Frame::WantPage { want, count, .. } => self.on_want_page(peer, no, want, count),
+            Frame::Entries { ends, runs, .. } => self.on_entries(peer, no, ends, runs),
             Frame::Have { ranges, .. } => self.on_have(peer, no, ranges),
             Frame::InStep { digest, .. } => self.on_in_step(peer, no, digest),
             Frame::Hashes { log, hashes, .. } => self.on_hashes(peer, no, log, &hashes),
@@ -784,6 +801,7 @@ impl<S: Store> Peer<S> {
             Frame::Epochs { gifts, .. } => self.on_epochs(no, gifts),
             Frame::Receipts { receipts, .. } => self.on_receipts(peer, no, receipts),
             Frame::Hello { .. }
+            | Frame::Taken { .. }
             | Frame::Addresses { .. }
             | Frame::Knock { .. }
             | Frame::Welcome { .. }

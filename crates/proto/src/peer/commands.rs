@@ -69,6 +69,9 @@ impl<S: Store> Peer<S> {
             }
             Command::OpenRoom { room } => {
                 self.opened_room = room.and_then(|id| self.by_id.get(&id).copied());
+                if let Some(no) = self.opened_room {
+                    self.ask_for_screen(no);
+                }
                 Ok(Ok(Reply::Done))
             }
         }

@@ -345,7 +345,7 @@ impl<S: Store> Peer<S> {
                     since: dial.map_or(line.last_frame, |dial| dial.up_since),
                     last_frame: line.last_frame,
                     greeted: line.rooms.keys().map(|no| no.0).collect(),
-                    is_busy: !line.heard || line.rooms.values().any(RoomLine::owes_answers),
+                    is_busy: !line.heard || line.rooms.values().any(RoomLine::is_answering),
                     is_own: dial.is_some_and(|dial| dial.is_own),
                 }),
                 is_dialling: dial.is_some_and(|dial| dial.in_flight.is_some()),
@@ -393,7 +393,7 @@ impl<S: Store> Peer<S> {
 
     /// Whether answers are under way, told when it changes.
     pub(super) fn tell_catching_up(&mut self) {
-        let owes = |line: &Line| line.rooms.values().any(RoomLine::owes_answers);
+        let owes = |line: &Line| line.rooms.values().any(RoomLine::is_answering);
         let catching_up = self.lines.values().any(owes);
         if self.told_catching_up != Some(catching_up) {
             self.told_catching_up = Some(catching_up);

@@ -10,9 +10,10 @@ use offhook_proto::rooms::{
     Op, RelayUrl, Role, RoomKind, Slot,
 };
 use offhook_proto::sync::frame::{
-    AddressRecord, EpochGift, LogName, LogRanges, Receipt, RoomHello, RoomTag, Run, ShownEntry,
+    AddressRecord, AnswerEnd, Ends, EpochGift, LogName, LogRanges, Receipt, RoomHello, RoomName, Run, Runs, ShownEntry,
+    Side,
 };
-use offhook_proto::sync::vector::{Change, Held};
+use offhook_proto::sync::vector::{Change, Changes, Held};
 use offhook_proto::sync::{Frame, Vector};
 use offhook_proto::wire::Wire as _;
 
@@ -211,7 +212,7 @@ fn vector() -> Vector {
 }
 
 fn frames() -> Samples {
-    let (tag, log) = ([12; 8], LogKey(log_key().public()));
+    let (name, theirs, log) = (room(Side::Mine, 12), room(Side::Yours, 70), LogKey(log_key().public()));
     let ranges = || {
         vec![
             LogRanges {
@@ -228,29 +229,44 @@ fn frames() -> Samples {
         (
             "hello",
             Frame::Hello {
-                rooms: vec![RoomHello { tag, digest: [13; 8] }; 3],
+                rooms: vec![
+                    RoomHello {
+                        tag: [12; 8],
+                        digest: [13; 8]
+                    };
+                    3
+                ],
             },
         ),
-        ("summary", summary(tag)),
-        ("no-base", Frame::NoBase { tag }),
+        ("summary", summary(name)),
+        ("no-base", Frame::NoBase { name: theirs }),
         (
             "want",
             Frame::Want {
-                tag,
+                name,
+                want: 3,
                 control_only: true,
                 ranges: ranges(),
             },
         ),
-        ("want-all", Frame::WantAll { tag }),
-        ("want-page", Frame::WantPage { tag, count: 50 }),
-        ("entries", entries_frame(tag, log)),
-        ("done", Frame::Done { tag, complete: true }),
-        ("have", Frame::Have { tag, ranges: ranges() }),
-        ("in-step", Frame::InStep { tag, digest: [13; 8] }),
+        ("want-all", Frame::WantAll { name, want: 0 }),
+        (
+            "want-page",
+            Frame::WantPage {
+                name,
+                want: 1,
+                count: 50,
+            },
+        ),
+        ("entries", entries_frame(name, log)),
+        ("taken", Frame::Taken { bytes: 70_000 }),
+        ("nothing-left", nothing_left(theirs)),
+        ("have", Frame::Have { name, ranges: ranges() }),
+        ("in-step", Frame::InStep { name, digest: [13; 8] }),
         (
             "hashes",
             Frame::Hashes {
-                tag,
+                name,
                 log: LogName::Known(2),
                 hashes: vec![(9, [1; 8]), (4, [2; 8])],
             },
@@ -258,15 +274,15 @@ fn frames() -> Samples {
         (
             "need-epochs",
             Frame::NeedEpochs {
-                tag,
+                name,
                 epochs: vec![EpochId([9; 8])],
             },
         ),
-        ("epochs", Frame::Epochs { tag, gifts: gifts() }),
+        ("epochs", Frame::Epochs { name, gifts: gifts() }),
         (
             "receipts",
             Frame::Receipts {
-                tag,
+                name,
                 receipts: vec![receipt(log)],
             },
         ),
@@ -295,16 +311,16 @@ fn frames() -> Samples {
         (
             "removed",
             Frame::Removed {
-                tag,
+                name,
                 shown: vec![shown_entry()],
             },
         ),
         ("offer", Frame::Offer { invite: invite() }),
-        ("unknown", Frame::Unknown { tag }),
+        ("unknown", Frame::Unknown { name: theirs }),
         (
             "admitted",
             Frame::Admitted {
-                tag,
+                name,
                 shown: vec![shown_entry()],
             },
         ),
@@ -323,38 +339,64 @@ fn shown_entry() -> ShownEntry {
     }
 }
 
-fn summary(tag: RoomTag) -> Frame {
+fn room(side: Side, place: u32) -> RoomName {
+    RoomName { side, place }
+}
+
+fn summary(name: RoomName) -> Frame {
+    let changes = vec![
+        Change::Grew { index: 0, by: 1 },
+        Change::Grew { index: 1, by: 3 },
+        Change::Filled { index: 30 },
+        Change::Gained {
+            index: 31,
+            more: held(&[(4, 4)]),
+        },
+        Change::Replaced {
+            index: 99,
+            held: held(&[(2, 8)]),
+        },
+        Change::Added {
+            log: LogKey([3; 32]),
+            held: held(&[(1, 1), (5, 5)]),
+        },
+    ];
     Frame::Summary {
-        tag,
+        name,
         base: Some([15; 8]),
-        changes: vec![
-            Change::Grew { index: 0, by: 3 },
-            Change::Replaced {
-                index: 1,
-                held: held(&[(2, 8)]),
-            },
-            Change::Added {
-                log: LogKey([3; 32]),
-                held: held(&[(1, 1), (5, 5)]),
-            },
-        ],
+        changes: Changes(changes),
     }
 }
 
-fn entries_frame(tag: RoomTag, log: LogKey) -> Frame {
+fn entries_frame(name: RoomName, log: LogKey) -> Frame {
     let entry = |text: &[u8]| signed(header(Class::Message, text, 1), Some(text));
+    let run = |log, texts: &[&[u8]]| Run {
+        log,
+        entries: texts.iter().map(|text| entry(text)).collect(),
+    };
+    let runs = vec![
+        run(LogName::New(log), &[b"one", b"two"]),
+        run(LogName::Known(8), &[b"three"]),
+        run(LogName::Known(1), &[b"four"]),
+        run(LogName::Known(30), &[b"five", b"six", b"seven"]),
+        run(LogName::Known(4), &[b"eight"]),
+    ];
     Frame::Entries {
-        tag,
-        runs: vec![
-            Run {
-                log: LogName::New(log),
-                entries: vec![entry(b"one"), entry(b"two")],
-            },
-            Run {
-                log: LogName::Known(0),
-                entries: vec![entry(b"three")],
-            },
-        ],
+        name,
+        ends: Ends(None),
+        runs: Runs(runs),
+    }
+}
+
+fn nothing_left(name: RoomName) -> Frame {
+    let end = AnswerEnd {
+        want: 3,
+        complete: true,
+    };
+    Frame::Entries {
+        name,
+        ends: Ends(Some(end)),
+        runs: Runs::default(),
     }
 }
 
