@@ -28,6 +28,7 @@ fn status_has_the_names_that_scripts_rely_on() {
         "addresses",
         "device",
         "home",
+        "keeper",
         "name",
         "network",
         "peers",

@@ -20,6 +20,7 @@ use rand_core::SeedableRng;
 use crate::crypto::{SealKeyPair, Secret};
 use crate::history::{Class, Entry, EntryId, EntryRef, LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityState, NAME_BYTES_MAX, PREKEY_ROTATION_DAYS, PersonId};
+use crate::keeper::Vaults;
 use crate::rooms::{Doorway, HistoryPolicy, Invite, LogCertificate, Op, Role, RoomKind};
 use crate::store::{Direction, LogNo, RoomNo, Store, StoreError, after_prefix};
 use crate::sync::Frame;
@@ -32,6 +33,7 @@ mod commands;
 mod dial;
 mod exchange;
 mod join;
+mod keeping;
 mod keyring;
 mod line;
 mod people;
@@ -40,6 +42,7 @@ mod record;
 mod room;
 mod table;
 mod timeline;
+mod vaults;
 pub mod view;
 
 pub use command::{Command, CommandError, Post, Reply};
@@ -47,6 +50,7 @@ pub use timeline::TIMELINE_MAX;
 
 use author::Written;
 use dial::Dial;
+use keeping::Keeping;
 use line::Line;
 use people::Person;
 use record::{LogRecord, Me, Prekey, RoomRecord, StoredStanding};
@@ -289,6 +293,14 @@ pub struct Peer<S> {
     receipts_due: BTreeSet<RoomNo>,
     reconcile_at: Instant,
     opened_room: Option<RoomNo>,
+    /// Keepers of own rooms.
+    keepers: BTreeMap<(RoomNo, DeviceId), Keeping>,
+    /// Keepers with whom something is due at the end of this input.
+    tend: BTreeSet<(RoomNo, DeviceId)>,
+    /// What is kept for others.
+    vaults: Vaults,
+    /// When that is next looked through.
+    sweep_at: Option<Instant>,
 }
 
 impl<S: Store> Peer<S> {
@@ -307,6 +319,7 @@ impl<S: Store> Peer<S> {
             next_room: 1,
             blocked: BTreeSet::new(),
         };
+        let vaults = Vaults::load(&store)?;
         let mut peer = Self {
             store,
             secrets,
@@ -334,6 +347,10 @@ impl<S: Store> Peer<S> {
             receipts_due: BTreeSet::new(),
             reconcile_at: now + RECONCILE_EVERY,
             opened_room: None,
+            keepers: BTreeMap::new(),
+            tend: BTreeSet::new(),
+            vaults,
+            sweep_at: None,
         };
         peer.load(name)?;
         Ok(peer)
@@ -364,6 +381,7 @@ impl<S: Store> Peer<S> {
         self.load_people()?;
         self.load_book()?;
         self.load_rooms()?;
+        self.load_keepers()?;
         if restored {
             for room in self.rooms.values_mut() {
                 room.own_stale = true;
@@ -522,7 +540,10 @@ impl<S: Store> Peer<S> {
                 address,
             } => self.line_up(peer, exporter, address)?,
             Input::LineDown { peer } => self.line_down(peer),
-            Input::DialFailed { peer } => self.dial_failed(peer),
+            Input::DialFailed { peer } => {
+                self.sample_keeper(peer, false);
+                self.dial_failed(peer);
+            }
             Input::Frame { peer, bytes } => self.frame(peer, &bytes)?,
             Input::Found { peer, addresses } => {
                 self.note_addresses(peer, addresses, None)?;
@@ -532,6 +553,7 @@ impl<S: Store> Peer<S> {
             Input::NetworkChanged => self.dial_everybody_soon(),
             Input::Timeout => self.timeout()?,
         }
+        self.tend_keepers()?;
         self.plan_dials();
         self.save()?;
         Ok(Outputs(std::mem::take(&mut self.ctx.out)))
@@ -562,6 +584,13 @@ impl<S: Store> Peer<S> {
             self.reconcile_at = now + RECONCILE_EVERY;
             self.close_idle();
             self.reconcile_all()?;
+            self.save_keepers()?;
+        }
+        if self.next_keeper_step().is_some_and(|at| at <= now) {
+            self.keepers_timeout()?;
+        }
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            self.sweep_vaults()?;
         }
         Ok(())
     }
@@ -574,6 +603,8 @@ impl<S: Store> Peer<S> {
             (!self.lines.is_empty()).then_some((self.reconcile_at, "compare states")),
             self.next_dial().map(|at| (at, "dial")),
             self.next_knock().map(|at| (at, "knock at another door")),
+            self.next_keeper_step().map(|at| (at, "see to a keeper")),
+            self.sweep_at.map(|at| (at, "drop what has expired")),
         ];
         due.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
@@ -593,7 +624,7 @@ impl<S: Store> Peer<S> {
         self.knock(peer);
         self.offer_pairs(peer)?;
         self.send_addresses(peer);
-        Ok(())
+        self.keeper_line_up(peer)
     }
 
     fn line_down(&mut self, peer: DeviceId) {
@@ -605,6 +636,8 @@ impl<S: Store> Peer<S> {
 
     fn drop_line(&mut self, peer: DeviceId) {
         if self.lines.remove(&peer).is_some() {
+            self.keeper_line_down(peer);
+            self.vaults.line_down(&peer);
             self.ctx.event(Event::Line { peer, up: false });
         }
         if let Some(dial) = self.book.get_mut(&peer) {
@@ -656,6 +689,8 @@ impl<S: Store> Peer<S> {
                 Ok(())
             }
             Frame::Offer { invite } => self.on_offer(peer, &invite),
+            Frame::ToKeeper { ask } => self.on_ask(peer, ask),
+            Frame::Keeper { answer } => self.on_answer(peer, answer),
             Frame::Removed { tag, log, entry, key } => {
                 let no = self.lines.get(&peer).and_then(|line| line.tags.get(&tag).copied());
                 let no = no.filter(|no| self.may_serve(peer, *no));
@@ -704,13 +739,17 @@ impl<S: Store> Peer<S> {
             | Frame::Welcome { .. }
             | Frame::Refused { .. }
             | Frame::Removed { .. }
-            | Frame::Offer { .. } => Ok(()),
+            | Frame::Offer { .. }
+            | Frame::ToKeeper { .. }
+            | Frame::Keeper { .. } => Ok(()),
         }
     }
 
     /// A room's membership changed.
     fn roster_changed(&mut self, no: RoomNo) -> Result<(), StoreError> {
         self.learn_members(no)?;
+        self.learn_keepers(no)?;
+        self.keepers_due(no);
         let me = self.ctx.me;
         let Some(room) = self.rooms.get_mut(&no) else {
             return Ok(());

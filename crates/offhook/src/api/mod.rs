@@ -11,6 +11,7 @@ pub(crate) mod model;
 
 mod entries;
 mod identity;
+mod keepers;
 mod names;
 mod people;
 mod request;
@@ -103,6 +104,8 @@ fn router(surface: Surface) -> Router {
         .route("/rooms/{room}/members/{person}", delete(rooms::remove))
         .route("/rooms/{room}/members/{person}/role", put(rooms::set_role))
         .route("/rooms/{room}/invites", post(rooms::invite))
+        .route("/rooms/{room}/keepers", get(keepers::list).post(keepers::add))
+        .route("/rooms/{room}/keepers/{keeper}", delete(keepers::remove))
         .route("/joins", post(rooms::join))
         .route("/joins/{room}", delete(rooms::cancel_join))
         .route("/rooms/{room}/entries", get(entries::page).post(entries::say))

@@ -4,6 +4,7 @@ mod backup;
 mod contacts;
 mod delivery;
 mod join;
+mod keepers;
 mod rooms;
 mod say;
 mod status;
@@ -113,6 +114,7 @@ pub(crate) async fn run(flags: Flags) -> Done {
     };
     match flags.verb {
         Verb::Up(up) => up::run(context, up).await,
+        Verb::Keeper(keeper) => up::keeper(context, keeper).await,
         Verb::Status => status::run(&context).await,
         Verb::Room(verb) => rooms::run(&context, verb).await,
         Verb::Invite(invite) => rooms::invite(&context, invite).await,

@@ -199,6 +199,9 @@ impl<S: Store> Peer<S> {
             {
                 candidates.entry(*device).or_default().push(room.no);
             }
+            for place in room.roster.keepers.iter().filter(|place| reachable(&place.device)) {
+                candidates.entry(place.device).or_default().push(room.no);
+            }
         }
         for (no, invite) in &self.joins {
             for doorway in invite.doorways.iter().filter(|doorway| reachable(&doorway.device)) {
@@ -212,7 +215,8 @@ impl<S: Store> Peer<S> {
     fn coverage(&self) -> BTreeMap<RoomNo, usize> {
         let mut covered = BTreeMap::new();
         for room in self.rooms.values() {
-            let lines = self.lines.keys().filter(|peer| room.devices.contains_key(peer)).count();
+            let serves = |peer: &&DeviceId| room.devices.contains_key(peer) || self.is_keeper(room.no, peer);
+            let lines = self.lines.keys().filter(serves).count();
             covered.insert(room.no, lines);
         }
         covered
@@ -333,7 +337,7 @@ impl<S: Store> Peer<S> {
             let known = self
                 .rooms
                 .values()
-                .any(|room| room.devices.contains_key(&record.device));
+                .any(|room| room.devices.contains_key(&record.device) || self.is_keeper(room.no, &record.device));
             let body = address_body(&record.device, record.made_ms, &record.addresses, record.relay.as_ref());
             let authentic = || crypto::verify(&record.device.0, ADDRESS_RECORD, &[&body], &record.signature).is_ok();
             let newer = self
@@ -400,4 +404,9 @@ fn address_body(device: &DeviceId, made_ms: u64, addresses: &[Address], relay: O
     crate::wire::put_list(&mut body, addresses);
     relay.cloned().encode(&mut body);
     body
+}
+
+/// The first digits of a device's id: enough to name it.
+pub(super) fn short(device: &DeviceId) -> String {
+    device.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -34,6 +34,10 @@ const UNKNOWN_TAGS_MAX: usize = 4096;
 impl<S: Store> Peer<S> {
     /// Says which rooms there are: all, or those that the line has not been told.
     pub(super) fn greet(&mut self, peer: DeviceId) {
+        if self.is_only_keeper(&peer) {
+            // It shares no room, and need not learn how many there are.
+            return;
+        }
         let Some(line) = self.lines.get_mut(&peer) else { return };
         let me = self.ctx.device;
         let mut rooms: Vec<RoomHello> = Vec::new();
@@ -320,7 +324,7 @@ impl<S: Store> Peer<S> {
     }
 
     /// What others hold exists. The own log included: if they hold more of it than is here, this home is a copy or was restored.
-    fn note_known(&mut self, no: RoomNo, has: &BTreeMap<LogKey, IntervalSet>) {
+    pub(super) fn note_known(&mut self, no: RoomNo, has: &BTreeMap<LogKey, IntervalSet>) {
         let Some(room) = self.rooms.get_mut(&no) else { return };
         for (log, seqs) in has {
             if !room.roster.logs.contains_key(log) {
@@ -669,7 +673,13 @@ impl<S: Store> Peer<S> {
     }
 
     /// Takes one run from a peer. What belongs to a log that is nobody's yet waits until the membership changes.
-    fn take_run(&mut self, peer: DeviceId, no: RoomNo, log: LogKey, entries: Vec<Entry>) -> Result<(), StoreError> {
+    pub(super) fn take_run(
+        &mut self,
+        peer: DeviceId,
+        no: RoomNo,
+        log: LogKey,
+        entries: Vec<Entry>,
+    ) -> Result<(), StoreError> {
         let needs_roster = |room: &Room| room.roster_dirty && !room.roster.logs.contains_key(&log);
         if self.rooms.get(&no).is_some_and(needs_roster) {
             self.settle(no)?;
@@ -733,6 +743,7 @@ impl<S: Store> Peer<S> {
         if outcome.new.is_empty() {
             return Ok(());
         }
+        self.keepers_due(no);
         for (device, line) in &mut self.lines {
             let Some(shared) = line.rooms.get_mut(&no) else {
                 continue;
@@ -1134,6 +1145,7 @@ impl<S: Store> Peer<S> {
         if written.entries.is_empty() {
             return;
         }
+        self.keepers_due(no);
         let peers: Vec<DeviceId> = self.lines.keys().copied().collect();
         for peer in peers {
             if !self.may_serve(peer, no) {

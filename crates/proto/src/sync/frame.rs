@@ -6,6 +6,7 @@
 use crate::crypto::{Secret, Signature};
 use crate::history::{Entry, EpochId, IntervalSet, LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityBundle, PersonId};
+use crate::keeper::{Answer, Ask};
 use crate::rooms::{Address, Invite, InviteUse, LogCertificate, RelayUrl};
 use crate::sync::vector::Change;
 use crate::wire::{Reader, Wire, WireError, put_list, put_varint};
@@ -318,6 +319,16 @@ pub enum Frame {
         /// The way in.
         invite: Invite,
     },
+    /// Asks something of the receiver as a keeper.
+    ToKeeper {
+        /// What.
+        ask: Ask,
+    },
+    /// Answers as a keeper.
+    Keeper {
+        /// What.
+        answer: Answer,
+    },
 }
 wire_enum!(Frame {
     0 => Hello { rooms: list(ROOMS_MAX) },
@@ -340,6 +351,8 @@ wire_enum!(Frame {
     17 => Refused { invite, reason: text(REASON_BYTES_MAX), ask_others },
     18 => Removed { tag, log, entry, key },
     19 => Offer { invite },
+    32 => ToKeeper { ask },
+    33 => Keeper { answer },
 });
 
 impl Frame {
@@ -365,7 +378,9 @@ impl Frame {
             | Self::Knock { .. }
             | Self::Welcome { .. }
             | Self::Refused { .. }
-            | Self::Offer { .. } => None,
+            | Self::Offer { .. }
+            | Self::ToKeeper { .. }
+            | Self::Keeper { .. } => None,
         }
     }
 }
@@ -384,7 +399,7 @@ mod tests {
         }
 
         #[test]
-        fn any_tagged_bytes_decode_or_are_refused(tag in 0u8..19, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn any_tagged_bytes_decode_or_are_refused(tag in 0u8..34, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut framed = vec![tag];
             framed.extend_from_slice(&bytes);
             if let Ok(frame) = Frame::from_bytes(&framed) {
