@@ -778,6 +778,9 @@ impl<S: Store> Peer<S> {
 
     /// Something is new in a room: its keepers are to have it. Own entries at once, others' after a while.
     pub(super) fn keepers_due(&mut self, no: RoomNo) {
+        if self.keepers_of(no).next().is_none() {
+            return;
+        }
         let jitter = self.ctx.rng.next_u32();
         let at = self.ctx.now + spread(HAND_OVER_DELAY, jitter);
         for ((room, device), keeping) in &mut self.keepers {
