@@ -28,6 +28,13 @@ pub(crate) fn in_root<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl In
     command
 }
 
+/// A program of the workspace as the last `cargo test` or `cargo build` left it: no `cargo run --package`, which would resolve the features of dependencies
+/// for that package alone and compile them once more.
+pub(crate) fn built(program: &str) -> Command {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    in_root(target.join("debug").join(program), std::iter::empty::<&str>())
+}
+
 /// Echoes and runs `command`; an exit code other than 0 is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = shown(command);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::command::{cargo, output, root, run as run_command};
+use crate::command::{built, cargo, output, run as run_command};
 use crate::prerequisites;
 
 /// The longest that one step may take.
@@ -119,8 +119,7 @@ impl Person {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-        let mut command = Command::new(target.join("debug/offhook"));
+        let mut command = built("offhook");
         command.arg("--home").arg(&self.home).args(args);
         command
     }

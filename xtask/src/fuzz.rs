@@ -35,7 +35,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 
 /// Runs every committed input, and changes to it, through its decoder.
 pub(crate) fn replay() -> Result<()> {
-    cargo_test(&["--package", "offhook-proto", "--test", "fuzz_seeds"])
+    cargo_test(&["--workspace", "--test", "fuzz_seeds"])
 }
 
 fn search(target: &str, seconds: u32) -> Result<()> {

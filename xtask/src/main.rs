@@ -9,6 +9,7 @@ mod sim;
 mod suite;
 mod tidy;
 mod up;
+mod web;
 
 use std::process::ExitCode;
 
@@ -23,6 +24,8 @@ cargo xtask TASK
   tidy [--bless [--grow]]  the rules about the code that a program can check; --bless lowers the length
                            ratchet to what is measured, --grow lets it rise too
   bench [NAME]             all benches, or one; without building anything: bench --list
+  web [--build]            the browser client: types, unit tests, web/dist compared, journeys in a real browser;
+                           --build only makes web/dist
   sim ARGS...              the simulator: sim --scenario X --seed N
   fuzz TARGET [--seconds N]  run one fuzz target (60 s)
   fuzz --replay            run every committed fuzz input through its decoder, no fuzzer needed
@@ -50,6 +53,7 @@ fn run(args: &[String]) -> Result<()> {
         "tidy" => tidy::run(rest),
         "bench" => bench::run(rest),
         "sim" => sim::run(rest),
+        "web" => web::run(rest),
         "fuzz" => fuzz::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

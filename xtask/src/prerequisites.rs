@@ -63,6 +63,35 @@ const TEST: &[Need] = &[
         probe: &["sh", "-c", "command -v linphonec"],
         source: Source::Apt("linphone-cli"),
     },
+    Need {
+        what: "node 20.19 or newer (the browser client's tests and build; https://nodejs.org where the system's is older)",
+        probe: &[
+            "node",
+            "-e",
+            "const [a, b] = process.versions.node.split('.').map(Number); process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)",
+        ],
+        source: Source::Apt("nodejs"),
+    },
+    Need {
+        what: "npm (the browser client's tests and build)",
+        probe: &["npm", "--version"],
+        source: Source::Apt("npm"),
+    },
+    Need {
+        what: "the browser chromium (the browser client's journeys)",
+        probe: &["sh", "-c", "command -v chromium"],
+        source: Source::Apt("chromium"),
+    },
+    Need {
+        what: "a font with letters (the journeys' pictures)",
+        probe: &["sh", "-c", "ls /usr/share/fonts/truetype/liberation* >/dev/null"],
+        source: Source::Apt("fonts-liberation"),
+    },
+    Need {
+        what: "a font with emoji (the journeys' pictures)",
+        probe: &["sh", "-c", "ls /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"],
+        source: Source::Apt("fonts-noto-color-emoji"),
+    },
 ];
 
 /// Makes sure of what a build needs.

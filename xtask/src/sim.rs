@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::command::{cargo, run as run_command};
+use crate::command::{built, cargo, run as run_command};
 
 /// Passes everything on to the simulator's own command line.
 pub(crate) fn run(args: &[String]) -> Result<()> {
@@ -17,7 +17,7 @@ const FIRST_SEED: u64 = 62_276_145_761;
 
 /// Seed 1 of every scenario, one seed twice with the same trace hash, and twenty seeds of each short scenario.
 pub(crate) fn fixed_seeds() -> Result<()> {
-    run_command(simulator().args(["--fixed", "--start", &FIRST_SEED.to_string()]))
+    run_command(built("offhook-sim").args(["--fixed", "--start", &FIRST_SEED.to_string()]))
 }
 
 fn simulator() -> Command {

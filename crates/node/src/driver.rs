@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 
 use crate::endpoint::Order;
 use crate::home::{self, Home};
+use crate::journal::{self, LocalChange, Numbering, Wording};
 use crate::node::NodeError;
 use crate::store::SqliteStore;
 
@@ -54,6 +55,12 @@ pub(crate) enum Message {
     Query(Query),
     /// For backups and checks.
     Store(StoreWork),
+    /// Local records of the surfaces, and an event that tells of them.
+    Local {
+        changes: Vec<LocalChange>,
+        event: Option<Vec<u8>>,
+        answer: oneshot::Sender<Result<(), NodeError>>,
+    },
     /// From the network, where no line is concerned.
     Input(Input),
     /// A line came up.
@@ -83,6 +90,10 @@ pub(crate) struct Parts {
     pub(crate) orders: mpsc::UnboundedSender<Order>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) stopping: watch::Receiver<bool>,
+    /// How events are written down; without it they are not.
+    pub(crate) wording: Option<Wording>,
+    /// The number of the newest event that is written down.
+    pub(crate) newest_event: watch::Sender<u64>,
 }
 
 pub(crate) struct Driver {
@@ -90,6 +101,7 @@ pub(crate) struct Driver {
     state: State,
     clock: Clocks,
     desk: Desk,
+    numbering: Numbering,
     timeout_at: Option<Instant>,
 }
 
@@ -128,7 +140,10 @@ impl Driver {
     /// Opens the peer. Fails as the store fails.
     pub(crate) fn open(parts: Parts) -> Result<Self, StoreError> {
         let peer = open_peer(&parts)?;
+        let numbering = Numbering::read(peer.store())?;
+        parts.newest_event.send_replace(numbering.newest());
         Ok(Self {
+            numbering,
             parts,
             state: State::Open(Box::new(peer)),
             clock: Clocks::new(),
@@ -206,6 +221,11 @@ impl Driver {
                     self.apply(std::mem::take(&mut run));
                     work(self.writable_store());
                 }
+                Message::Local { changes, event, answer } => {
+                    self.apply(std::mem::take(&mut run));
+                    // The asker may have gone away.
+                    let _ = answer.send(self.write_local(changes, event));
+                }
                 other => run.push(other),
             }
         }
@@ -224,8 +244,10 @@ impl Driver {
             return;
         }
         match &mut self.state {
-            State::Open(peer) => match transact(peer, &mut self.desk, run) {
-                Ok(decisions) => {
+            State::Open(peer) => match transact(peer, &mut self.desk, run, self.numbering, self.parts.wording) {
+                Ok((decisions, numbering)) => {
+                    self.numbering = numbering;
+                    self.parts.newest_event.send_replace(numbering.newest());
                     for decision in decisions {
                         carry_out(decision, &mut self.desk, &self.parts);
                     }
@@ -247,6 +269,34 @@ impl Driver {
                     }
                 }
                 self.desk.refuse_all(&why);
+            }
+        }
+    }
+
+    /// Local records in a transaction of their own.
+    fn write_local(&mut self, changes: Vec<LocalChange>, event: Option<Vec<u8>>) -> Result<(), NodeError> {
+        let peer = match &mut self.state {
+            State::Open(peer) => peer,
+            State::Failing(failure) => return Err(NodeError::Storage(failure.why.clone())),
+        };
+        let mut numbering = self.numbering;
+        let store = peer.store_mut();
+        let written = store.begin().and_then(|()| {
+            journal::write_locals(store, changes)?;
+            if let Some(event) = event {
+                numbering.append(store, &event)?;
+            }
+            store.commit()
+        });
+        match written {
+            Ok(()) => {
+                self.numbering = numbering;
+                self.parts.newest_event.send_replace(numbering.newest());
+                Ok(())
+            }
+            Err(error) => {
+                self.recover(&error);
+                Err(storage_error(error))
             }
         }
     }
@@ -290,6 +340,9 @@ impl Driver {
         match reopen(&self.parts) {
             Ok(peer) => {
                 tracing::info!("the store works again");
+                if let Ok(numbering) = Numbering::read(peer.store()) {
+                    self.numbering = numbering;
+                }
                 self.state = State::Open(peer);
                 let inputs = [Some(wall_clock()), self.desk.own_addresses.clone()];
                 self.apply(inputs.into_iter().flatten().map(Message::Input).collect());
@@ -377,7 +430,7 @@ impl Desk {
                 let is_current = self.lines.get(&peer) == Some(&generation);
                 is_current.then_some(Input::Frame { peer, bytes })
             }
-            Message::Query(_) | Message::Store(_) => None,
+            Message::Query(_) | Message::Store(_) | Message::Local { .. } => None,
         }
     }
 
@@ -398,7 +451,13 @@ impl Desk {
 }
 
 /// Applies a run of inputs in one transaction and commits it.
-fn transact(peer: &mut Peer<SqliteStore>, desk: &mut Desk, run: Vec<Message>) -> Result<Vec<Decision>, StoreError> {
+fn transact(
+    peer: &mut Peer<SqliteStore>,
+    desk: &mut Desk,
+    run: Vec<Message>,
+    mut numbering: Numbering,
+    wording: Option<Wording>,
+) -> Result<(Vec<Decision>, Numbering), StoreError> {
     peer.store_mut().begin()?;
     let mut decisions = Vec::new();
     for message in run {
@@ -407,8 +466,12 @@ fn transact(peer: &mut Peer<SqliteStore>, desk: &mut Desk, run: Vec<Message>) ->
             decisions.extend(outputs.0.into_iter().map(|output| desk.stamp(output)));
         }
     }
+    if let Some(wording) = wording {
+        let outputs = decisions.iter().map(|(output, _)| output);
+        numbering.append_all(peer.store_mut(), outputs, wording)?;
+    }
     peer.store_mut().commit()?;
-    Ok(decisions)
+    Ok((decisions, numbering))
 }
 
 fn carry_out((output, generation): Decision, desk: &mut Desk, parts: &Parts) {

@@ -13,7 +13,8 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_lite::StreamExt;
 use iroh::address_lookup::{AddressLookup, EndpointData};
@@ -40,6 +41,76 @@ const NODES_MAX: usize = 64;
 /// No file of a node is longer than this.
 const FILE_BYTES_MAX: u64 = 1_024;
 
+/// Nodes remembered as near.
+const NEAR_MAX: usize = 256;
+/// A node of this machine whose file was not seen for so long is gone.
+const NEAR_FOR: Duration = Duration::from_secs(5);
+
+/// Where somebody was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    /// On this very machine.
+    Machine,
+    /// On the local network.
+    Network,
+}
+
+/// A node that announces itself nearby.
+#[derive(Debug, Clone)]
+pub struct Near {
+    /// Its device, as claimed.
+    pub device: DeviceId,
+    /// Where it was seen.
+    pub place: Where,
+    /// Where it says it can be reached.
+    pub addresses: Vec<SocketAddr>,
+    /// How long ago it was last heard of.
+    pub since: Duration,
+}
+
+/// Who was seen nearby, and when.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sightings(Arc<Mutex<BTreeMap<DeviceId, Sighting>>>);
+
+type Sighting = (Where, Vec<SocketAddr>, Instant);
+
+impl Sightings {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Sighting>> {
+        // Nothing that holds the lock can panic half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, device: DeviceId, place: Where, addresses: &[SocketAddr]) {
+        let mut seen = self.lock();
+        seen.retain(|_, sighting| is_fresh(sighting));
+        if seen.len() < NEAR_MAX || seen.contains_key(&device) {
+            seen.insert(device, (place, addresses.to_vec(), Instant::now()));
+        }
+    }
+
+    fn forget(&self, device: &DeviceId) {
+        self.lock().remove(device);
+    }
+
+    /// Those that are near now.
+    pub(crate) fn list(&self) -> Vec<Near> {
+        let seen = self.lock();
+        let fresh = seen.iter().filter(|(_, sighting)| is_fresh(sighting));
+        let near = fresh.map(|(device, (place, addresses, at))| Near {
+            device: *device,
+            place: *place,
+            addresses: addresses.clone(),
+            since: at.elapsed(),
+        });
+        near.collect()
+    }
+}
+
+/// Multicast says when somebody is gone; the machine's directory only says who is there.
+fn is_fresh((place, _, at): &Sighting) -> bool {
+    *place == Where::Network || at.elapsed() < NEAR_FOR
+}
+
 /// Starts looking. Ends with the node.
 pub(crate) fn start(
     config: &Config,
@@ -47,16 +118,19 @@ pub(crate) fn start(
     inbox: mpsc::Sender<Message>,
     stopping: watch::Receiver<bool>,
     own: watch::Receiver<Vec<SocketAddr>>,
-) {
+) -> Sightings {
+    let sightings = Sightings::default();
     let machine = Machine {
+        sightings: sightings.clone(),
         me: DeviceId(*endpoint.id().as_bytes()),
         bound: endpoint.bound_sockets(),
         inbox: inbox.clone(),
     };
     tokio::spawn(until(stopping.clone(), machine.run()));
     if config.lan {
-        tokio::spawn(until(stopping, multicast(endpoint, inbox, own)));
+        tokio::spawn(until(stopping, multicast(endpoint, inbox, own, sightings.clone())));
     }
+    sightings
 }
 
 async fn until(mut stopping: watch::Receiver<bool>, work: impl Future<Output = ()>) {
@@ -68,7 +142,12 @@ async fn until(mut stopping: watch::Receiver<bool>, work: impl Future<Output = (
 }
 
 /// Announces this node and listens for others.
-async fn multicast(endpoint: Endpoint, inbox: mpsc::Sender<Message>, mut own: watch::Receiver<Vec<SocketAddr>>) {
+async fn multicast(
+    endpoint: Endpoint,
+    inbox: mpsc::Sender<Message>,
+    mut own: watch::Receiver<Vec<SocketAddr>>,
+    sightings: Sightings,
+) {
     let lookup = MdnsAddressLookup::builder()
         .service_name(SERVICE_NAME)
         .build(endpoint.id());
@@ -93,13 +172,16 @@ async fn multicast(endpoint: Endpoint, inbox: mpsc::Sender<Message>, mut own: wa
                 event = found.next() => match event {
                     Some(DiscoveryEvent::Discovered { endpoint_info, .. }) => {
                         let addresses = endpoint_info.ip_addrs().filter(|at| is_nearby(at)).copied();
-                        let input = Input::Found {
-                            peer: DeviceId(*endpoint_info.endpoint_id.as_bytes()),
-                            addresses: addresses.take(ADDRESSES_MAX).collect(),
-                        };
+                        let addresses: Vec<SocketAddr> = addresses.take(ADDRESSES_MAX).collect();
+                        let peer = DeviceId(*endpoint_info.endpoint_id.as_bytes());
+                        sightings.note(peer, Where::Network, &addresses);
+                        let input = Input::Found { peer, addresses };
                         if !tell(&inbox, input).await {
                             return;
                         }
+                    }
+                    Some(DiscoveryEvent::Expired { endpoint_id }) => {
+                        sightings.forget(&DeviceId(*endpoint_id.as_bytes()));
                     }
                     Some(_) => {}
                     None => return,
@@ -124,6 +206,7 @@ async fn tell(inbox: &mpsc::Sender<Message>, found: Input) -> bool {
 
 /// The nodes of this machine.
 struct Machine {
+    sightings: Sightings,
     me: DeviceId,
     bound: Vec<SocketAddr>,
     inbox: mpsc::Sender<Message>,
@@ -156,6 +239,7 @@ impl Machine {
             }
             let seen = others(&dir, &self.me);
             for (peer, addresses) in &seen {
+                self.sightings.note(*peer, Where::Machine, addresses);
                 if known.get(peer) == Some(addresses) {
                     continue;
                 }

@@ -2,19 +2,21 @@
 //!
 //! [`node`] starts the parts and hands out a [`NodeHandle`]; `driver` is the only event loop, on a thread of its own, because SQLite
 //! blocks; [`store`] keeps the data, [`home`] the directory around it; `endpoint` makes lines (one iroh connection to a peer); `lan`
-//! finds peers on the local network and other homes on this machine.
+//! finds peers on the local network and other homes on this machine; [`journal`] keeps the numbered events and what the surfaces note for themselves.
 //!
 //! No decision is made here: what the network says becomes an input, what the peer answers is carried out after the commit.
 
 mod driver;
 mod endpoint;
 pub mod home;
+pub mod journal;
 mod lan;
 pub mod node;
 mod query;
 pub mod store;
 
 pub use endpoint::{PathAddress, PathView};
+pub use lan::{Near, Where};
 pub use node::{Config, EventStream, Happening, Node, NodeError, NodeHandle, StartError};
 /// The pure partner, for the program around the node.
 pub use offhook_proto as proto;

@@ -18,7 +18,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::driver::{self, Driver, Message};
 use crate::endpoint::{self, PathView, Switchboard};
 use crate::home::{Home, HomeError, store_path};
-use crate::lan;
+use crate::journal::{LocalChange, Wording};
+use crate::lan::{self, Near};
 use crate::store::SqliteStore;
 
 /// Messages that may wait for the driver; whoever sends more waits.
@@ -43,6 +44,8 @@ pub struct Config {
     pub lan: bool,
     /// Ask no host but peers: the relay is left out.
     pub no_public_infrastructure: bool,
+    /// How events are written down in the numbered log (see [`crate::journal`]); without it they are only broadcast.
+    pub wording: Option<Wording>,
 }
 
 impl Config {
@@ -55,6 +58,7 @@ impl Config {
             relay: None,
             lan: true,
             no_public_infrastructure: false,
+            wording: None,
         }
     }
 }
@@ -122,6 +126,7 @@ impl Node {
         let (events, _) = broadcast::channel(EVENTS_BEHIND_MAX);
         let (stop, stopping) = watch::channel(false);
         let (finished, done) = watch::channel(false);
+        let (newest_event, newest) = watch::channel(0);
 
         let driver = Driver::open(driver::Parts {
             home,
@@ -131,6 +136,8 @@ impl Node {
             orders: orders_in,
             events: events.clone(),
             stopping: stopping.clone(),
+            wording: config.wording,
+            newest_event,
         })
         .map_err(StartError::Store);
         let driver = match driver {
@@ -151,7 +158,7 @@ impl Node {
         let switchboard = Switchboard::new(endpoint.clone(), inbox.clone());
         let lines = switchboard.lines();
         let own = switchboard.own_addresses();
-        lan::start(&config, endpoint, inbox.clone(), stopping, own.clone());
+        let near = lan::start(&config, endpoint, inbox.clone(), stopping, own.clone());
         tokio::spawn(async move {
             switchboard.run(orders).await;
             // Nobody may be listening any more.
@@ -166,6 +173,8 @@ impl Node {
                 done,
                 lines,
                 own,
+                near,
+                newest,
                 device,
                 person,
                 dir,
@@ -188,6 +197,8 @@ struct Shared {
     done: watch::Receiver<bool>,
     lines: endpoint::Lines,
     own: watch::Receiver<Vec<SocketAddr>>,
+    near: lan::Sightings,
+    newest: watch::Receiver<u64>,
     device: DeviceId,
     person: PersonId,
     dir: PathBuf,
@@ -236,6 +247,23 @@ impl NodeHandle {
         EventStream {
             receiver: self.shared.events.subscribe(),
         }
+    }
+
+    /// The number of the newest event in the log, and its growth.
+    pub fn newest_event(&self) -> watch::Receiver<u64> {
+        self.shared.newest.clone()
+    }
+
+    /// Writes local records, and an event that tells of them, in one transaction.
+    pub async fn write_local(&self, changes: Vec<LocalChange>, event: Option<Vec<u8>>) -> Result<(), NodeError> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Message::Local { changes, event, answer }).await?;
+        answered.await.map_err(|_| NodeError::Stopped)?
+    }
+
+    /// Nodes on the local network and on this machine, as they announce themselves: a claim, until a line is up.
+    pub fn near(&self) -> Vec<Near> {
+        self.shared.near.list()
     }
 
     /// The network paths of every line that is up.

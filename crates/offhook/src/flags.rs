@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::access::Scope;
+use crate::http::Listen;
+
 /// How the program is called.
 #[derive(Debug, Parser)]
 #[command(
@@ -34,6 +37,15 @@ pub(crate) enum Verb {
     Up(Up),
     /// Run a node that keeps sealed entries for others, and cannot read them
     Keeper(Keeper),
+    /// Open the browser client, signed in
+    Open {
+        /// Only print the address; it signs in once, within an hour
+        #[arg(long)]
+        print: bool,
+    },
+    /// Make, list and revoke the tokens of programs
+    #[command(subcommand)]
+    Token(TokenVerb),
     /// Show this node, its rooms and its peers
     Status,
     /// Make, list and change rooms
@@ -139,7 +151,10 @@ pub(crate) struct Up {
     /// Where to listen [default: every address, the port of the last run]
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Nobody watches: no QR code
+    /// Where to speak HTTP on this machine: a port, 127.0.0.1:PORT, or off [default: the port of the last run]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) http: Option<Listen>,
+    /// Nobody watches: no QR code, no browser
     #[arg(long)]
     pub(crate) headless: bool,
     /// Ask no host but peers, ever: no relay, no look-up
@@ -183,6 +198,25 @@ pub(crate) enum KeepersVerb {
     Remove {
         /// The beginning of the keeper's device
         keeper: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Make a token for a program; it is shown once
+    New {
+        /// What it is called
+        name: String,
+        /// What it allows: read, send, admin, metrics, with commas between
+        #[arg(long, value_name = "LIST", value_delimiter = ',', required = true)]
+        scope: Vec<Scope>,
+    },
+    /// List tokens and the sessions of browsers
+    List,
+    /// Make a token or a session worth nothing
+    Revoke {
+        /// A token's name, or the id of a token or session
+        token: String,
     },
 }
 

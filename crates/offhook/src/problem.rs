@@ -82,6 +82,18 @@ kinds! {
     TooLarge: "too-large", 413, BadInput, "The request is too large";
     /// The body is not JSON.
     NotJson: "not-json", 415, BadInput, "The request is not JSON";
+    /// The request named another host than this listener.
+    BadHost: "bad-host", 421, Failed, "This listener has another name";
+    /// Another page asked, or a page without saying which.
+    ForeignOrigin: "foreign-origin", 403, Failed, "Another page may not ask";
+    /// Not signed in, or the token is unknown.
+    NoAccess: "no-access", 401, Refused, "Not signed in";
+    /// The token does not allow this.
+    Scope: "scope", 403, Refused, "The token does not allow this";
+    /// HTTP is off.
+    NoHttp: "no-http", 409, Refused, "This node speaks no HTTP";
+    /// No such token or session.
+    NoToken: "no-token", 404, NotFound, "No such token";
     /// No such room.
     NoRoom: "no-room", 404, NotFound, "No such room";
     /// No such entry.

@@ -28,6 +28,7 @@ fn status_has_the_names_that_scripts_rely_on() {
         "addresses",
         "device",
         "home",
+        "http",
         "keeper",
         "name",
         "network",
@@ -147,22 +148,182 @@ fn requests_that_do_not_fit_are_problems_with_a_code() {
     assert_eq!(large["code"], "too-large");
 }
 
-#[test]
-fn a_number_that_is_no_longer_held_resumes_with_a_reset() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut ada = Machine::new(folder.path(), "ada");
-    ada.up();
-    let follow = "GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\nlast-event-id: 5\r\n\r\n";
+/// Follows the events until the node stops, from this address on.
+fn follow(ada: &mut Machine, path: &str, header: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{header}\r\n");
     let follower = ada.another_terminal();
-    let follower = std::thread::spawn(move || follower.raw(follow));
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let follower = std::thread::spawn(move || follower.raw(&request));
+    // Long enough to be accepted; what is in the log is sent before the end in any case.
+    std::thread::sleep(std::time::Duration::from_millis(500));
     ada.stop();
     let answer = follower.join().unwrap();
     let (head, body) = split(&answer);
     assert!(head.contains("content-type: text/event-stream"), "{head}");
+    body.to_owned()
+}
+
+fn ids(body: &str) -> Vec<u64> {
+    let ids = body.lines().filter_map(|line| line.strip_prefix("id: "));
+    ids.map(|id| id.trim().parse().unwrap()).collect()
+}
+
+#[test]
+fn a_number_that_is_no_longer_kept_resumes_with_a_reset() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ada = Machine::new(folder.path(), "ada");
+    ada.up();
+    ada.json(&["room", "new", "Kitchen"]);
+    let body = follow(&mut ada, "/api/v1/events", "last-event-id: 5\r\n");
     assert!(body.contains("event: reset\ndata: {\"event\":\"reset\"}"), "{body}");
-    let id = body.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
-    assert!(id.parse::<u64>().unwrap() > 1_700_000_000_000_000, "{id}");
+    assert!(ids(&body)[0] > 1_700_000_000_000_000, "{body}");
+}
+
+#[test]
+fn events_go_on_over_a_kill_and_nothing_is_told_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ada = Machine::new(folder.path(), "ada");
+    ada.up();
+    let api = |ada: &Machine, method: &str, path: &str, body: &str| {
+        let json = "content-type: application/json\r\nconnection: close\r\n";
+        let length = body.len();
+        ada.raw(&format!(
+            "{method} /api/v1{path} HTTP/1.1\r\nhost: localhost\r\n{json}content-length: {length}\r\n\r\n{body}"
+        ))
+    };
+    let newest = |ada: &Machine| {
+        let listed = api(ada, "GET", "/events/consumers", "");
+        let listed: Value = serde_json::from_str(split(&listed).1).unwrap();
+        listed["newest"].as_u64().unwrap()
+    };
+    let start = newest(&ada);
+    assert!(
+        api(
+            &ada,
+            "PUT",
+            "/events/consumers/bot",
+            &format!("{{\"acknowledged\":{start}}}")
+        )
+        .contains(" 204 ")
+    );
+    ada.json(&["room", "new", "Kitchen"]);
+    ada.say("Kitchen", "before the kill");
+    let before = newest(&ada);
+    ada.kill();
+    ada.up();
+    ada.say("Kitchen", "after the kill");
+    let after = newest(&ada);
+    assert!(after > before);
+    let body = follow(&mut ada, "/api/v1/events?consumer=bot", "");
+    let told = ids(&body);
+    assert_eq!(
+        told[..usize::try_from(after - start).unwrap()],
+        (start + 1..=after).collect::<Vec<_>>()
+    );
+    for text in ["before the kill", "after the kill"] {
+        let new = body
+            .lines()
+            .filter(|line| line.contains(text) && line.contains("\"new\":true"));
+        assert_eq!(new.count(), 1, "{body}");
+    }
+    ada.up();
+    let ahead = format!("{{\"acknowledged\":{}}}", after + 1_000_000);
+    assert!(api(&ada, "PUT", "/events/consumers/bot", &ahead).contains(" 400 "));
+    assert!(
+        api(
+            &ada,
+            "PUT",
+            "/events/consumers/bot",
+            &format!("{{\"acknowledged\":{after}}}")
+        )
+        .contains(" 204 ")
+    );
+    let body = follow(&mut ada, "/api/v1/events?consumer=bot", "");
+    assert!(!body.contains("kill"), "{body}");
+}
+
+#[test]
+fn what_is_kept_about_a_room_is_the_same_for_every_client() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ada = Machine::new(folder.path(), "ada");
+    ada.up();
+    let room = ada.json(&["room", "new", "Kitchen"])["room"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let ask = |method: &str, path: &str, body: &str| {
+        let length = body.len();
+        let json = "content-type: application/json\r\nconnection: close\r\n";
+        let answer = ada.raw(&format!(
+            "{method} /api/v1{path} HTTP/1.1\r\nhost: localhost\r\n{json}content-length: {length}\r\n\r\n{body}"
+        ));
+        let (head, body) = split(&answer);
+        assert!(head.contains(" 20"), "{method} {path}: {answer}");
+        serde_json::from_str::<Value>(body).unwrap_or_default()
+    };
+    ask("PUT", &format!("/rooms/{room}/draft"), "{\"text\":\"half a thou\"}");
+    ask("PATCH", &format!("/rooms/{room}"), "{\"pinned\":true,\"muted\":true}");
+    let shown = ask("GET", &format!("/rooms/{room}"), "");
+    assert_eq!(
+        (&shown["pinned"], &shown["muted"], &shown["note_to_self"]),
+        (&true.into(), &true.into(), &false.into())
+    );
+    assert_eq!(shown["draft"]["text"], "half a thou");
+    ask("PUT", &format!("/rooms/{room}/draft"), "{\"text\":\"\"}");
+    ask("PATCH", &format!("/rooms/{room}"), "{\"pinned\":false}");
+    let shown = ask("GET", &format!("/rooms/{room}"), "");
+    assert_eq!(
+        (&shown["pinned"], &shown["muted"], &shown["draft"]),
+        (&false.into(), &true.into(), &Value::Null)
+    );
+
+    let note = ask("POST", "/note-to-self", "");
+    assert_eq!(ask("POST", "/note-to-self", "")["room"], note["room"], "there is one");
+    let note = note["room"].as_str().unwrap();
+    assert_eq!(ask("GET", &format!("/rooms/{note}"), "")["note_to_self"], true);
+
+    ask("PUT", "/settings/web", "{\"theme\":\"dark\"}");
+    assert_eq!(ask("GET", "/settings/web", "")["theme"], "dark");
+    assert_eq!(ask("PATCH", "/identity", "{\"name\":\"Ada L.\"}")["name"], "Ada L.");
+    ask("PUT", "/focus", &format!("{{\"room\":\"{room}\"}}"));
+    ask("GET", "/near", "");
+}
+
+#[test]
+fn a_page_can_stand_around_an_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ada = Machine::new(folder.path(), "ada");
+    ada.up();
+    ada.json(&["room", "new", "Kitchen"]);
+    let said: Vec<String> = (0..9).map(|n| ada.say("Kitchen", &n.to_string())).collect();
+    let page = |query: &str| {
+        let answer = ada.raw(&format!(
+            "GET /api/v1/rooms/Kitchen/entries?{query} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        ));
+        let page: Value = serde_json::from_str(split(&answer).1).unwrap();
+        let texts = page["entries"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|line| line["text"].as_str().unwrap().to_owned());
+        (texts.collect::<Vec<_>>(), page)
+    };
+    let (texts, around) = page(&format!("around={}&limit=5", said[4]));
+    assert_eq!(texts, ["2", "3", "4", "5", "6"]);
+    assert_eq!(
+        page(&format!("limit=2&cursor={}", around["older"].as_str().unwrap())).0,
+        ["0", "1"]
+    );
+    let (texts, newest) = page(&format!("limit=3&cursor={}", around["newer"].as_str().unwrap()));
+    assert_eq!(
+        (texts, &newest["newer"]),
+        (vec!["7".to_owned(), "8".to_owned()], &Value::Null)
+    );
+    assert_eq!(page(&format!("after={}&limit=1", said[0])).0, ["1"]);
+    let (texts, newest) = page("limit=2");
+    assert_eq!(
+        (texts, &newest["newer"]),
+        (vec!["7".to_owned(), "8".to_owned()], &Value::Null)
+    );
 }
 
 #[test]

@@ -198,6 +198,44 @@ impl std::fmt::Debug for SealKeyPair {
     }
 }
 
+/// The points of small order of Curve25519, in every encoding that X25519 takes (RFC 7748, section 6.1), the unused top bit left out: whatever is sealed to
+/// them is refused by HPKE, for its shared secret would be zero.
+const SMALL_ORDER: [[u8; 32]; 7] = {
+    const fn low(first: u8) -> [u8; 32] {
+        let mut point = [0; 32];
+        point[0] = first;
+        point
+    }
+    const fn high(first: u8) -> [u8; 32] {
+        let mut point = [0xff; 32];
+        point[0] = first;
+        point[31] = 0x7f;
+        point
+    }
+    [
+        low(0),
+        low(1),
+        [
+            0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda, 0x09,
+            0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+        ],
+        [
+            0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b, 0x04, 0x44,
+            0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+        ],
+        high(0xec),
+        high(0xed),
+        high(0xee),
+    ]
+};
+
+/// Whether a secret can be sealed to this key: its order is not small.
+pub fn can_be_sealed_to(public: &[u8; 32]) -> bool {
+    let mut point = *public;
+    point[31] &= 0x7f;
+    !SMALL_ORDER.contains(&point)
+}
+
 /// Seals `secret` to `public` (HPKE base mode), bound to `info`: 32 bytes of encapsulated key, then 48 of ciphertext.
 pub fn hpke_seal_secret(
     public: &[u8; 32],
@@ -232,6 +270,21 @@ mod tests {
         assert_eq!(alice.open_secret(b"info", &sealed), Ok(secret));
         assert_eq!(alice.open_secret(b"other", &sealed), Err(NotAuthentic));
         assert_eq!(bob.open_secret(b"info", &sealed), Err(NotAuthentic));
+    }
+
+    #[test]
+    fn nothing_is_sealed_to_a_point_of_small_order() {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let secret = Secret::random(&mut rng);
+        for mut point in SMALL_ORDER {
+            for top in [0, 0x80] {
+                point[31] = (point[31] & 0x7f) | top;
+                assert!(!can_be_sealed_to(&point));
+                assert_eq!(hpke_seal_secret(&point, b"", &secret, &mut rng), Err(NotAuthentic));
+            }
+        }
+        let honest = SealKeyPair::from_seed(Secret::random(&mut rng));
+        assert!(can_be_sealed_to(&honest.public()));
     }
 
     #[test]

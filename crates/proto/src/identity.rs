@@ -209,7 +209,7 @@ wire_enum!(IdentityRecord {
 });
 
 impl IdentityRecord {
-    /// Checks the signature.
+    /// Checks the signature, and that a prekey is one that secrets can be sealed to.
     pub fn verify(&self) -> Result<(), NotAuthentic> {
         match self {
             Self::Device {
@@ -239,7 +239,11 @@ impl IdentityRecord {
                 number,
                 public,
                 signature,
-            } => crypto::verify(&device.0, PREKEY, &[&device.0, &number.to_bytes(), public], signature),
+            } if crypto::can_be_sealed_to(public) => {
+                crypto::verify(&device.0, PREKEY, &[&device.0, &number.to_bytes(), public], signature)
+            }
+            // Every sender would try again to seal to it, in an entry of its own.
+            Self::Prekey { .. } => Err(NotAuthentic),
             Self::Profile {
                 device,
                 number,

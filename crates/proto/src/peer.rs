@@ -36,10 +36,12 @@ mod join;
 mod keeping;
 mod keyring;
 mod line;
+mod order;
 mod people;
 mod receipts;
 mod record;
 mod room;
+mod standing;
 mod table;
 mod timeline;
 mod vaults;
@@ -69,8 +71,8 @@ const LINES_ACCEPTED_MAX: usize = 128;
 /// The longest that a superseded prekey is kept, in milliseconds: what was sealed to it may still be under way.
 const PREKEY_KEPT_MS: u64 = 400 * 24 * 3600 * 1000;
 
-/// Something that happened outside.
-#[derive(Debug, Clone)]
+/// Something that happened outside. Printed without the secrets of a line: its exporter, and what its frames say.
+#[derive(Clone)]
 pub enum Input {
     /// The person wants something. Answered by exactly one [`Output::Reply`] with the same id.
     Command {
@@ -130,8 +132,8 @@ pub enum Input {
     Timeout,
 }
 
-/// Something to do outside, after the commit.
-#[derive(Debug, Clone)]
+/// Something to do outside, after the commit. Printed without what frames say.
+#[derive(Clone)]
 pub enum Output {
     /// The answer to a command.
     Reply {
@@ -165,6 +167,35 @@ pub enum Output {
     },
     /// Something that clients may want to know.
     Event(Event),
+}
+
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Command { id, command } => write!(f, "Command({id}, {command:?})"),
+            Self::WallClock { unix_ms } => write!(f, "WallClock({unix_ms})"),
+            Self::LineUp { peer, address, .. } => write!(f, "LineUp({peer:?}, {address:?})"),
+            Self::LineDown { peer } => write!(f, "LineDown({peer:?})"),
+            Self::DialFailed { peer } => write!(f, "DialFailed({peer:?})"),
+            Self::Frame { peer, bytes } => write!(f, "Frame({peer:?}, {} bytes)", bytes.len()),
+            Self::Found { peer, addresses } => write!(f, "Found({peer:?}, {addresses:?})"),
+            Self::OwnAddresses { addresses, relay } => write!(f, "OwnAddresses({addresses:?}, {relay:?})"),
+            Self::NetworkChanged => write!(f, "NetworkChanged"),
+            Self::Timeout => write!(f, "Timeout"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Reply { id, reply } => write!(f, "Reply({id}, {reply:?})"),
+            Self::Send { peer, bytes } => write!(f, "Send({peer:?}, {} bytes)", bytes.len()),
+            Self::Dial { peer, addresses, relay } => write!(f, "Dial({peer:?}, {addresses:?}, {relay:?})"),
+            Self::Close { peer, reason } => write!(f, "Close({peer:?}, {reason})"),
+            Self::Event(event) => write!(f, "Event({event:?})"),
+        }
+    }
 }
 
 /// What changed, for those who watch.
@@ -539,7 +570,7 @@ impl<S: Store> Peer<S> {
                 exporter,
                 address,
             } => self.line_up(peer, exporter, address)?,
-            Input::LineDown { peer } => self.line_down(peer),
+            Input::LineDown { peer } => self.line_down(peer)?,
             Input::DialFailed { peer } => {
                 self.sample_keeper(peer, false);
                 self.dial_failed(peer);
@@ -627,11 +658,12 @@ impl<S: Store> Peer<S> {
         self.keeper_line_up(peer)
     }
 
-    fn line_down(&mut self, peer: DeviceId) {
+    fn line_down(&mut self, peer: DeviceId) -> Result<(), StoreError> {
         self.drop_line(peer);
         // Not a failed dial: the first try to come back is soon, the next ones are patient.
         self.dial_failed(peer);
         self.replan_wants();
+        self.sponsor_gone(peer)
     }
 
     fn drop_line(&mut self, peer: DeviceId) {
@@ -639,6 +671,9 @@ impl<S: Store> Peer<S> {
             self.keeper_line_down(peer);
             self.vaults.line_down(&peer);
             self.ctx.event(Event::Line { peer, up: false });
+        }
+        for room in self.rooms.values_mut() {
+            room.vouched.remove(&peer);
         }
         if let Some(dial) = self.book.get_mut(&peer) {
             dial.in_flight = None;
@@ -691,11 +726,9 @@ impl<S: Store> Peer<S> {
             Frame::Offer { invite } => self.on_offer(peer, &invite),
             Frame::ToKeeper { ask } => self.on_ask(peer, ask),
             Frame::Keeper { answer } => self.on_answer(peer, answer),
-            Frame::Removed { tag, log, entry, key } => {
-                let no = self.lines.get(&peer).and_then(|line| line.tags.get(&tag).copied());
-                let no = no.filter(|no| self.may_serve(peer, *no));
-                no.map_or(Ok(()), |no| self.on_removed(no, log, &entry, &key))
-            }
+            Frame::Removed { tag, shown } => self.on_removed(peer, tag, &shown),
+            Frame::Unknown { tag } => self.on_unknown(peer, tag),
+            Frame::Admitted { tag, shown } => self.on_admitted(peer, tag, &shown),
             Frame::Summary { .. }
             | Frame::NoBase { .. }
             | Frame::Want { .. }
@@ -739,6 +772,8 @@ impl<S: Store> Peer<S> {
             | Frame::Welcome { .. }
             | Frame::Refused { .. }
             | Frame::Removed { .. }
+            | Frame::Unknown { .. }
+            | Frame::Admitted { .. }
             | Frame::Offer { .. }
             | Frame::ToKeeper { .. }
             | Frame::Keeper { .. } => Ok(()),
@@ -750,39 +785,10 @@ impl<S: Store> Peer<S> {
         self.learn_members(no)?;
         self.learn_keepers(no)?;
         self.keepers_due(no);
-        let me = self.ctx.me;
-        let Some(room) = self.rooms.get_mut(&no) else {
-            return Ok(());
-        };
-        let in_it = room.roster.members.contains_key(&me);
-        if in_it {
-            room.sponsors.clear();
-            if room.removed_by.is_some_and(|by| room.graph.contains(&by)) {
-                // The removal is known whole by now, and does not count: its author had been removed or lowered at the same time.
-                room.removed_by = None;
-                room.standing = StoredStanding::Member {};
-                room.dirty = true;
-                let (id, name) = (room.id, room.provisional_name.clone());
-                self.ctx.notice(
-                    Some(id),
-                    format!("Your removal from “{name}” did not count: you are a member."),
-                );
-            }
-            self.store.delete(&table::key(table::JOINS, &[&no.0.to_be_bytes()]))?;
-        } else if room.removed_by.is_some() && room.roster.former.contains_key(&me) {
-            room.removed_by = None;
-            room.dirty = true;
-        } else if room.is_member() && room.roster.former.contains_key(&me) {
-            room.standing = StoredStanding::Removed {};
-            room.dirty = true;
-            let (id, name) = (room.id, room.provisional_name.clone());
-            self.ctx.notice(
-                Some(id),
-                format!("You are no longer a member of “{name}”. What was said before can still be read."),
-            );
-        }
+        self.note_standing(no)?;
         self.retry_limbo(no)?;
         self.greet_all()?;
+        self.send_away(no)?;
         self.replan_wants();
         Ok(())
     }

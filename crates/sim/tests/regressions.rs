@@ -15,6 +15,16 @@ const KEPT: &[(&str, u64, &str)] = &[
         "a deleted message and its deletion in one run waited for each other",
     ),
     (
+        "membership-storm",
+        45,
+        "somebody let in by a member who was being removed went on counting itself a member: nobody could tell it",
+    ),
+    (
+        "hostile-equivocate",
+        62_276_145_770,
+        "a reaction from above a fork stayed with those who had seen it before the proof",
+    ),
+    (
         "restored-home",
         92_187_304_824,
         "a restored home that spoke before it reached anybody forked its log, and what was above the fork was gone",

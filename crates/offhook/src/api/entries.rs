@@ -24,22 +24,62 @@ use crate::proto::store::Store;
 const PAGE_LINES_MAX: usize = 1000;
 /// How many lines a page has unless asked.
 const PAGE_LINES: usize = 50;
-/// The first characters of a cursor: its version.
-const CURSOR: &str = "c1-";
+/// The first characters of a cursor: its version and direction.
+const OLDER: &str = "c1";
+const NEWER: &str = "d1";
 /// The context of the hash that makes a client's own id one of 16 bytes.
 const CLIENT_ID: &str = "offhook 1 api client id";
 /// The longest client id, in bytes.
 const CLIENT_ID_BYTES_MAX: usize = 128;
 
-/// Which lines of a timeline.
+/// Which lines of a timeline: at most one of the four places.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
     limit: Option<usize>,
     /// An entry's id.
     before: Option<String>,
-    /// From the page before.
+    /// An entry's id.
+    after: Option<String>,
+    /// An entry's id, to stand in the middle.
+    around: Option<String>,
+    /// From another page.
     cursor: Option<String>,
+}
+
+/// Where a page is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Newest,
+    Before(EntryId),
+    After(EntryId),
+    Around(EntryId),
+}
+
+impl Which {
+    fn place(&self) -> Result<Place, Problem> {
+        let mut places = Vec::new();
+        if let Some(id) = &self.before {
+            places.push(Place::Before(names::entry(id)?));
+        }
+        if let Some(id) = &self.after {
+            places.push(Place::After(names::entry(id)?));
+        }
+        if let Some(id) = &self.around {
+            places.push(Place::Around(names::entry(id)?));
+        }
+        if let Some(cursor) = &self.cursor {
+            places.push(read_cursor(cursor)?);
+        }
+        match places.as_slice() {
+            [] => Ok(Place::Newest),
+            [place] => Ok(*place),
+            _ => {
+                let detail = "`before`, `after`, `around` and `cursor` each say where the page is; give one of them";
+                Err(Problem::new(Kind::BadRequest, detail))
+            }
+        }
+    }
 }
 
 pub(super) async fn page(
@@ -48,18 +88,10 @@ pub(super) async fn page(
     Query(which): Query<Which>,
 ) -> Result<Json<Page>, Problem> {
     let limit = line_count(which.limit)?;
-    let before = match (which.before, which.cursor) {
-        (None, None) => None,
-        (Some(id), None) => Some(names::entry(&id)?),
-        (None, Some(cursor)) => Some(read_cursor(&cursor)?),
-        (Some(_), Some(_)) => {
-            let detail = "`before` and `cursor` say the same thing; give one of them";
-            return Err(Problem::new(Kind::BadRequest, detail));
-        }
-    };
+    let place = which.place()?;
     let page = surface.query(move |peer| {
         let room = names::room_id(peer, &room)?;
-        read_page(peer, room, before, limit).map(|(page, _)| page)
+        read_page(peer, room, place, limit)
     });
     Ok(Json(page.await?))
 }
@@ -74,48 +106,92 @@ fn line_count(limit: Option<usize>) -> Result<usize, Problem> {
     }
 }
 
-fn read_cursor(cursor: &str) -> Result<EntryId, Problem> {
+fn read_cursor(cursor: &str) -> Result<Place, Problem> {
     let stale = || Problem::new(Kind::BadRequest, "this cursor is not one that this node gave");
-    let id = cursor.strip_prefix(CURSOR).ok_or_else(stale)?;
-    id.parse().map_err(|_| stale())
+    let (kind, id) = cursor.split_once('-').ok_or_else(stale)?;
+    let id = id.parse().map_err(|_| stale())?;
+    match kind {
+        OLDER => Ok(Place::Before(id)),
+        NEWER => Ok(Place::After(id)),
+        _ => Err(stale()),
+    }
 }
 
-/// One page and the entry to ask before for the next.
-fn read_page<S: Store>(
-    peer: &Peer<S>,
-    room: RoomId,
-    before: Option<EntryId>,
-    limit: usize,
-) -> Result<(Page, Option<EntryId>), Problem> {
-    let lines = peer.timeline(room, before, limit).map_err(storage_problem)?;
-    let lines = lines.ok_or_else(|| Problem::new(Kind::NoRoom, "this room is not here any more"))?;
-    let first = lines.iter().find_map(|line| match line {
+/// One page.
+fn read_page<S: Store>(peer: &Peer<S>, room: RoomId, place: Place, limit: usize) -> Result<Page, Problem> {
+    let gone = || Problem::new(Kind::NoRoom, "this room is not here any more");
+    let before = |before: Option<EntryId>, limit: usize| {
+        let lines = peer.timeline(room, before, limit).map_err(storage_problem)?;
+        lines.ok_or_else(gone)
+    };
+    let after = |after: EntryId, limit: usize| {
+        let lines = peer.timeline_after(room, after, limit).map_err(storage_problem)?;
+        lines.ok_or_else(gone)
+    };
+    let me = peer.me().person;
+    // A short stretch has nothing behind it.
+    let (lines, may_have_older, may_have_newer) = match place {
+        Place::Newest => {
+            let lines = before(None, limit)?;
+            let full = lines.len() >= limit;
+            (lines, full, false)
+        }
+        Place::Before(id) => {
+            let lines = before(Some(id), limit)?;
+            let full = lines.len() >= limit;
+            (lines, full, true)
+        }
+        Place::After(id) => {
+            let lines = after(id, limit)?;
+            let full = lines.len() >= limit;
+            (lines, true, full)
+        }
+        Place::Around(id) => {
+            let middle = peer
+                .entry(id)
+                .map_err(storage_problem)?
+                .filter(|entry| entry.room == room);
+            let middle = middle.ok_or_else(no_entry)?;
+            let (above, below) = (limit / 2, limit.saturating_sub(limit / 2 + 1));
+            let mut lines = if above > 0 {
+                before(Some(id), above)?
+            } else {
+                Vec::new()
+            };
+            let may_have_older = lines.len() >= above;
+            lines.push(LineView::Entry(Box::new(middle)));
+            let later = if below > 0 { after(id, below)? } else { Vec::new() };
+            let may_have_newer = later.len() >= below;
+            lines.extend(later);
+            (lines, may_have_older, may_have_newer)
+        }
+    };
+    let entry = |line: &LineView| match line {
         LineView::Entry(entry) => Some(entry.id),
         LineView::Gap { .. } => None,
-    });
-    // A short page is the oldest.
-    let older = first.filter(|_| lines.len() >= limit);
-    let me = peer.me().person;
-    let page = Page {
-        entries: lines.into_iter().map(|line| Line::new(line, &room, &me)).collect(),
-        older: older.map(|id| format!("{CURSOR}{id}")),
     };
-    Ok((page, older))
+    let oldest = lines.iter().find_map(entry).filter(|_| may_have_older);
+    let newest = lines.iter().rev().find_map(entry).filter(|_| may_have_newer);
+    Ok(Page {
+        older: oldest.map(|id| format!("{OLDER}-{id}")),
+        newer: newest.map(|id| format!("{NEWER}-{id}")),
+        entries: lines.into_iter().map(|line| Line::new(line, &room, &me)).collect(),
+    })
 }
 
 /// All of a room as JSON lines, oldest first. The pages are gathered from the newest backwards, so all of it is in memory once.
 pub(super) async fn export(State(surface): State<Surface>, Path(room): Path<String>) -> Result<Response, Problem> {
     let room = room_id(&surface, room).await?;
     let mut pages = Vec::new();
-    let mut before = None;
+    let mut place = Place::Newest;
     loop {
-        let read = surface.query(move |peer| read_page(peer, room, before, PAGE_LINES_MAX));
-        let (page, older) = read.await?;
+        let read = surface.query(move |peer| read_page(peer, room, place, PAGE_LINES_MAX));
+        let page = read.await?;
         pages.push(Bytes::from(json_lines(&page.entries)?));
-        if older.is_none() {
-            break;
+        match page.older {
+            None => break,
+            Some(older) => place = read_cursor(&older)?,
         }
-        before = older;
     }
     let oldest_first = pages.into_iter().rev().map(Ok::<_, Infallible>);
     let body = Stream::from_stream(stream::iter(oldest_first));
@@ -291,7 +367,8 @@ mod tests {
     #[test]
     fn a_cursor_is_only_taken_back_from_who_got_it_here() {
         let id = EntryId { log: [7; 8], seq: 9 };
-        assert_eq!(read_cursor(&format!("{CURSOR}{id}")), Ok(id));
+        assert_eq!(read_cursor(&format!("{OLDER}-{id}")), Ok(Place::Before(id)));
+        assert_eq!(read_cursor(&format!("{NEWER}-{id}")), Ok(Place::After(id)));
         assert_eq!(read_cursor(&id.to_string()).unwrap_err().kind, Kind::BadRequest);
     }
 

@@ -1,106 +1,51 @@
 //! The numbered event log and its stream (server-sent events).
 //!
-//! The last [`EVENTS_HELD_MAX`] events are held in memory under consecutive numbers. The first number of a run is the time of its start in microseconds,
-//! so numbers grow across restarts too (unless the clock was set back; then the next rule holds). A consumer that comes back with `Last-Event-ID` or `?after=`
-//! gets every event since; if some are no longer held, it first gets `reset`, which means: read anew what you show. What is not
-//! held: the events of an earlier run. A slow consumer holds nothing but its place in the ring.
+//! Events are written in the transaction that they tell of (`offhook_node::journal`), so their numbers survive restarts of either side. A consumer that
+//! comes back with `Last-Event-ID` or `?after=` gets every event since; one that gives its name (`?consumer=`) goes on behind the last event that it
+//! acknowledged. If some of those are no longer kept, it first gets `reset`, which means: read anew what you show. A slow consumer
+//! holds nothing but its place.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{self, KeepAlive, Sse};
+use axum::{Extension, Json};
 use futures_util::stream::{self, Stream};
-use offhook_node::{EventStream, Happening};
+use offhook_node::SqliteStore;
+use offhook_node::journal::{events_after, local};
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::Surface;
-use super::model::{Event, Line};
-use super::request::Query;
+use super::model::{Acknowledged, Consumer, Consumers, Event, Line};
+use super::request::{Body, Path, Query};
+use super::{Surface, desk, node_problem, storage_problem};
+use crate::access::Grant;
 use crate::problem::{Kind, Problem};
+use crate::proto::peer::{self, Peer};
 
-/// The most events held for those who come back.
-const EVENTS_HELD_MAX: usize = 4096;
-/// The most events taken from the ring at once.
+/// The most events read at once.
 const BATCH_EVENTS: usize = 64;
 /// A comment is sent after this long without events, so that a dead consumer is noticed.
 const KEEP_ALIVE_S: u64 = 15;
+/// Consumers whose place is kept.
+const CONSUMERS_MAX: usize = 256;
+/// The longest name of a consumer, in bytes.
+const CONSUMER_BYTES_MAX: usize = 64;
+/// The local records of consumers: the name behind it, the number in decimal.
+const CONSUMERS: &str = "consumer/";
 
-/// The ring of the newest events.
-#[derive(Clone)]
-pub(crate) struct Feed {
-    ring: Arc<Mutex<Ring>>,
-    newest: Arc<watch::Sender<u64>>,
+/// How the node writes an event down.
+pub(crate) fn wording(event: &peer::Event) -> Vec<u8> {
+    written(&Event::from(event.clone()))
 }
 
-struct Ring {
-    /// The number of the first event in `events`.
-    first: u64,
-    events: VecDeque<Event>,
-}
-
-impl Ring {
-    /// The number of the newest event ever added.
-    fn newest(&self) -> u64 {
-        self.first + self.events.len() as u64 - 1
-    }
-
-    /// The events after `place`, at most [`BATCH_EVENTS`]; a `reset` first where some are lost.
-    fn after(&self, place: u64) -> Vec<(u64, Event)> {
-        let lost = place + 1 < self.first || place > self.newest();
-        if lost {
-            // The number before the oldest event held: whoever comes back with it gets all that is held.
-            return vec![(self.first - 1, Event::Reset {})];
-        }
-        let skipped = usize::try_from(place + 1 - self.first).unwrap_or(usize::MAX);
-        let fresh = self.events.iter().skip(skipped).take(BATCH_EVENTS);
-        (place + 1..).zip(fresh.cloned()).collect()
-    }
-}
-
-impl Feed {
-    /// An empty feed.
-    pub(crate) fn new() -> Self {
-        let start = jiff::Timestamp::now().as_microsecond();
-        let first = u64::try_from(start).unwrap_or(0).max(1);
-        let ring = Ring {
-            first,
-            events: VecDeque::new(),
-        };
-        Self {
-            newest: Arc::new(watch::Sender::new(ring.newest())),
-            ring: Arc::new(Mutex::new(ring)),
-        }
-    }
-
-    fn push(&self, event: Event) {
-        let mut ring = self.lock();
-        if ring.events.len() == EVENTS_HELD_MAX {
-            ring.events.pop_front();
-            ring.first += 1;
-        }
-        ring.events.push_back(event);
-        self.newest.send_replace(ring.newest());
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Ring> {
-        // Nothing that holds the lock can panic half-way.
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Numbers what the node tells, until it stops.
-pub(super) async fn fill(feed: Feed, mut events: EventStream) {
-    while let Some(happening) = events.next().await {
-        feed.push(match happening {
-            Happening::Event(event) => event.into(),
-            Happening::Gap { .. } => Event::Reset {},
-        });
-    }
+/// An event as it is kept.
+pub(super) fn written(event: &Event) -> Vec<u8> {
+    // Plain data: it has a form always.
+    serde_json::to_vec(event).unwrap_or_default()
 }
 
 /// From where to stream.
@@ -108,24 +53,30 @@ pub(super) async fn fill(feed: Feed, mut events: EventStream) {
 #[serde(deny_unknown_fields)]
 pub(super) struct Since {
     after: Option<u64>,
+    consumer: Option<String>,
 }
 
 /// `GET /events`.
 pub(super) async fn events(
     State(surface): State<Surface>,
+    Extension(grant): Extension<Grant>,
     headers: HeaderMap,
     Query(since): Query<Since>,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
-    let resumed = last_event_id(&headers)?.or(since.after);
-    let place = resumed.unwrap_or_else(|| surface.feed.lock().newest());
-    let follower = Follower {
-        newest: surface.feed.newest.subscribe(),
-        surface,
-        place,
-        batch: VecDeque::new(),
+    let newest = *surface.node.newest_event().borrow();
+    let kept = match &since.consumer {
+        Some(consumer) => Some(place_of(&surface, consumer, newest).await?),
+        None => None,
     };
+    let place = last_event_id(&headers)?.or(since.after).or(kept).unwrap_or(newest);
+    let follower = Follower::new(surface, grant, place);
     let stream = stream::unfold(follower, |mut follower| async {
-        let event = follower.next().await?;
+        let (number, event) = follower.next().await?;
+        let data = serde_json::to_string(&event).ok()?;
+        let event = sse::Event::default()
+            .id(number.to_string())
+            .event(event.name())
+            .data(data);
         Some((Ok(event), follower))
     });
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(KEEP_ALIVE_S));
@@ -146,73 +97,166 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     number.map(Some).ok_or_else(bad)
 }
 
-/// One consumer's place in the feed.
-struct Follower {
+/// The place that a consumer acknowledged; now, and kept from now on, for one that is new.
+async fn place_of(surface: &Surface, consumer: &str, newest: u64) -> Result<u64, Problem> {
+    let name = consumer_name(consumer)?;
+    let read = name.clone();
+    let kept = surface.query(move |peer| local(peer.store(), &read).map_err(storage_problem));
+    let kept = kept.await?.and_then(|text| String::from_utf8(text).ok()?.parse().ok());
+    match kept {
+        Some(place) => Ok(place),
+        None => keep_place(surface, name, newest).await.map(|()| newest),
+    }
+}
+
+async fn keep_place(surface: &Surface, name: String, place: u64) -> Result<(), Problem> {
+    let others = desk::kept(surface, CONSUMERS, CONSUMERS_MAX).await?;
+    if others.len() >= CONSUMERS_MAX && !others.iter().any(|(known, _)| *known == name) {
+        let detail =
+            format!("{CONSUMERS_MAX} consumers is the most; forget one (DELETE /api/v1/events/consumers/NAME)");
+        return Err(Problem::new(Kind::Limit, detail));
+    }
+    let change = (name, Some(place.to_string().into_bytes()));
+    surface.node.write_local(vec![change], None).await.map_err(node_problem)
+}
+
+fn consumer_name(consumer: &str) -> Result<String, Problem> {
+    match consumer.len() {
+        1..=CONSUMER_BYTES_MAX => Ok(format!("{CONSUMERS}{consumer}")),
+        _ => {
+            let detail = format!("a consumer's name must be 1 to {CONSUMER_BYTES_MAX} bytes long");
+            Err(Problem::new(Kind::Length, detail))
+        }
+    }
+}
+
+/// `PUT /events/consumers/{consumer}`: all up to this event has been dealt with.
+pub(super) async fn acknowledge(
+    State(surface): State<Surface>,
+    Path(consumer): Path<String>,
+    Body(place): Body<Acknowledged>,
+) -> Result<StatusCode, Problem> {
+    let name = consumer_name(&consumer)?;
+    let newest = *surface.node.newest_event().borrow();
+    if place.acknowledged > newest {
+        let detail = format!("there is no event {} yet; the newest is {newest}", place.acknowledged);
+        return Err(Problem::new(Kind::BadRequest, detail));
+    }
+    keep_place(&surface, name, place.acknowledged).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /events/consumers`.
+pub(super) async fn consumers(State(surface): State<Surface>) -> Result<Json<Consumers>, Problem> {
+    let kept = desk::kept(&surface, CONSUMERS, CONSUMERS_MAX).await?;
+    let consumer = |(name, place): (String, Vec<u8>)| {
+        Some(Consumer {
+            consumer: name.strip_prefix(CONSUMERS)?.to_owned(),
+            acknowledged: String::from_utf8(place).ok()?.parse().ok()?,
+        })
+    };
+    Ok(Json(Consumers {
+        newest: *surface.node.newest_event().borrow(),
+        consumers: kept.into_iter().filter_map(consumer).collect(),
+    }))
+}
+
+/// `DELETE /events/consumers/{consumer}`.
+pub(super) async fn forget(
+    State(surface): State<Surface>,
+    Path(consumer): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let change = (consumer_name(&consumer)?, None);
+    surface
+        .node
+        .write_local(vec![change], None)
+        .await
+        .map_err(node_problem)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// One consumer's place in the log.
+pub(crate) struct Follower {
     surface: Surface,
+    grant: Grant,
     newest: watch::Receiver<u64>,
+    revoked: watch::Receiver<()>,
     place: u64,
     batch: VecDeque<(u64, Event)>,
 }
 
 impl Follower {
-    /// The next event; `None` once the program is about to end.
-    async fn next(&mut self) -> Option<sse::Event> {
+    /// Whoever follows from behind an event on.
+    pub(crate) fn new(surface: Surface, grant: Grant, place: u64) -> Self {
+        Self {
+            newest: surface.node.newest_event(),
+            revoked: surface.access.changes(),
+            surface,
+            grant,
+            place,
+            batch: VecDeque::new(),
+        }
+    }
+
+    /// The next event; `None` once the program is about to end, or the key that this was asked for with.
+    pub(crate) async fn next(&mut self) -> Option<(u64, Event)> {
         while self.batch.is_empty() {
-            if *self.surface.ending.borrow() {
+            if *self.surface.ending.borrow() || !self.surface.access.holds(&self.grant) {
                 return None;
             }
-            // Marked as seen before reading: what is pushed in between wakes us.
+            // Marked as seen before reading: what is written in between wakes us.
             self.newest.borrow_and_update();
-            self.batch = self.surface.feed.lock().after(self.place).into();
+            let place = self.place;
+            let read = self.surface.query(move |peer| read_batch(peer, place));
+            self.batch = read.await.ok()?;
             if self.batch.is_empty() {
                 tokio::select! {
                     changed = self.newest.changed() => changed.ok()?,
+                    changed = self.revoked.changed() => changed.ok()?,
                     ended = self.surface.ending.changed() => ended.ok()?,
                 }
             }
         }
         let (number, event) = self.batch.pop_front()?;
         self.place = number;
-        let event = self.with_line(event).await;
-        let data = serde_json::to_string(&event).ok()?;
-        Some(
-            sse::Event::default()
-                .id(number.to_string())
-                .event(event.name())
-                .data(data),
-        )
-    }
-
-    /// Adds the line to an event about an entry, as it is shown now.
-    async fn with_line(&self, event: Event) -> Event {
-        let Event::Entry { room, id, new, .. } = event else {
-            return event;
-        };
-        let found = match id.parse() {
-            Err(_) => None,
-            Ok(entry) => {
-                let read = self.surface.query(move |peer| {
-                    let me = peer.me().person;
-                    let view = peer.entry(entry).map_err(super::storage_problem)?;
-                    Ok(view.map(|view| Box::new(Line::entry(view, &me))))
-                });
-                read.await.ok().flatten()
-            }
-        };
-        Event::Entry {
-            room,
-            id,
-            new,
-            line: found,
-        }
+        Some((number, event))
     }
 }
 
+/// The events after a place; a `reset` first where some are lost. Each about an entry has the line as it is shown now.
+fn read_batch(peer: &Peer<SqliteStore>, place: u64) -> Result<VecDeque<(u64, Event)>, Problem> {
+    let passage = events_after(peer.store(), place, BATCH_EVENTS).map_err(storage_problem)?;
+    if passage.is_torn {
+        return Ok(VecDeque::from([(passage.from, Event::Reset {})]));
+    }
+    let event = |(number, text): (u64, Vec<u8>)| {
+        // What another version wrote and this one does not know is told as something to look at anew.
+        let event = serde_json::from_slice(&text).unwrap_or(Event::Reset {});
+        Ok((number, with_line(peer, event)?))
+    };
+    passage.events.into_iter().map(event).collect()
+}
+
+fn with_line(peer: &Peer<SqliteStore>, event: Event) -> Result<Event, Problem> {
+    let Event::Entry { room, id, new, .. } = event else {
+        return Ok(event);
+    };
+    let view = match id.parse() {
+        Ok(entry) => peer.entry(entry).map_err(storage_problem)?,
+        Err(_) => None,
+    };
+    let me = peer.me().person;
+    let line = view.map(|view| Box::new(Line::entry(view, &me)));
+    Ok(Event::Entry { room, id, new, line })
+}
+
 impl Event {
-    fn name(&self) -> &'static str {
+    /// Its name in the stream.
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Entry { .. } => "entry",
             Self::Room { .. } => "room",
+            Self::Draft { .. } => "draft",
             Self::Line { .. } => "line",
             Self::Join { .. } => "join",
             Self::Notice { .. } => "notice",
@@ -225,41 +269,29 @@ impl Event {
 mod tests {
     use super::*;
 
-    fn notice(n: usize) -> Event {
-        Event::Notice {
-            room: None,
-            text: n.to_string(),
+    #[test]
+    fn what_is_written_down_can_be_read_again() {
+        for event in [
+            Event::Notice {
+                room: None,
+                text: "ü".to_owned(),
+            },
+            Event::Line {
+                device: "ab".to_owned(),
+                up: true,
+            },
+            Event::Reset {},
+        ] {
+            let text = written(&event);
+            let read: Event = serde_json::from_slice(&text).unwrap();
+            assert_eq!(written(&read), text);
         }
     }
 
-    fn texts(batch: &[(u64, Event)]) -> Vec<String> {
-        let text = |event: &Event| match event {
-            Event::Notice { text, .. } => text.clone(),
-            other => other.name().to_owned(),
-        };
-        batch.iter().map(|(_, event)| text(event)).collect()
-    }
-
     #[test]
-    fn whoever_comes_back_gets_what_came_since() {
-        let feed = Feed::new();
-        let start = feed.lock().newest();
-        (0..3).for_each(|n| feed.push(notice(n)));
-        let ring = feed.lock();
-        assert_eq!(texts(&ring.after(start)), ["0", "1", "2"]);
-        assert_eq!(texts(&ring.after(start + 2)), ["2"]);
-        assert_eq!(texts(&ring.after(start + 3)), [""; 0]);
-    }
-
-    #[test]
-    fn what_is_no_longer_held_is_said() {
-        let feed = Feed::new();
-        let start = feed.lock().newest();
-        (0..EVENTS_HELD_MAX + 2).for_each(|n| feed.push(notice(n)));
-        let ring = feed.lock();
-        let reset = ring.after(start);
-        assert_eq!(texts(&reset), ["reset"]);
-        assert_eq!(texts(&ring.after(reset[0].0))[0], "2", "the oldest held comes next");
-        assert_eq!(texts(&ring.after(u64::MAX - 1)), ["reset"], "a number from the future");
+    fn names_of_consumers_are_bounded() {
+        assert_eq!(consumer_name("bot"), Ok("consumer/bot".to_owned()));
+        assert!(consumer_name("").is_err());
+        assert!(consumer_name(&"x".repeat(65)).is_err());
     }
 }

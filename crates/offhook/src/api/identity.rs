@@ -10,16 +10,34 @@ use std::io::{self, BufWriter, Write};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use super::model::{NewBackup, Phrase, hex};
+use super::model::{Identity, IdentityChange, NewBackup, Phrase, hex};
 use super::request::Body;
 use super::{Surface, node_problem, storage_problem};
 use crate::archive::{self, Holder};
 use crate::problem::{Kind, Problem};
+use crate::proto::peer::Command;
 
 /// Sealed chunks that may wait for a slow reader.
 const CHUNKS_WAITING_MAX: usize = 16;
 /// How much is gathered before it is handed over.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+pub(super) async fn me(State(surface): State<Surface>) -> Result<Json<Identity>, Problem> {
+    let me = surface.query(|peer| Ok(peer.me())).await?;
+    Ok(Json(Identity {
+        person: hex(&me.person.0),
+        device: hex(&me.device.0),
+        name: me.name,
+    }))
+}
+
+pub(super) async fn rename(
+    State(surface): State<Surface>,
+    Body(change): Body<IdentityChange>,
+) -> Result<Json<Identity>, Problem> {
+    surface.command(Command::SetName { name: change.name }).await?;
+    me(State(surface)).await
+}
 
 pub(super) async fn phrase(State(surface): State<Surface>) -> Result<Json<Phrase>, Problem> {
     let secrets = offhook_node::home::read_secrets(&surface.home);

@@ -4,14 +4,18 @@
 //! twice, and events are numbered and can be resumed (see [`feed`]). The router decides nothing: it turns requests into the
 //! peer's commands and queries, and views into [`model`].
 //!
-//! Security is the listener's: the control socket is in a folder of mode 0700 and has mode 0600, so whoever reaches it may do all.
+//! Every route is in one of four groups by what it takes: nothing, `read`, `send` or `admin`. What whoever asks may do is the listener's to find out, as a
+//! [`Grant`]: the control socket is in a folder of mode 0700 and has mode 0600, so whoever reaches it may do all; `http` looks at cookies and tokens. A
+//! request without a grant gets nothing.
 
 pub(crate) mod feed;
 pub(crate) mod model;
 
+mod desk;
 mod entries;
 mod identity;
 mod keepers;
+mod keys;
 mod names;
 mod people;
 mod request;
@@ -19,22 +23,25 @@ mod rooms;
 mod status;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::Router;
+use axum::extract::Request;
 use axum::http::StatusCode;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post, put};
 use axum::serve::Listener;
+use axum::{Extension, Router};
 use jiff::Timestamp;
 use offhook_node::{NodeError, NodeHandle, PathAddress, PathView, SqliteStore};
 use tokio::sync::watch;
 
+use crate::access::{Access, Grant, Scope};
 use crate::problem::{Kind, Problem};
 use crate::proto::peer::{Command, CommandError, Peer, Reply};
 use crate::proto::store::StoreError;
-use feed::Feed;
 
 /// The largest body of a request: a message of the greatest length, each byte escaped as `\u00xx`.
 const BODY_BYTES_MAX: usize = 512 * 1024;
@@ -43,25 +50,36 @@ const BODY_BYTES_MAX: usize = 512 * 1024;
 #[derive(Clone)]
 pub(crate) struct Surface {
     node: NodeHandle,
-    feed: Feed,
+    access: Arc<Access>,
     home: Arc<PathBuf>,
+    /// Where HTTP is spoken.
+    http: Option<SocketAddr>,
     since: Timestamp,
     /// Turns true when the program is about to end: streams that would never end do so then.
     ending: watch::Receiver<bool>,
 }
 
 impl Surface {
-    /// The surface of a running node. The feed is filled from now on.
-    pub(crate) fn new(node: NodeHandle, home: PathBuf, ending: watch::Receiver<bool>) -> Self {
-        let feed = Feed::new();
-        tokio::spawn(feed::fill(feed.clone(), node.events()));
-        Self {
+    /// The surface of a running node.
+    pub(crate) async fn new(
+        node: NodeHandle,
+        home: PathBuf,
+        http: Option<SocketAddr>,
+        ending: watch::Receiver<bool>,
+    ) -> Result<Self, NodeError> {
+        Ok(Self {
+            access: Arc::new(Access::load(node.clone()).await?),
             node,
-            feed,
             home: Arc::new(home),
+            http,
             since: Timestamp::now(),
             ending,
-        }
+        })
+    }
+
+    /// Who may do what.
+    pub(crate) fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.access)
     }
 
     async fn command(&self, command: Command) -> Result<Reply, Problem> {
@@ -76,57 +94,127 @@ impl Surface {
     }
 }
 
-/// Serves the API until `ended` is, then finishes what has begun.
-pub(crate) async fn serve<L>(listener: L, surface: Surface, ended: impl Future<Output = ()> + Send + 'static)
+/// The API for whoever reaches the control socket.
+pub(crate) fn owner_router(surface: Surface) -> Router {
+    router(surface).layer(Extension(Grant::owner()))
+}
+
+/// Serves until `ended` is, then finishes what has begun.
+pub(crate) async fn serve<L>(listener: L, router: Router, ended: impl Future<Output = ()> + Send + 'static)
 where
     L: Listener,
     L::Addr: std::fmt::Debug,
 {
-    let served = axum::serve(listener, router(surface))
-        .with_graceful_shutdown(ended)
-        .await;
+    let served = axum::serve(listener, router).with_graceful_shutdown(ended).await;
     // axum's serve has no way to fail: it retries what the listener cannot do.
     served.unwrap_or_default();
 }
 
-fn router(surface: Surface) -> Router {
+/// The API; what lies outside it is answered by the fallback.
+pub(crate) fn router(surface: Surface) -> Router {
     let v1 = Router::new()
-        .route("/status", get(status::status))
-        .route("/events", get(feed::events))
-        .route("/search", get(entries::search))
-        .route("/contacts", get(people::contacts))
-        .route("/contacts/{person}", get(people::contact).patch(people::change))
-        .route("/contacts/{person}/chat", post(people::chat))
-        .route("/rooms", get(rooms::list).post(rooms::create))
-        .route("/rooms/{room}", get(rooms::show).patch(rooms::rename))
-        .route("/rooms/{room}/leave", post(rooms::leave))
-        .route("/rooms/{room}/members", get(rooms::members))
-        .route("/rooms/{room}/members/{person}", delete(rooms::remove))
-        .route("/rooms/{room}/members/{person}/role", put(rooms::set_role))
-        .route("/rooms/{room}/invites", post(rooms::invite))
-        .route("/rooms/{room}/keepers", get(keepers::list).post(keepers::add))
-        .route("/rooms/{room}/keepers/{keeper}", delete(keepers::remove))
-        .route("/joins", post(rooms::join))
-        .route("/joins/{room}", delete(rooms::cancel_join))
-        .route("/rooms/{room}/entries", get(entries::page).post(entries::say))
-        .route("/rooms/{room}/export", get(entries::export))
-        .route("/rooms/{room}/read", post(entries::mark_read))
-        .route("/entries/{id}", get(entries::show).delete(entries::remove))
-        .route("/entries/{id}", patch(entries::edit))
-        .route("/entries/{id}/replies", post(entries::reply))
-        .route(
-            "/entries/{id}/reactions/{emoji}",
-            put(entries::react).delete(entries::unreact),
-        )
-        .route("/entries/{id}/where", get(entries::whereabouts))
-        .route("/identity/phrase", get(identity::phrase))
-        .route("/backup", post(identity::backup))
+        .route("/session", post(keys::sign_in))
+        .merge(need(Scope::Read, read_routes()))
+        .merge(need(Scope::Send, send_routes()))
+        .merge(need(Scope::Admin, admin_routes()))
         .with_state(surface);
     Router::new()
         .nest("/api/v1", v1)
         .fallback(no_endpoint)
         .method_not_allowed_fallback(bad_method)
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+}
+
+/// What only looks.
+fn read_routes() -> Router<Surface> {
+    Router::new()
+        .route("/session", get(keys::session).delete(keys::sign_out))
+        .route("/status", get(status::status))
+        .route("/events", get(feed::events))
+        .route("/events/consumers", get(feed::consumers))
+        .route(
+            "/events/consumers/{consumer}",
+            put(feed::acknowledge).delete(feed::forget),
+        )
+        .route("/search", get(entries::search))
+        .route("/contacts", get(people::contacts))
+        .route("/contacts/{person}", get(people::contact))
+        .route("/near", get(people::near))
+        .route("/rooms", get(rooms::list))
+        .route("/rooms/{room}", get(rooms::show))
+        .route("/rooms/{room}/members", get(rooms::members))
+        .route("/rooms/{room}/keepers", get(keepers::list))
+        .route("/rooms/{room}/entries", get(entries::page))
+        .route("/rooms/{room}/export", get(entries::export))
+        .route("/rooms/{room}/draft", get(desk::draft))
+        .route("/entries/{id}", get(entries::show))
+        .route("/entries/{id}/where", get(entries::whereabouts))
+        .route("/settings/{program}", get(desk::settings))
+        .route("/identity", get(identity::me))
+        .route("/qr", get(desk::qr))
+}
+
+/// What says something, or keeps a place.
+fn send_routes() -> Router<Surface> {
+    Router::new()
+        .route("/rooms/{room}/entries", post(entries::say))
+        .route("/rooms/{room}/read", post(entries::mark_read))
+        .route("/rooms/{room}/draft", put(desk::set_draft))
+        .route("/entries/{id}", patch(entries::edit).delete(entries::remove))
+        .route("/entries/{id}/replies", post(entries::reply))
+        .route(
+            "/entries/{id}/reactions/{emoji}",
+            put(entries::react).delete(entries::unreact),
+        )
+        .route("/focus", put(desk::focus))
+        .route("/note-to-self", post(desk::note_to_self))
+        .route("/contacts/{person}/chat", post(people::chat))
+}
+
+/// What changes rooms, people, this node, and who may do what.
+fn admin_routes() -> Router<Surface> {
+    Router::new()
+        .route("/contacts/{person}", patch(people::change))
+        .route("/rooms", post(rooms::create))
+        .route("/rooms/{room}", patch(rooms::change))
+        .route("/rooms/{room}/leave", post(rooms::leave))
+        .route("/rooms/{room}/members/{person}", delete(rooms::remove))
+        .route("/rooms/{room}/members/{person}/role", put(rooms::set_role))
+        .route("/rooms/{room}/invites", post(rooms::invite))
+        .route("/rooms/{room}/keepers", post(keepers::add))
+        .route("/rooms/{room}/keepers/{keeper}", delete(keepers::remove))
+        .route("/joins", post(rooms::join))
+        .route("/joins/{room}", delete(rooms::cancel_join))
+        .route("/settings/{program}", put(desk::set_settings))
+        .route("/identity", patch(identity::rename))
+        .route("/identity/phrase", get(identity::phrase))
+        .route("/backup", post(identity::backup))
+        .route("/login-links", post(keys::new_link))
+        .route("/tokens", get(keys::list).post(keys::new_token))
+        .route("/tokens/{token}", delete(keys::revoke))
+}
+
+/// The routes, for those who may.
+fn need(scope: Scope, routes: Router<Surface>) -> Router<Surface> {
+    routes.route_layer(middleware::from_fn(move |request, next| require(scope, request, next)))
+}
+
+async fn require(scope: Scope, request: Request, next: Next) -> Result<Response, Problem> {
+    match request.extensions().get::<Grant>() {
+        None => {
+            let detail = "sign in first: `offhook open` opens this in a browser; programs send `Authorization: Bearer TOKEN` (`offhook token new`)";
+            Err(Problem::new(Kind::NoAccess, detail))
+        }
+        Some(grant) if grant.has(scope) => Ok(next.run(request).await),
+        Some(grant) => {
+            let detail = format!(
+                "this takes the scope `{}`, and the token has: {}",
+                scope.name(),
+                grant.names().join(", ")
+            );
+            Err(Problem::new(Kind::Scope, detail))
+        }
+    }
 }
 
 async fn no_endpoint(uri: axum::http::Uri) -> Problem {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::access::{Key, KeyKind, Scope};
 use crate::proto::history::RoomId;
 use crate::proto::identity::{DeviceId, PersonId};
 use crate::proto::peer::{self, view};
@@ -33,6 +34,8 @@ pub(crate) struct Status {
     pub(crate) since: String,
     pub(crate) addresses: Vec<String>,
     pub(crate) network: String,
+    /// Where HTTP is spoken.
+    pub(crate) http: Option<String>,
     pub(crate) rooms: Vec<Room>,
     pub(crate) peers: Vec<Peer>,
     /// What this node keeps for others; null where it does not.
@@ -152,12 +155,27 @@ pub(crate) struct Room {
     pub(crate) members_online: usize,
     pub(crate) entries: u64,
     pub(crate) unread: u64,
+    pub(crate) mentions: u64,
+    pub(crate) read_up_to: Option<String>,
     pub(crate) missing: u64,
     pub(crate) sealed: u64,
     pub(crate) newest: Option<String>,
     pub(crate) keepers: usize,
     /// Own entries that two others have not said yet that they hold.
     pub(crate) exposed: u64,
+    pub(crate) pinned: bool,
+    pub(crate) muted: bool,
+    pub(crate) note_to_self: bool,
+    pub(crate) draft: Option<Draft>,
+}
+
+/// What was begun and not said yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Draft {
+    pub(crate) text: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reply_to: Option<String>,
 }
 
 /// How the person stands to a room.
@@ -170,8 +188,9 @@ pub(crate) enum Standing {
     Removed,
 }
 
-impl From<view::RoomView> for Room {
-    fn from(view: view::RoomView) -> Self {
+impl Room {
+    /// A room with what is kept about it here alone.
+    pub(crate) fn new(view: view::RoomView, kept: Kept) -> Self {
         Self {
             room: hex(&view.room.0),
             name: view.name,
@@ -188,13 +207,28 @@ impl From<view::RoomView> for Room {
             members_online: view.members_online,
             entries: view.entries,
             unread: view.unread,
+            mentions: view.mentions,
+            read_up_to: view.read_up_to.map(|id| id.to_string()),
             missing: view.missing,
             sealed: view.sealed,
             newest: view.newest.map(|id| id.to_string()),
             keepers: view.keepers,
             exposed: view.exposed,
+            pinned: kept.pinned,
+            muted: kept.muted,
+            note_to_self: kept.note_to_self,
+            draft: kept.draft,
         }
     }
+}
+
+/// What is kept about a room on this node alone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Kept {
+    pub(crate) pinned: bool,
+    pub(crate) muted: bool,
+    pub(crate) note_to_self: bool,
+    pub(crate) draft: Option<Draft>,
 }
 
 /// `GET /rooms`.
@@ -219,11 +253,16 @@ pub(crate) struct RoomMade {
     pub(crate) name: String,
 }
 
-/// `PATCH /rooms/{room}`.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// `PATCH /rooms/{room}`: what is absent stays as it is.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(crate) struct RoomChange {
-    pub(crate) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pinned: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) muted: Option<bool>,
 }
 
 /// `GET /rooms/{room}/members`.
@@ -549,8 +588,10 @@ impl Line {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Page {
     pub(crate) entries: Vec<Line>,
-    /// Give it as `cursor` to get the page before; absent on the first.
+    /// Give it as `cursor` to get the page before; null on the oldest.
     pub(crate) older: Option<String>,
+    /// Give it as `cursor` to get the page after; null on the newest.
+    pub(crate) newer: Option<String>,
 }
 
 /// `GET /search`.
@@ -608,6 +649,140 @@ impl From<view::WhereView> for Whereabouts {
     }
 }
 
+/// `GET /identity`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) person: String,
+    pub(crate) device: String,
+    pub(crate) name: String,
+}
+
+/// `PATCH /identity`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IdentityChange {
+    pub(crate) name: String,
+}
+
+/// `PUT /focus`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Focus {
+    pub(crate) room: Option<String>,
+}
+
+/// `GET /near`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Nearby {
+    pub(crate) near: Vec<Neighbour>,
+}
+
+/// A node that announces itself nearby.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Neighbour {
+    pub(crate) device: String,
+    pub(crate) person: Option<String>,
+    pub(crate) name: Option<String>,
+    /// `machine` or `network`.
+    pub(crate) place: String,
+    pub(crate) addresses: Vec<String>,
+    /// Whether a line is up: then it is who it says.
+    pub(crate) up: bool,
+    pub(crate) heard_s: u64,
+}
+
+/// `POST /session`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SignIn {
+    pub(crate) token: String,
+}
+
+/// `GET /session`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Session {
+    pub(crate) scopes: Vec<String>,
+    pub(crate) expires: Option<String>,
+}
+
+/// `POST /login-links`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LoginLink {
+    pub(crate) url: String,
+    pub(crate) expires: String,
+}
+
+/// `POST /tokens`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewToken {
+    pub(crate) name: String,
+    pub(crate) scopes: Vec<Scope>,
+}
+
+/// A token that was made: the only time that it is shown.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TokenMade {
+    pub(crate) token: String,
+    #[serde(flatten)]
+    pub(crate) about: Token,
+}
+
+/// `GET /tokens`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Tokens {
+    pub(crate) tokens: Vec<Token>,
+}
+
+/// A program's token or a browser's session.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Token {
+    pub(crate) id: String,
+    pub(crate) kind: KeyKind,
+    pub(crate) name: String,
+    pub(crate) scopes: Vec<Scope>,
+    pub(crate) made: String,
+    /// To the hour.
+    pub(crate) used: String,
+    pub(crate) expires: Option<String>,
+}
+
+impl From<Key> for Token {
+    fn from(key: Key) -> Self {
+        let time_of = |ms: i64| time(u64::try_from(ms).unwrap_or(0));
+        Self {
+            made: time_of(key.made_ms),
+            used: time_of(key.used_ms),
+            expires: key.expires_ms().map(time_of),
+            id: key.id,
+            kind: key.kind,
+            name: key.name,
+            scopes: key.scopes,
+        }
+    }
+}
+
+/// `GET /events/consumers`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Consumers {
+    pub(crate) newest: u64,
+    pub(crate) consumers: Vec<Consumer>,
+}
+
+/// Somebody who follows the events and says how far.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Consumer {
+    pub(crate) consumer: String,
+    pub(crate) acknowledged: u64,
+}
+
+/// `PUT /events/consumers/{consumer}`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Acknowledged {
+    pub(crate) acknowledged: u64,
+}
+
 /// `GET /identity/phrase`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Phrase {
@@ -634,8 +809,10 @@ pub(crate) enum Event {
         /// The line, where it is still there.
         line: Option<Box<Line>>,
     },
-    /// A room's members, name or standing changed.
+    /// A room's members, name or standing changed, or what was read of it, or that it is pinned or muted.
     Room { room: String },
+    /// The draft of a room changed.
+    Draft { room: String, draft: Option<Draft> },
     /// A line came up or went down.
     Line { device: String, up: bool },
     /// A step of a join.

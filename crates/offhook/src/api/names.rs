@@ -25,6 +25,14 @@ struct Named<T> {
 
 /// The room that `wanted` means.
 pub(crate) fn room<S: Store>(peer: &Peer<S>, wanted: &str) -> Result<RoomView, Problem> {
+    if let Some(view) = whole_id(wanted)
+        .map(|id| peer.room(id))
+        .transpose()
+        .map_err(storage_problem)?
+        .flatten()
+    {
+        return Ok(view);
+    }
     let rooms = peer.rooms().map_err(storage_problem)?;
     let named = rooms.into_iter().map(|room| Named {
         id: hex(&room.room.0),
@@ -36,6 +44,20 @@ pub(crate) fn room<S: Store>(peer: &Peer<S>, wanted: &str) -> Result<RoomView, P
         Problem::new(Kind::NoRoom, detail)
     };
     choose(named.collect(), wanted, "rooms").unwrap_or_else(|| Err(none()))
+}
+
+/// A room's id written out, which is what programs send: no list has to be made for it.
+fn whole_id(text: &str) -> Option<RoomId> {
+    let digits = text.as_bytes();
+    let mut id = RoomId(Default::default());
+    if digits.len() != 2 * id.0.len() {
+        return None;
+    }
+    for (byte, pair) in id.0.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |at: usize| char::from(*pair.get(at)?).to_digit(16);
+        *byte = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
+    }
+    Some(id)
 }
 
 /// The id of the room that `wanted` means.

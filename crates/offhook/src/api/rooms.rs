@@ -9,7 +9,7 @@ use super::model::{
     history_policy, time,
 };
 use super::request::{Body, Path};
-use super::{Surface, names, odd_reply, storage_problem};
+use super::{Surface, desk, names, odd_reply, storage_problem};
 use crate::problem::{Kind, Problem};
 use crate::proto::history::RoomId;
 use crate::proto::identity::PersonId;
@@ -20,9 +20,8 @@ type Answer<T> = Result<Json<T>, Problem>;
 type Created<T> = Result<(StatusCode, Json<T>), Problem>;
 
 pub(super) async fn list(State(surface): State<Surface>) -> Answer<Rooms> {
-    let rooms = surface.query(|peer| peer.rooms().map_err(storage_problem)).await?;
-    let rooms = rooms.into_iter().map(Room::from).collect();
-    Ok(Json(Rooms { rooms }))
+    let rooms = surface.query(|peer| desk::describe_all(peer, peer.rooms().map_err(storage_problem)?));
+    Ok(Json(Rooms { rooms: rooms.await? }))
 }
 
 pub(super) async fn create(State(surface): State<Surface>, Body(new): Body<NewRoom>) -> Created<RoomMade> {
@@ -48,18 +47,20 @@ fn bad_history(text: &str) -> Problem {
 }
 
 pub(super) async fn show(State(surface): State<Surface>, Path(room): Path<String>) -> Answer<Room> {
-    let view = surface.query(move |peer| names::room(peer, &room)).await?;
-    Ok(Json(view.into()))
+    let room = surface.query(move |peer| desk::describe(peer, names::room(peer, &room)?));
+    Ok(Json(room.await?))
 }
 
-pub(super) async fn rename(
+pub(super) async fn change(
     State(surface): State<Surface>,
     Path(room): Path<String>,
     Body(change): Body<RoomChange>,
 ) -> Answer<Room> {
     let room = room_id(&surface, room).await?;
-    let name = change.name;
-    surface.command(Command::RenameRoom { room, name }).await?;
+    if let Some(name) = change.name {
+        surface.command(Command::RenameRoom { room, name }).await?;
+    }
+    desk::set_marks(&surface, room, change.pinned, change.muted).await?;
     show(State(surface), Path(hex(&room.0))).await
 }
 

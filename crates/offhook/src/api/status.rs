@@ -6,14 +6,17 @@ use std::net::{IpAddr, SocketAddr};
 use axum::Json;
 use axum::extract::State;
 
-use super::model::{Peer, Room, Status, Versions, hex};
-use super::{Surface, storage_problem};
+use super::model::{Peer, Status, Versions, hex};
+use super::{Surface, desk, storage_problem};
 use crate::problem::Problem;
 use crate::proto::peer::view;
 
 pub(super) async fn status(State(surface): State<Surface>) -> Result<Json<Status>, Problem> {
     let (me, rooms, peers) = surface
-        .query(|peer| Ok((peer.me(), peer.rooms().map_err(storage_problem)?, peer.peers())))
+        .query(|peer| {
+            let rooms = desk::describe_all(peer, peer.rooms().map_err(storage_problem)?)?;
+            Ok((peer.me(), rooms, peer.peers()))
+        })
         .await?;
     let used = surface.node.paths().into_iter().filter(|path| path.selected);
     let paths: BTreeMap<_, _> = used.map(|path| (path.peer, path)).collect();
@@ -31,7 +34,8 @@ pub(super) async fn status(State(surface): State<Surface>) -> Result<Json<Status
         since: format!("{:.3}", surface.since),
         network: verdict(&addresses),
         addresses: addresses.iter().map(SocketAddr::to_string).collect(),
-        rooms: rooms.into_iter().map(Room::from).collect(),
+        http: surface.http.map(crate::http::base_url),
+        rooms,
         peers: peers.into_iter().map(peer).collect(),
         keeper,
         versions: Versions {

@@ -254,6 +254,8 @@ fn tell_restored(folder: &Path) -> Result<(), Problem> {
     let mut store = SqliteStore::open(&home.store_path()).map_err(|error| cannot(error.to_string()))?;
     store.begin().map_err(|error| cannot(error.to_string()))?;
     Peer::mark_restored(&mut store).map_err(|error| cannot(error.to_string()))?;
+    // What the copy told and whom it let in is the copy's affair.
+    offhook_node::journal::forget_for_restore(&mut store).map_err(|error| cannot(error.to_string()))?;
     store.commit().map_err(|error| cannot(error.to_string()))
 }
 

@@ -5,6 +5,7 @@ mod contacts;
 mod delivery;
 mod join;
 mod keepers;
+mod keys;
 mod rooms;
 mod say;
 mod status;
@@ -114,7 +115,9 @@ pub(crate) async fn run(flags: Flags) -> Done {
     };
     match flags.verb {
         Verb::Up(up) => up::run(context, up).await,
-        Verb::Keeper(keeper) => up::keeper(context, keeper).await,
+        Verb::Keeper(keeper) => up::keep(context, keeper).await,
+        Verb::Open { print } => keys::open(&context, print).await,
+        Verb::Token(verb) => keys::run(&context, verb).await,
         Verb::Status => status::run(&context).await,
         Verb::Room(verb) => rooms::run(&context, verb).await,
         Verb::Invite(invite) => rooms::invite(&context, invite).await,

@@ -114,7 +114,10 @@ async fn leave(context: &Context, room: &str) -> Done {
 }
 
 async fn rename(context: &Context, room: &str, name: String) -> Done {
-    let change = RoomChange { name };
+    let change = RoomChange {
+        name: Some(name),
+        ..RoomChange::default()
+    };
     let renamed: Room = context
         .node
         .send(Method::PATCH, Target::new(&["rooms", room]), Some(&change))

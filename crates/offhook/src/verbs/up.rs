@@ -1,4 +1,4 @@
-//! `offhook up`: runs the node in the foreground and serves the API on the control socket of its home.
+//! `offhook up`: runs the node in the foreground and serves the API on the control socket of its home and over HTTP on loopback.
 //!
 //! Ctrl-C and SIGTERM end it within two seconds: streams of the API are ended, then the node, which says goodbye to its peers.
 
@@ -8,23 +8,28 @@ use std::path::Path;
 use std::time::Duration;
 
 use offhook_node::home::{HomeError, control_socket_path};
+use offhook_node::journal::local;
 use offhook_node::{Config, Node, NodeHandle, StartError};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::keepers::own_lines;
-use super::{Context, Done, Stop, join};
-use crate::api::model::{Event, Room, Standing, Status};
+use super::{Context, Done, Stop, join, keys};
+use crate::api::model::{Event, LoginLink, Room, Standing, Status};
 use crate::api::{self, Surface};
 use crate::client::{Client, Target};
 use crate::flags::{Keeper, Up};
+use crate::http;
+use crate::http::patience::{Limits, Patient};
 use crate::problem::{Kind, Problem};
 use crate::proto::identity::NAME_BYTES_MAX;
-use crate::proto::keeper::Limits;
+use crate::proto::keeper;
 use crate::proto::peer::Command;
 use crate::render::{Style, clean_line, short};
 
+/// The local record of the port on which HTTP is spoken: it stays the same over restarts, for bookmarks' sake.
+const HTTP_PORT: &str = "http-port";
 /// How long requests that have begun may take once the program is to end.
 const REQUESTS_END: Duration = Duration::from_millis(500);
 /// How long the start waits for the first address, for the sake of what it prints.
@@ -33,9 +38,9 @@ const ADDRESS_WAIT: Duration = Duration::from_millis(500);
 const JOIN_WAIT_S: u64 = 30;
 
 /// A node that keeps for others and is nobody's: the same as `offhook up --keeper`, with its limits.
-pub(super) async fn keeper(context: Context, flags: Keeper) -> Done {
+pub(super) async fn keep(context: Context, flags: Keeper) -> Done {
     let vault_bytes_max = u64::from(flags.room_mib) << 20;
-    let limits = Limits {
+    let limits = keeper::Limits {
         vaults_max: usize::try_from(flags.rooms).unwrap_or(usize::MAX),
         vault_bytes_max,
         // One log may fill a quarter: no single device takes the room from the others.
@@ -46,6 +51,7 @@ pub(super) async fn keeper(context: Context, flags: Keeper) -> Done {
         invite: None,
         name: flags.name,
         listen: flags.listen,
+        http: Some(http::Listen::Off),
         headless: true,
         no_public_infrastructure: flags.no_public_infrastructure,
         keeper: true,
@@ -54,11 +60,11 @@ pub(super) async fn keeper(context: Context, flags: Keeper) -> Done {
 }
 
 pub(super) async fn run(context: Context, flags: Up) -> Done {
-    let limits = flags.keeper.then(Limits::default);
+    let limits = flags.keeper.then(keeper::Limits::default);
     run_with(context, flags, limits).await
 }
 
-async fn run_with(context: Context, flags: Up, keeps: Option<Limits>) -> Done {
+async fn run_with(context: Context, flags: Up, keeps: Option<keeper::Limits>) -> Done {
     // Before anything else: a signal during the start ends it cleanly too.
     let mut signals = Signals::new()?;
     if let Some(invite) = &flags.invite {
@@ -70,7 +76,7 @@ async fn run_with(context: Context, flags: Up, keeps: Option<Limits>) -> Done {
         () = signals.any() => return Ok(()),
     };
     let (end, ending) = watch::channel(false);
-    let result = match serve(&node, &context.home, ending) {
+    let result = match serve(&node, &context.home, &flags, ending).await {
         Err(error) => Err(error),
         Ok(served) => {
             let talked = tokio::select! {
@@ -89,7 +95,7 @@ async fn run_with(context: Context, flags: Up, keeps: Option<Limits>) -> Done {
     result
 }
 
-async fn start(context: &Context, flags: &Up, keeps: Option<Limits>) -> Result<NodeHandle, Stop> {
+async fn start(context: &Context, flags: &Up, keeps: Option<keeper::Limits>) -> Result<NodeHandle, Stop> {
     if flags
         .name
         .as_ref()
@@ -101,6 +107,7 @@ async fn start(context: &Context, flags: &Up, keeps: Option<Limits>) -> Result<N
     let mut config = Config::new(&context.home, flags.name.clone().unwrap_or_else(login_name));
     config.listen = flags.listen;
     config.no_public_infrastructure = flags.no_public_infrastructure;
+    config.wording = Some(api::feed::wording);
     let node = Node::start(config).await.map_err(start_problem)?;
     if let Some(name) = flags.name.clone() {
         let known = node.query(|peer| peer.me().name).await;
@@ -136,23 +143,53 @@ fn start_problem(error: StartError) -> Problem {
     Problem::new(kind, error.to_string())
 }
 
-/// Serves the API on the control socket. The home's lock is held, so a socket that is there is left over from a crash.
-fn serve(node: &NodeHandle, home: &Path, ending: watch::Receiver<bool>) -> Result<tokio::task::JoinHandle<()>, Stop> {
+/// Serves the API. The home's lock is held, so a control socket that is there is left over from a crash.
+async fn serve(
+    node: &NodeHandle,
+    home: &Path,
+    flags: &Up,
+    ending: watch::Receiver<bool>,
+) -> Result<impl Future<Output = ()> + use<>, Stop> {
     let path = control_socket_path(home);
     let _ = fs::remove_file(&path);
     let cannot = |error: std::io::Error| {
         let detail = format!("cannot make the control socket {}: {error}", path.display());
         Problem::new(Kind::BadHome, detail)
     };
+    let http = http::bind(flags.http, last_port(node).await).await?;
+    let at = http.as_ref().map(TcpListener::local_addr).transpose()?;
+    if let Some(at) = at {
+        let change = (HTTP_PORT.to_owned(), Some(at.port().to_string().into_bytes()));
+        // Only a convenience: the next run would take another port.
+        let _ = node.write_local(vec![change], None).await;
+    }
+    let surface = Surface::new(node.clone(), home.to_owned(), at, ending.clone()).await;
+    let surface = surface.map_err(|error| Problem::new(Kind::Storage, error.to_string()))?;
     let listener = UnixListener::bind(&path).map_err(cannot)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(cannot)?;
-    let surface = Surface::new(node.clone(), home.to_owned(), ending.clone());
-    let ended = async move {
-        let mut ending = ending;
+    let ended = move || {
+        let mut ending = ending.clone();
         // An error means that the sender is gone, which is an end too.
-        let _ = ending.wait_for(|end| *end).await;
+        async move { drop(ending.wait_for(|end| *end).await) }
     };
-    Ok(tokio::spawn(api::serve(listener, surface, ended)))
+    let pages = http.zip(at).map(|(listener, at)| {
+        let listener = Patient::new(listener, Limits::USUAL);
+        tokio::spawn(api::serve(listener, http::router(surface.clone(), at), ended()))
+    });
+    let listener = Patient::new(listener, Limits::USUAL);
+    let socket = tokio::spawn(api::serve(listener, api::owner_router(surface), ended()));
+    Ok(async move {
+        let _ = socket.await;
+        if let Some(pages) = pages {
+            let _ = pages.await;
+        }
+    })
+}
+
+/// The port on which the last run spoke HTTP.
+async fn last_port(node: &NodeHandle) -> Option<u16> {
+    let kept = node.query(|peer| local(peer.store(), HTTP_PORT)).await;
+    String::from_utf8(kept.ok()?.ok()??).ok()?.parse().ok()
 }
 
 /// Says who is up, joins where asked to, then passes on what a person should look at, without end.
@@ -160,7 +197,16 @@ async fn talk(context: &Context, node: &NodeHandle, flags: &Up) -> Done {
     wait_for_address(node).await;
     let mut events = context.node.events().await?;
     let status: Status = context.node.get(Target::new(&["status"])).await?;
-    context.out.either(&status, |style| greeting(&status, context, style))?;
+    let link = match status.http.is_some() && !flags.headless && !context.out.json {
+        true => Some(keys::link(context).await?),
+        false => None,
+    };
+    context
+        .out
+        .either(&status, |style| greeting(&status, link.as_ref(), context, style))?;
+    if let Some(link) = &link {
+        keys::open_browser(&link.url);
+    }
     if let Some(invite) = &flags.invite {
         // Asked through the socket like everybody else.
         let joined = join::follow(&Client::new(&context.home), context.out, invite, JOIN_WAIT_S).await;
@@ -192,7 +238,7 @@ async fn wait_for_address(node: &NodeHandle) {
     let _ = tokio::time::timeout(ADDRESS_WAIT, known).await;
 }
 
-fn greeting(status: &Status, context: &Context, style: Style) -> String {
+fn greeting(status: &Status, link: Option<&LoginLink>, context: &Context, style: Style) -> String {
     let you = style.bold(&clean_line(&status.name));
     let next = match status
         .rooms
@@ -210,8 +256,13 @@ fn greeting(status: &Status, context: &Context, style: Style) -> String {
         Some(own) => own_lines(own).iter().map(|line| format!("{line}\n")).collect(),
         None => String::new(),
     };
+    let page = match (link, &status.http) {
+        (Some(link), _) => format!("page     {}\n", link.url),
+        (None, Some(http)) => format!("page     {http}/  (`offhook open` signs a browser in)\n"),
+        (None, None) => String::new(),
+    };
     format!(
-        "you      {you}  person {}  device {}\nhome     {}\nnetwork  {}\n{keeper}{next}\nCtrl-C stops the node\n",
+        "you      {you}  person {}  device {}\nhome     {}\nnetwork  {}\n{page}{keeper}{next}\nCtrl-C stops the node\n",
         short(&status.person),
         short(&status.device),
         context.home.display(),

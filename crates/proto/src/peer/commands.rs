@@ -248,20 +248,7 @@ impl<S: Store> Peer<S> {
             }));
         }
         let cutoffs = cutoffs(room, &person);
-        let told: Vec<_> = room
-            .devices
-            .iter()
-            .filter(|(_, owner)| **owner == person)
-            .map(|(device, _)| *device)
-            .collect();
         self.write_control(no, vec![Op::Remove { person, cutoffs }], true)?;
-        // Those who are there are told at once.
-        for device in told {
-            let tag = self.shared(device, no).map(|shared| shared.tag);
-            if let Some(tag) = tag {
-                self.tell_removed(device, no, tag)?;
-            }
-        }
         Ok(Ok(Reply::Done))
     }
 

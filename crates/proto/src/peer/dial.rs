@@ -190,7 +190,7 @@ impl<S: Store> Peer<S> {
                 && !self.lines.contains_key(device)
                 && known.is_some_and(|dial| !dial.record.addresses.is_empty() || dial.record.relay.is_some())
         };
-        for room in self.rooms.values().filter(|room| room.is_synced()) {
+        for room in self.rooms.values().filter(|room| room.seeks_lines()) {
             for device in room
                 .devices
                 .keys()

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use crate::crypto::{Secret, prefix8};
 use crate::history::entry::{Class, Entry, LogKey};
 use crate::history::{EpochId, IntervalSet};
-use crate::identity::{DeviceId, PersonId};
+use crate::identity::DeviceId;
 use crate::peer::author::{Written, random8};
 use crate::peer::keyring::Keyring;
 use crate::peer::line::{Asked, Greeting, HAS_PIECES_MAX, PAGE, RoomLine, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST};
-use crate::peer::record::{self, Base, Stored, StoredStanding};
+use crate::peer::record::{self, Base, Stored};
 use crate::peer::room::{Ingested, Room};
-use crate::peer::{Event, Output, Peer, table};
-use crate::rooms::roster::Former;
+use crate::peer::{Output, Peer, table};
 use crate::store::{Direction, EntryKey, LogNo, RoomNo, Store, StoreError, after_prefix};
 use crate::sync::frame::{EpochGift, Frame, LogName, LogRanges, RoomHello, RoomTag, Run};
 use crate::sync::{PADDING, Vector, vector};
@@ -29,7 +28,7 @@ const FORK_ENTRIES_MAX: u32 = 64;
 /// Epochs asked for in one frame.
 const NEED_EPOCHS_MAX: usize = 256;
 /// Tags of a hello that are kept because a room may be joined later.
-const UNKNOWN_TAGS_MAX: usize = 4096;
+pub(super) const UNKNOWN_TAGS_MAX: usize = 4096;
 
 impl<S: Store> Peer<S> {
     /// Says which rooms there are: all, or those that the line has not been told.
@@ -177,7 +176,7 @@ impl<S: Store> Peer<S> {
         sync: Secret,
     ) -> Result<(), StoreError> {
         if !self.may_serve(peer, no) {
-            return self.tell_removed(peer, no, tag);
+            return self.turn_away(peer, no, tag, digest);
         }
         self.share(peer, no, tag, &sync)?;
         let (Some(line), Some(room)) = (self.lines.get_mut(&peer), self.rooms.get_mut(&no)) else {
@@ -221,19 +220,8 @@ impl<S: Store> Peer<S> {
     /// Whether entries of a room may be given to a device: it belongs to a member.
     pub(super) fn may_serve(&self, peer: DeviceId, no: RoomNo) -> bool {
         let Some(room) = self.rooms.get(&no) else { return false };
-        room.is_synced() && (room.devices.contains_key(&peer) || room.sponsors.contains(&peer))
-    }
-
-    pub(super) fn tell_removed(&mut self, peer: DeviceId, no: RoomNo, tag: RoomTag) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
-        let theirs = |(person, former): (&PersonId, &Former)| former.identity.has_device(&peer).then_some(*person);
-        let Some(person) = room.roster.former.iter().find_map(theirs) else {
-            return Ok(());
-        };
-        if let Some((log, entry, key)) = room.removal_of(&self.store, &person)? {
-            self.send(peer, &Frame::Removed { tag, log, entry, key });
-        }
-        Ok(())
+        let known = room.devices.contains_key(&peer) || room.sponsors.contains(&peer) || room.vouched.contains(&peer);
+        room.is_synced() && known
     }
 
     fn send_summary(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
@@ -267,7 +255,7 @@ impl<S: Store> Peer<S> {
             return Ok(None);
         };
         if !self.may_serve(peer, no) {
-            self.tell_removed(peer, no, tag)?;
+            self.tell_out(peer, no, tag)?;
             return Ok(None);
         }
         if !line.rooms.contains_key(&no) {
@@ -323,17 +311,12 @@ impl<S: Store> Peer<S> {
         self.after_contact(peer, no)
     }
 
-    /// What others hold exists. The own log included: if they hold more of it than is here, this home is a copy or was restored.
+    /// What others hold exists. The own log included; but that they hold more of it than is here is believed only when they show it, see [`Self::take_run`].
     pub(super) fn note_known(&mut self, no: RoomNo, has: &BTreeMap<LogKey, IntervalSet>) {
         let Some(room) = self.rooms.get_mut(&no) else { return };
         for (log, seqs) in has {
             if !room.roster.logs.contains_key(log) {
                 continue;
-            }
-            let held = room.logs.get(log).map_or(0, |state| state.held.max());
-            let frozen = room.frozen_at(log).unwrap_or(u32::MAX);
-            if room.own.as_ref().is_some_and(|own| own.log == *log) && seqs.max() > held && held < frozen {
-                room.own_stale = true;
             }
             room.known.entry(*log).or_default().union(seqs);
         }
@@ -694,6 +677,11 @@ impl<S: Store> Peer<S> {
             let outcome = room.ingest(&mut self.store, &mut self.ctx, log, stretch)?;
             if outcome.refused.is_some() {
                 return self.misbehaved(peer, "entries that their author did not sign");
+            }
+            if room.own.as_ref().is_some_and(|own| own.log == log) && !outcome.new.is_empty() {
+                // Signed with the own key, and not written by this home: it is a copy, or was restored. It opens another log before it writes again.
+                room.own_stale = true;
+                room.dirty = true;
             }
             if outcome.forks {
                 self.send_hashes(peer, no, &log)?;
@@ -1163,33 +1151,6 @@ impl<S: Store> Peer<S> {
             let frame = Frame::Entries { tag: shared.tag, runs };
             self.send(peer, &frame);
         }
-    }
-
-    /// This device was removed: another member shows the entry that says so.
-    pub(super) fn on_removed(
-        &mut self,
-        no: RoomNo,
-        log: LogKey,
-        entry: &Entry,
-        key: &Secret,
-    ) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get_mut(&no) else {
-            return Ok(());
-        };
-        let me = self.ctx.me;
-        if !room.is_member() || !room.accept_removal(&log, entry, key, &me) {
-            return Ok(());
-        }
-        room.standing = StoredStanding::Removed {};
-        room.removed_by = Some(entry.reference(&log));
-        room.dirty = true;
-        let (id, name) = (room.id, room.roster.name.clone());
-        self.ctx.event(Event::Room { room: id });
-        self.ctx.notice(
-            Some(id),
-            format!("You were removed from “{name}”. What was said before can still be read."),
-        );
-        Ok(())
     }
 
     pub(super) fn shared(&mut self, peer: DeviceId, no: RoomNo) -> Option<&mut RoomLine> {

@@ -6,7 +6,7 @@ use crate::history::{Clock, RoomId};
 use crate::identity::{DeviceId, IdentityBundle, IdentityState, PersonId};
 use crate::peer::commands::ROOMS_MAX;
 use crate::peer::line::{KNOCKS_MAX, Line};
-use crate::peer::record::StoredStanding;
+use crate::peer::record::{self, StoredStanding};
 use crate::peer::room::Room;
 use crate::peer::{CommandError, Event, JoinStep, Peer, Reply, table};
 use crate::rooms::{HistoryPolicy, Invite, InviteUse, LogCertificate, Op, Role, RoomKind};
@@ -48,6 +48,8 @@ impl<S: Store> Peer<S> {
         if let Some(room) = self.rooms.get_mut(&no) {
             let knocked_before = matches!(room.standing, StoredStanding::Joining {}) && room.own.is_some();
             room.standing = StoredStanding::Joining {};
+            room.shown_out.clear();
+            room.why_out.clear();
             room.dirty = true;
             if !knocked_before {
                 room.open_own_log(&mut self.ctx, &self.secrets.device.0);
@@ -325,6 +327,26 @@ impl<S: Store> Peer<S> {
         self.arriving.insert(no, peer);
         self.ctx.event(Event::Room { room: id });
         self.greet_all()
+    }
+
+    /// Whoever let this device in is gone before the membership was verified: knocks again, at whatever door there is.
+    pub(super) fn sponsor_gone(&mut self, peer: DeviceId) -> Result<(), StoreError> {
+        let of_peer = |(no, sponsor): (&RoomNo, &DeviceId)| (*sponsor == peer).then_some(*no);
+        let rooms: Vec<RoomNo> = self.arriving.iter().filter_map(of_peer).collect();
+        for no in rooms {
+            let stored = self.store.get(&table::key(table::JOINS, &[&no.0.to_be_bytes()]))?;
+            let Some(invite) = stored.map(|bytes| record::decode(&bytes, "join")).transpose()? else {
+                continue;
+            };
+            self.arriving.remove(&no);
+            if let Some(room) = self.rooms.get_mut(&no) {
+                room.standing = StoredStanding::Joining {};
+                room.dirty = true;
+            }
+            self.joins.insert(no, invite);
+            self.knock_elsewhere(peer);
+        }
+        Ok(())
     }
 
     pub(super) fn on_refused(&mut self, peer: DeviceId, key: [u8; 32], why: String, ask_others: bool) {

@@ -20,6 +20,8 @@ pub(super) const WANT_ALL_MAX: u64 = 4096;
 pub(super) const PAGE: u32 = 50;
 /// How often a peer may knock on one connection.
 pub(super) const KNOCKS_MAX: u32 = 32;
+/// How often a peer may show, on one connection, that somebody is out or how it came in.
+pub(super) const SHOWINGS_MAX: u32 = 32;
 /// Pieces of one log that a peer may say it holds.
 pub(super) const HAS_PIECES_MAX: usize = 8192;
 /// Wants that one peer may owe answers to, for one room.
@@ -33,7 +35,7 @@ const DIGEST: &[u8] = b"digest";
 /// A connection to a peer.
 #[derive(Debug)]
 pub(super) struct Line {
-    pub exporter: [u8; 32],
+    pub exporter: Secret,
     pub last_frame: Instant,
     /// Rooms by the tags of either side's hello.
     pub tags: BTreeMap<RoomTag, RoomNo>,
@@ -49,6 +51,12 @@ pub(super) struct Line {
     pub unknown: Vec<([u8; 8], [u8; 8])>,
     /// How often the peer knocked.
     pub knocks: u32,
+    /// How often the peer showed entries that settle who is out, or how it came in.
+    pub shown: u32,
+    /// Rooms that the peer named and is not served, with the number of control entries known when it was told so.
+    pub told_out: BTreeMap<RoomNo, usize>,
+    /// Rooms whose admission was shown to the peer.
+    pub admission_shown: BTreeSet<RoomNo>,
     /// The age of each address record sent.
     pub addresses_sent: BTreeMap<DeviceId, u64>,
 }
@@ -65,7 +73,7 @@ pub(super) struct Greeting {
 impl Line {
     pub(super) fn new(exporter: [u8; 32], now: Instant) -> Self {
         Self {
-            exporter,
+            exporter: Secret(exporter),
             last_frame: now,
             tags: BTreeMap::new(),
             rooms: BTreeMap::new(),
@@ -74,13 +82,16 @@ impl Line {
             heard: false,
             unknown: Vec::new(),
             knocks: 0,
+            shown: 0,
+            told_out: BTreeMap::new(),
+            admission_shown: BTreeSet::new(),
             addresses_sent: BTreeMap::new(),
         }
     }
 
     /// The tag by which `sender` names the room whose epoch has this sync secret.
     pub(super) fn tag(&self, sync: &Secret, sender: &DeviceId) -> RoomTag {
-        prefix8(&sync.mac(&[&self.exporter[..], &sender.0, TAG].concat()))
+        prefix8(&sync.mac(&[&self.exporter.0[..], &sender.0, TAG].concat()))
     }
 
     /// The digest that the peer knows from the own hello, if it can read the tag: both hellos were keyed alike.
@@ -91,7 +102,7 @@ impl Line {
 
     /// A room digest as `sender` says it.
     pub(super) fn digest(&self, sync: &Secret, sender: &DeviceId, digest: &[u8; 32]) -> [u8; 8] {
-        prefix8(&sync.mac(&[&self.exporter[..], &sender.0, DIGEST, digest].concat()))
+        prefix8(&sync.mac(&[&self.exporter.0[..], &sender.0, DIGEST, digest].concat()))
     }
 }
 

@@ -86,8 +86,10 @@ pub(super) struct RoomRecord {
     pub own_stale: bool,
     /// This person left, and nobody has said yet that they heard of it.
     pub farewell_due: bool,
-    /// The removal that another member showed, while the membership known here does not bear it out.
-    pub removed_by: Option<EntryRef>,
+    /// The entries by which another member showed that this person is out, while the membership known here does not bear it out.
+    pub shown_out: Vec<EntryRef>,
+    /// Why this person is out, in words.
+    pub why_out: String,
 }
 wire_struct!(RoomRecord {
     id,
@@ -103,7 +105,8 @@ wire_struct!(RoomRecord {
     receipts,
     own_stale,
     farewell_due,
-    removed_by,
+    shown_out: list(64),
+    why_out: text(512),
 });
 
 impl Wire for LogNo {

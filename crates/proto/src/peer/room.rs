@@ -103,8 +103,10 @@ pub(super) struct Room {
     pub own_stale: bool,
     /// This person left, and nobody has said yet that they heard of it.
     pub farewell_due: bool,
-    /// The removal that another member showed, while the membership known here does not bear it out.
-    pub removed_by: Option<EntryRef>,
+    /// The entries by which another member showed that this person is out, while the membership known here does not bear it out.
+    pub shown_out: Vec<EntryRef>,
+    /// Why this person is out, in words.
+    pub why_out: String,
     pub tips: BTreeMap<[u8; 8], EntryRef>,
     pub last_clock: Clock,
     pub messages: u64,
@@ -128,6 +130,8 @@ pub(super) struct Room {
     pub devices: BTreeMap<DeviceId, PersonId>,
     /// Devices that let this one in, heard until the membership is known.
     pub sponsors: BTreeSet<DeviceId>,
+    /// Devices that showed how they came in, heard until the entries that let them in are here.
+    pub vouched: BTreeSet<DeviceId>,
     /// Runs of logs that are nobody's yet.
     limbo: Vec<(LogKey, Vec<Entry>)>,
     /// How far each other device has got with the own log.
@@ -210,7 +214,8 @@ impl Room {
             own: None,
             own_stale: false,
             farewell_due: false,
-            removed_by: None,
+            shown_out: Vec::new(),
+            why_out: String::new(),
             tips: BTreeMap::new(),
             last_clock: Clock::default(),
             messages: 0,
@@ -227,6 +232,7 @@ impl Room {
             first_epoch: None,
             devices: BTreeMap::new(),
             sponsors: BTreeSet::new(),
+            vouched: BTreeSet::new(),
             limbo: Vec::new(),
             deliveries: BTreeMap::new(),
         }
@@ -244,7 +250,8 @@ impl Room {
         room.receipts = record.receipts;
         room.own_stale = record.own_stale;
         room.farewell_due = record.farewell_due;
-        room.removed_by = record.removed_by;
+        room.shown_out.clone_from(&record.shown_out);
+        room.why_out.clone_from(&record.why_out);
         room.dirty = false;
         room
     }
@@ -352,19 +359,24 @@ impl Room {
             receipts: self.receipts,
             own_stale: self.own_stale,
             farewell_due: self.farewell_due,
-            removed_by: self.removed_by,
+            shown_out: self.shown_out.clone(),
+            why_out: self.why_out.clone(),
         }
     }
 
-    /// Whether entries are exchanged: a member's; those of somebody who left, until another has heard of it; those of somebody who was shown a removal
-    /// that the room's own log does not bear out yet, and may never.
+    /// Whether entries are exchanged: a member's; those of somebody who left, until another has heard of it; those of somebody who is out by others' deeds:
+    /// what undoes these may still come, and then the others count this person in again.
     pub(super) fn is_synced(&self) -> bool {
         match self.standing {
-            StoredStanding::Member {} => true,
+            StoredStanding::Member {} | StoredStanding::Removed {} => true,
             StoredStanding::Left {} => self.farewell_due,
-            StoredStanding::Removed {} => self.removed_by.is_some(),
             StoredStanding::Joining {} => false,
         }
+    }
+
+    /// Whether lines are sought for this room: not for one that this person is out of as far as the room's own log says.
+    pub(super) fn seeks_lines(&self) -> bool {
+        self.is_synced() && (!matches!(self.standing, StoredStanding::Removed {}) || !self.shown_out.is_empty())
     }
 
     pub(super) fn is_member(&self) -> bool {
@@ -576,33 +588,6 @@ impl Room {
         let id = EntryId { log: log.prefix(), seq };
         let notes = self.annotations(store, &id)?;
         Ok(entry.header.class == Class::Control || !self.is_deleted(&notes, log))
-    }
-
-    /// Takes in the entry that removed this person, opened with the one key that came with it. False if it is no such entry.
-    pub(super) fn accept_removal(&mut self, log: &LogKey, entry: &Entry, key: &Secret, me: &PersonId) -> bool {
-        let hash = entry.header.hash(log);
-        if entry::verify(log, &hash, &entry.signature).is_err() || !self.roster.logs.contains_key(log) {
-            return false;
-        }
-        let Some(Ok(payload)) = entry.payload.as_ref().map(|bytes| ControlPayload::from_bytes(bytes)) else {
-            return false;
-        };
-        let Ok(control) = payload.open_alone(&entry.header, log, key) else {
-            return false;
-        };
-        let (Some(author), Some(mine)) = (self.author(log), self.roster.members.get(me)) else {
-            return false;
-        };
-        let may = self
-            .roster
-            .role(&author)
-            .is_some_and(|role| role == Role::Owner || (role >= Role::Moderator && role > mine.role));
-        // An older removal, from before this person came in again, is no news.
-        let knows = |head: &EntryRef| *head == mine.since || self.graph.is_past(&mine.since, head);
-        let after = control.heads.iter().any(knows) || control.heads.iter().all(|head| !self.graph.contains(head));
-        may && after
-            && !self.graph.contains(&entry.reference(log))
-            && control.ops.iter().any(|op| is_removal_of(op, me))
     }
 
     /// Compares an entry with the one held under its sequence number.
@@ -829,6 +814,11 @@ impl Room {
             .filter(|state| state.held.max().checked_add(1) == Some(header.seq));
         let ascends = top.is_some_and(|state| state.top_clock < header.clock);
         push_below(&mut below, log, header, effective, ascends);
+        self.pull(store, below)
+    }
+
+    /// Moves these entries, and what is below them, down to their limits; notes the limits of those that are not here.
+    pub(super) fn pull<S: Store>(&mut self, store: &mut S, mut below: Vec<(EntryRef, i64)>) -> Result<(), StoreError> {
         while let Some((reference, limit)) = below.pop() {
             let Some((log_key, key)) = self.find(&reference.id()) else {
                 let waiting = table::waiting(self.no, &reference);
@@ -847,16 +837,33 @@ impl Room {
             if stored.effective <= limit || prefix8(&stored.entry.header.hash(&log_key)) != reference.hash {
                 continue;
             }
-            let EntryRef { log, seq, .. } = reference;
-            if stored.flags & SHOWN != 0 {
-                store.delete(&table::order(self.no, stored.effective, &log, seq))?;
-                store.put(&table::order(self.no, limit, &log, seq), &key.log.0.to_be_bytes())?;
-            }
-            stored.effective = limit;
-            store.put_entry(key, &stored.to_bytes())?;
+            self.move_to(store, &log_key, key, &mut stored, limit)?;
             push_below(&mut below, &log_key, &stored.entry.header, limit, false);
         }
         Ok(())
+    }
+
+    /// Gives an entry another place.
+    pub(super) fn move_to<S: Store>(
+        &self,
+        store: &mut S,
+        log: &LogKey,
+        key: EntryKey,
+        stored: &mut Stored,
+        effective: i64,
+    ) -> Result<(), StoreError> {
+        if stored.effective == effective {
+            return Ok(());
+        }
+        if stored.flags & SHOWN != 0 {
+            store.delete(&table::order(self.no, stored.effective, &log.prefix(), key.seq))?;
+            store.put(
+                &table::order(self.no, effective, &log.prefix(), key.seq),
+                &key.log.0.to_be_bytes(),
+            )?;
+        }
+        stored.effective = effective;
+        store.put_entry(key, &stored.to_bytes())
     }
 
     fn mark_held(&mut self, log: &LogKey, header: &Header, hash: Hash) {
@@ -1021,7 +1028,7 @@ impl Room {
     }
 
     /// Takes an entry out of the timeline.
-    fn hide<S: Store>(
+    pub(super) fn hide<S: Store>(
         &mut self,
         store: &mut S,
         log: &LogKey,
@@ -1174,7 +1181,7 @@ impl Room {
         }
     }
 
-    fn annotate<S: Store>(
+    pub(super) fn annotate<S: Store>(
         &mut self,
         store: &mut S,
         ctx: &mut Ctx,
@@ -1315,40 +1322,10 @@ impl Room {
         self.dirty = true;
         let frozen: Vec<(LogKey, u32)> = self.roster.frozen.iter().map(|(log, seq)| (*log, *seq)).collect();
         for (log, last) in frozen {
-            self.freeze(store, &log, last)?;
+            self.freeze(store, ctx, &log, last)?;
         }
         ctx.event(Event::Room { room: self.id });
         Ok(true)
-    }
-
-    fn freeze<S: Store>(&mut self, store: &mut S, log: &LogKey, last: u32) -> Result<(), StoreError> {
-        let Some(state) = self.logs.get(log) else { return Ok(()) };
-        let (no, gone) = (state.no, state.held.minus(&IntervalSet::range(1, last)));
-        if gone.is_empty() {
-            return Ok(());
-        }
-        for (from, to) in gone.ranges() {
-            for seq in *from..=*to {
-                let key = EntryKey { log: no, seq };
-                if let Some(mut stored) = self.stored(store, key)? {
-                    self.hide(store, log, &mut stored, key)?;
-                    store.put_entry(key, &stored.to_bytes())?;
-                }
-            }
-        }
-        let top = self.stored(store, EntryKey { log: no, seq: last })?;
-        if let Some(state) = self.logs.get_mut(log) {
-            state.held = state.held.up_to(last);
-            state.dirty = true;
-            if let Some(top) = top {
-                state.top_hash = top.entry.header.hash(log);
-                state.top_clock = top.entry.header.clock;
-            }
-        }
-        self.tips.remove(&log.prefix());
-        self.digest_cache = None;
-        self.dirty = true;
-        Ok(())
     }
 
     /// Operations of a control entry held here, for the timeline.
@@ -1356,28 +1333,6 @@ impl Room {
         let payload = ControlPayload::from_bytes(entry.payload.as_ref()?).ok()?;
         let keys = self.epochs.keys(&entry.header.epoch)?;
         payload.open(&entry.header, log, keys).ok()
-    }
-
-    /// The control entry that removed a person, to show it to them: log, entry, and the key of its payload alone.
-    pub(super) fn removal_of<S: Store>(
-        &self,
-        store: &S,
-        person: &PersonId,
-    ) -> Result<Option<(LogKey, Entry, Secret)>, StoreError> {
-        let Some(former) = self.roster.former.get(person) else {
-            return Ok(None);
-        };
-        let Some((log, key)) = self.find(&former.entry.id()) else {
-            return Ok(None);
-        };
-        let Some(stored) = self.stored(store, key)? else {
-            return Ok(None);
-        };
-        let Some(keys) = self.epochs.keys(&stored.entry.header.epoch) else {
-            return Ok(None);
-        };
-        let secret = stored.entry.header.payload_key(&log, &keys.control);
-        Ok(Some((log, stored.entry, secret)))
     }
 
     /// Checks a signature that was only covered by its chain, before others are shown it as the end of a run.
@@ -1405,7 +1360,13 @@ fn limbo_bytes(entry: &Entry) -> usize {
 
 /// What stands directly below an entry, and what its effective clock must not exceed. `ascends`: the entry before in the same log is known to have a
 /// smaller clock, and needs no pulling unless this one was pulled itself.
-fn push_below(below: &mut Vec<(EntryRef, i64)>, log: &LogKey, header: &Header, effective: i64, ascends: bool) {
+pub(super) fn push_below(
+    below: &mut Vec<(EntryRef, i64)>,
+    log: &LogKey,
+    header: &Header,
+    effective: i64,
+    ascends: bool,
+) {
     if header.seq > 1 && (!ascends || effective < effective_of(header.clock)) {
         let before = EntryRef {
             log: log.prefix(),
@@ -1428,7 +1389,7 @@ fn put_edit(notes: &mut Annotations, clock: Clock, by: EntryId) {
     }
 }
 
-fn put_reaction(notes: &mut Annotations, reaction: ReactionRecord) {
+pub(super) fn put_reaction(notes: &mut Annotations, reaction: ReactionRecord) {
     let same = |r: &&mut ReactionRecord| r.person == reaction.person && r.emoji == reaction.emoji;
     match notes.reactions.iter_mut().find(same) {
         Some(old) if (old.clock, old.by) < (reaction.clock, reaction.by) => *old = reaction,
@@ -1440,11 +1401,6 @@ fn put_reaction(notes: &mut Annotations, reaction: ReactionRecord) {
             }
         }
     }
-}
-
-/// Whether an operation concerns who is in the room.
-pub(super) fn is_removal_of(op: &Op, who: &PersonId) -> bool {
-    matches!(op, Op::Remove { person, .. } if person == who)
 }
 
 #[cfg(test)]

@@ -11,13 +11,15 @@ use crate::peer::view::{
     DeliveryState, EntryKind, EntryView, LineView, MeView, MemberDelivery, MemberView, PeerView, RoomView, Standing,
     WhereView,
 };
-use crate::peer::{CommandError, Peer, Reply, table};
+use crate::peer::{CommandError, Event, Peer, Reply, table};
 use crate::rooms::{Op, Role, RoomKind};
 use crate::store::{Direction, EntryKey, RoomNo, Store, StoreError, after_prefix};
 use crate::wire::Wire;
 
 /// The most lines of a timeline at once.
 pub const TIMELINE_MAX: usize = 1000;
+/// The most mentions that are counted.
+const MENTIONS_MAX: usize = 100;
 /// Up to this many devices, a message's whereabouts are told member by member.
 const PER_MEMBER_MAX: usize = 50;
 
@@ -39,10 +41,23 @@ impl<S: Store> Peer<S> {
         let mut views = Vec::with_capacity(self.rooms.len());
         for room in self.rooms.values() {
             let newest = self.newest_order(room.no)?;
-            views.push((newest.map(|(at, _)| at), self.room_view(room, newest.map(|(_, id)| id))));
+            let mut view = self.room_view(room, newest.map(|(_, id)| id));
+            view.mentions = self.unread_mentions(room)?;
+            views.push((newest.map(|(at, _)| at), view));
         }
         views.sort_by_key(|(at, view)| (std::cmp::Reverse(*at), view.room));
         Ok(views.into_iter().map(|(_, view)| view).collect())
+    }
+
+    /// One room.
+    pub fn room(&self, id: RoomId) -> Result<Option<RoomView>, StoreError> {
+        let Some(room) = self.by_id.get(&id).and_then(|no| self.rooms.get(no)) else {
+            return Ok(None);
+        };
+        let newest = self.newest_order(room.no)?.map(|(_, id)| id);
+        let mut view = self.room_view(room, newest);
+        view.mentions = self.unread_mentions(room)?;
+        Ok(Some(view))
     }
 
     fn newest_order(&self, no: RoomNo) -> Result<Option<(i64, EntryId)>, StoreError> {
@@ -62,12 +77,15 @@ impl<S: Store> Peer<S> {
             name: pair.map_or_else(|| room.provisional_name.clone(), |other| self.name_of(&other)),
             pair,
             standing: standing(room),
+            why_out: (!room.why_out.is_empty()).then(|| room.why_out.clone()),
             role: room.roster.role(&self.ctx.me).unwrap_or(Role::Reader),
             history: room.roster.history,
             members: room.roster.members.len(),
             members_online: room.roster.members.keys().filter(|person| online(person)).count(),
             entries: room.messages,
             unread: room.unread,
+            mentions: 0,
+            read_up_to: room.read.map(|(_, id)| id),
             missing: room.logs.keys().map(|log| room.missing(log).len()).sum(),
             sealed: room.wanted_epochs.len() as u64,
             newest,
@@ -78,6 +96,38 @@ impl<S: Store> Peer<S> {
                 0
             },
         }
+    }
+
+    /// Unread messages that name the own person: looked up in the text index, newest first, so it costs nothing where there are none.
+    fn unread_mentions(&self, room: &Room) -> Result<u64, StoreError> {
+        if room.unread == 0 {
+            return Ok(0);
+        }
+        let logs: BTreeMap<_, LogKey> = room.logs.iter().map(|(key, state)| (state.no, *key)).collect();
+        let phrase = format!("\"{}\"", self.my_name.replace('"', " "));
+        let mut count = 0;
+        for EntryKey { log, seq } in self.store.search(&phrase, Some(room.no), MENTIONS_MAX)? {
+            let Some(key) = logs.get(&log) else { continue };
+            let id = EntryId { log: key.prefix(), seq };
+            if self.is_unread(room, key, &id)? && self.view(room, id)?.is_some_and(|view| view.mentions_me) {
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    fn is_unread(&self, room: &Room, log: &LogKey, id: &EntryId) -> Result<bool, StoreError> {
+        if room.own.as_ref().is_some_and(|own| own.log == *log) {
+            return Ok(false);
+        }
+        let Some((_, key)) = room.find(id) else {
+            return Ok(false);
+        };
+        let Some(stored) = room.stored(&self.store, key)? else {
+            return Ok(false);
+        };
+        let position = stored.effective.cast_unsigned() ^ (1 << 63);
+        Ok(room.read.is_none_or(|read| (position, *id) > read))
     }
 
     /// The other person of a room of two.
@@ -218,6 +268,50 @@ impl<S: Store> Peer<S> {
             lines.insert(at, gap);
         }
         lines.reverse();
+        Ok(Some(lines))
+    }
+
+    /// At most `limit` lines right after an entry, ascending.
+    pub fn timeline_after(
+        &self,
+        room: RoomId,
+        after: EntryId,
+        limit: usize,
+    ) -> Result<Option<Vec<LineView>>, StoreError> {
+        let Some(room) = self.by_id.get(&room).and_then(|no| self.rooms.get(no)) else {
+            return Ok(None);
+        };
+        let Some((_, key)) = room.find(&after) else {
+            return Ok(Some(Vec::new()));
+        };
+        let Some(stored) = room.stored(&self.store, key)? else {
+            return Ok(Some(Vec::new()));
+        };
+        let end = after_prefix(&table::key(table::ORDER, &[&room.no.0.to_be_bytes()]));
+        // Behind the entry's own key.
+        let mut from = table::order(room.no, stored.effective, &after.log, after.seq);
+        from.push(0);
+        let limit = limit.min(TIMELINE_MAX);
+        let mut lines = Vec::new();
+        while lines.len() < limit {
+            let page = self.store.scan(&from, &end, Direction::Ascending, limit)?;
+            let Some((last, _)) = page.last() else { break };
+            from.clone_from(last);
+            from.push(0);
+            for (key, _) in page {
+                if lines.len() >= limit {
+                    break;
+                }
+                let Some((_, log, seq)) = table::order_parts(&key) else {
+                    continue;
+                };
+                let Some(view) = self.view(room, EntryId { log, seq })? else {
+                    continue;
+                };
+                lines.extend(self.gap_before(room, &view));
+                lines.push(LineView::Entry(Box::new(view)));
+            }
+        }
         Ok(Some(lines))
     }
 
@@ -548,6 +642,8 @@ impl<S: Store> Peer<S> {
             room.dirty = true;
         }
         self.receipt_due(no);
+        // Whoever else shows this room shows less unread now.
+        self.ctx.event(Event::Room { room: id });
         Ok(Ok(Reply::Done))
     }
 

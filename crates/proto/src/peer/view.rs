@@ -16,6 +16,8 @@ pub struct RoomView {
     pub pair: Option<PersonId>,
     /// How this person stands to it.
     pub standing: Standing,
+    /// Why this person is out, in words, where others brought that about.
+    pub why_out: Option<String>,
     /// The own role.
     pub role: Role,
     /// What newcomers may read.
@@ -28,6 +30,10 @@ pub struct RoomView {
     pub entries: u64,
     /// Of those, not yet seen by the person.
     pub unread: u64,
+    /// Of the unread, those that name the own person; no more than a hundred are counted.
+    pub mentions: u64,
+    /// The newest entry that the person has seen.
+    pub read_up_to: Option<EntryId>,
     /// Entries that are known to exist and are not here.
     pub missing: u64,
     /// Entries that are here and cannot be read yet for want of a key.

@@ -86,8 +86,8 @@ impl Wire for RelayUrl {
     }
 }
 
-/// An invite, as its holder has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An invite, as its holder has it. Printed without its secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Invite {
     /// The room.
     pub room: RoomId,
@@ -110,6 +110,18 @@ wire_struct!(Invite {
     expires_ms,
     doorways: list(ADDRESSES_MAX)
 });
+
+impl std::fmt::Debug for Invite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Invite")
+            .field("room", &self.room)
+            .field("room_name", &self.room_name)
+            .field("role", &self.role)
+            .field("expires_ms", &self.expires_ms)
+            .field("doorways", &self.doorways)
+            .finish_non_exhaustive()
+    }
+}
 
 /// A text that is not an invite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

@@ -19,10 +19,13 @@ use crate::rooms::{HistoryPolicy, KeeperPlace, Role, RoomKind};
 mod bits;
 mod graph;
 mod pool;
+mod proof;
 mod resolve;
 mod rules;
 mod settle;
 mod soundness;
+
+pub(crate) use rules::may_remove;
 
 pub use graph::{CONTROL_ENTRIES_MAX, ControlEntry, ControlGraph, Seniority};
 

@@ -33,6 +33,8 @@ pub const RECORDS_MAX: usize = 64;
 pub const DEVICE_ADDRESSES_MAX: usize = 8;
 /// The longest reason, in bytes.
 pub const REASON_BYTES_MAX: usize = 256;
+/// The most control entries that are shown to somebody who is not served.
+pub const SHOWN_MAX: usize = 64;
 /// The most logs that one receipt speaks of.
 pub const RECEIPT_LOGS_MAX: usize = 64;
 
@@ -170,6 +172,18 @@ wire_struct!(Receipt {
     signature
 });
 
+/// A control entry as it is shown to somebody who is not served: with the key of its payload, which opens nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownEntry {
+    /// The log that it stands in.
+    pub log: LogKey,
+    /// The entry, signed by itself.
+    pub entry: Entry,
+    /// Opens this payload.
+    pub key: Secret,
+}
+wire_struct!(ShownEntry { log, entry, key });
+
 /// A frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
@@ -303,21 +317,29 @@ pub enum Frame {
         /// Whether another member may decide otherwise.
         ask_others: bool,
     },
-    /// The receiver was removed: the entry that says so, and the key of its payload alone.
+    /// The receiver is out: the control entries that show it.
     Removed {
         /// The room.
         tag: RoomTag,
-        /// The log that it stands in.
-        log: LogKey,
-        /// The entry.
-        entry: Entry,
-        /// Opens this payload and nothing else.
-        key: Secret,
+        /// Ancestors first.
+        shown: Vec<ShownEntry>,
     },
     /// Asks the receiver to join a room of two, made by the sender for the receiver's person.
     Offer {
         /// The way in.
         invite: Invite,
+    },
+    /// The receiver named a room whose membership, as the sender knows it, it is not in and never was.
+    Unknown {
+        /// The room.
+        tag: RoomTag,
+    },
+    /// The answer to `Unknown`: the control entries that show how the sender came in.
+    Admitted {
+        /// The room.
+        tag: RoomTag,
+        /// Ancestors first.
+        shown: Vec<ShownEntry>,
     },
     /// Asks something of the receiver as a keeper.
     ToKeeper {
@@ -349,8 +371,10 @@ wire_enum!(Frame {
     15 => Knock { invite, person, identity, log },
     16 => Welcome { room, gifts: list(EPOCHS_MAX) },
     17 => Refused { invite, reason: text(REASON_BYTES_MAX), ask_others },
-    18 => Removed { tag, log, entry, key },
+    18 => Removed { tag, shown: list(SHOWN_MAX) },
     19 => Offer { invite },
+    20 => Unknown { tag },
+    21 => Admitted { tag, shown: list(SHOWN_MAX) },
     32 => ToKeeper { ask },
     33 => Keeper { answer },
 });
@@ -372,7 +396,9 @@ impl Frame {
             | Self::NeedEpochs { tag, .. }
             | Self::Epochs { tag, .. }
             | Self::Receipts { tag, .. }
-            | Self::Removed { tag, .. } => Some(*tag),
+            | Self::Removed { tag, .. }
+            | Self::Unknown { tag }
+            | Self::Admitted { tag, .. } => Some(*tag),
             Self::Hello { .. }
             | Self::Addresses { .. }
             | Self::Knock { .. }

@@ -12,7 +12,9 @@ use offhook_proto::rooms::{
     Address, Control, ControlPayload, Cutoff, Doorway, Equivocation, HistoryPolicy, Invite, InviteUse, KeeperPlace,
     LogCertificate, Op, RelayUrl, Role, RoomKind, Slot, VaultId,
 };
-use offhook_proto::sync::frame::{AddressRecord, EpochGift, LogName, LogRanges, Receipt, RoomHello, RoomTag, Run};
+use offhook_proto::sync::frame::{
+    AddressRecord, EpochGift, LogName, LogRanges, Receipt, RoomHello, RoomTag, Run, ShownEntry,
+};
 use offhook_proto::sync::vector::{Change, Held};
 use offhook_proto::sync::{Frame, Vector};
 use offhook_proto::wire::Wire as _;
@@ -305,18 +307,32 @@ fn frames() -> Samples {
             "removed",
             Frame::Removed {
                 tag,
-                log,
-                entry: signed(header(Class::Control, b"gone", 1), Some(b"gone")),
-                key: Secret([14; 32]),
+                shown: vec![shown_entry()],
             },
         ),
         ("offer", Frame::Offer { invite: invite() }),
+        ("unknown", Frame::Unknown { tag }),
+        (
+            "admitted",
+            Frame::Admitted {
+                tag,
+                shown: vec![shown_entry()],
+            },
+        ),
     ];
     let frames = frames.into_iter().chain(keeper_frames());
     frames
         .into_iter()
         .map(|(name, frame)| (name, frame.to_bytes()))
         .collect()
+}
+
+fn shown_entry() -> ShownEntry {
+    ShownEntry {
+        log: LogKey(log_key().public()),
+        entry: signed(header(Class::Control, b"gone", 1), Some(b"gone")),
+        key: Secret([14; 32]),
+    }
 }
 
 fn summary(tag: RoomTag) -> Frame {

@@ -369,7 +369,7 @@ fn as_author(person: PersonId, device: DeviceId, standing: &Standing) -> Author 
 }
 
 /// Moderators and up remove ranks below their own; owners anybody.
-pub(super) fn may_remove(own: Role, target: Role) -> bool {
+pub(crate) fn may_remove(own: Role, target: Role) -> bool {
     own == Role::Owner || (own >= Role::Moderator && target < own)
 }
 

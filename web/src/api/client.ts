@@ -1,0 +1,130 @@
+// Calls of the local API. Every failure is a `Problem` with a sentence for people.
+
+import type { AccessKey, Contact, Flows, FlowSample, Invite, Line, Member, Neighbour, Page, PeerLine, Role, Room, Status, Whereabouts } from "./types";
+
+const BASE = "/api/v1";
+
+/** What the node refused, or that it did not answer (`code` is `unreachable` then). */
+export class Problem extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    detail: string,
+  ) {
+    super(detail);
+  }
+  get unreachable(): boolean {
+    return this.code === "unreachable" || this.code === "stopping";
+  }
+  get signedOut(): boolean {
+    return this.status === 401;
+  }
+}
+
+/** What is told whenever the node says that the session is over. */
+let onSignedOut: () => void = () => undefined;
+export function whenSignedOut(tell: () => void): void {
+  onSignedOut = tell;
+}
+
+type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
+
+export async function call<T>(method: Method, path: string, body?: unknown, keepalive = false): Promise<T> {
+  let response: Response;
+  try {
+    response = await fetch(BASE + path, {
+      method,
+      credentials: "same-origin",
+      keepalive,
+      ...(body === undefined ? {} : { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }),
+    });
+  } catch {
+    throw new Problem(0, "unreachable", "");
+  }
+  if (!response.ok) throw await problemOf(response);
+  if (response.status === 204) return undefined as T;
+  return (await response.json()) as T;
+}
+
+async function problemOf(response: Response): Promise<Problem> {
+  if (response.status === 401) onSignedOut();
+  try {
+    const document = (await response.json()) as { code?: string; detail?: string; title?: string };
+    return new Problem(response.status, document.code ?? "internal", document.detail ?? document.title ?? "");
+  } catch {
+    return new Problem(response.status, "internal", `${response.status} ${response.statusText}`);
+  }
+}
+
+/** Null where this node does not offer it. */
+async function offered<T>(answer: Promise<T>): Promise<T | null> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof Problem && error.code === "no-endpoint") return null;
+    throw error;
+  }
+}
+
+const part = encodeURIComponent;
+
+export const api = {
+  signOut: () => call<void>("DELETE", "/session"),
+  signIn: (token: string) => call<unknown>("POST", "/session", { token }),
+  status: () => call<Status>("GET", "/status"),
+  rooms: () => call<{ rooms: Room[] }>("GET", "/rooms").then((answer) => answer.rooms),
+  room: (room: string) => call<Room>("GET", `/rooms/${part(room)}`),
+  newRoom: (name: string, history?: string) =>
+    call<{ room: string; name: string }>("POST", "/rooms", history === undefined ? { name } : { name, history }),
+  rename: (room: string, name: string) => call<Room>("PATCH", `/rooms/${part(room)}`, { name }),
+  keep: (room: string, change: { pinned?: boolean; muted?: boolean }) => call<Room>("PATCH", `/rooms/${part(room)}`, change),
+  noteToSelf: () => call<{ room: string }>("POST", "/note-to-self"),
+  focus: (room: string | null) => call<void>("PUT", "/focus", { room }),
+  draft: (room: string, text: string, keepalive = false) => call<void>("PUT", `/rooms/${part(room)}/draft`, { text }, keepalive),
+  setName: (name: string) => call<unknown>("PATCH", "/identity", { name }),
+  near: () => call<{ near: Neighbour[] }>("GET", "/near").then((answer) => answer.near),
+  flows: () => offered(call<Flows>("GET", "/flows")),
+  flowHistory: () => offered(call<{ samples: FlowSample[] }>("GET", "/flows/history").then((answer) => answer.samples)),
+  lines: () => offered(call<{ lines: PeerLine[] }>("GET", "/lines").then((answer) => answer.lines)),
+  keys: () => call<{ tokens: AccessKey[] }>("GET", "/tokens").then((answer) => answer.tokens),
+  newKey: (name: string, scopes: string[]) => call<{ token: string }>("POST", "/tokens", { name, scopes }),
+  revokeKey: (id: string) => call<void>("DELETE", `/tokens/${part(id)}`),
+  /** Where the picture of a text as a QR code is. */
+  qr: (text: string) => `${BASE}/qr?text=${part(text)}`,
+  leave: (room: string) => call<unknown>("POST", `/rooms/${part(room)}/leave`),
+  members: (room: string) =>
+    call<{ members: Member[] }>("GET", `/rooms/${part(room)}/members`).then((answer) => answer.members),
+  setRole: (room: string, person: string, role: Role) =>
+    call<unknown>("PUT", `/rooms/${part(room)}/members/${part(person)}/role`, { role }),
+  removeMember: (room: string, person: string) =>
+    call<unknown>("DELETE", `/rooms/${part(room)}/members/${part(person)}`),
+  invite: (room: string, wish: { expires_s: number; uses: number; role: Role; only_me: boolean }) =>
+    call<Invite>("POST", `/rooms/${part(room)}/invites`, wish),
+  join: (invite: string) => call<{ room: string; name: string }>("POST", "/joins", { invite }),
+  cancelJoin: (room: string) => call<unknown>("DELETE", `/joins/${part(room)}`),
+  contacts: () => call<{ contacts: Contact[] }>("GET", "/contacts").then((answer) => answer.contacts),
+  changeContact: (person: string, change: { petname?: string; verified?: boolean; blocked?: boolean }) =>
+    call<Contact>("PATCH", `/contacts/${part(person)}`, change),
+  chat: (person: string) => call<{ room: string; name: string }>("POST", `/contacts/${part(person)}/chat`),
+  entries: (room: string, limit: number, cursor?: string | null) =>
+    call<Page>("GET", `/rooms/${part(room)}/entries?limit=${limit}${cursor ? `&cursor=${part(cursor)}` : ""}`),
+  around: (room: string, limit: number, id: string) =>
+    call<Page>("GET", `/rooms/${part(room)}/entries?limit=${limit}&around=${part(id)}`),
+  say: (room: string, text: string, client_id: string) =>
+    call<{ id: string }>("POST", `/rooms/${part(room)}/entries`, { text, client_id }),
+  reply: (id: string, text: string, client_id: string) =>
+    call<{ id: string }>("POST", `/entries/${part(id)}/replies`, { text, client_id }),
+  read: (room: string, up_to: string) => call<void>("POST", `/rooms/${part(room)}/read`, { up_to }),
+  entry: (id: string) => call<Line>("GET", `/entries/${part(id)}`),
+  edit: (id: string, text: string) => call<unknown>("PATCH", `/entries/${part(id)}`, { text }),
+  remove: (id: string, keepalive = false) => call<unknown>("DELETE", `/entries/${part(id)}`, undefined, keepalive),
+  react: (id: string, emoji: string, on: boolean) =>
+    call<unknown>(on ? "PUT" : "DELETE", `/entries/${part(id)}/reactions/${part(emoji)}`),
+  where: (id: string) => call<Whereabouts>("GET", `/entries/${part(id)}/where`),
+  search: (words: string, limit: number, room?: string) =>
+    call<{ entries: Line[] }>(
+      "GET",
+      `/search?words=${part(words)}&limit=${limit}${room ? `&room=${part(room)}` : ""}`,
+    ).then((answer) => answer.entries),
+  phrase: () => call<{ phrase: string }>("GET", "/identity/phrase").then((answer) => answer.phrase),
+};

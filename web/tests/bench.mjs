@@ -1,0 +1,179 @@
+// `npm run bench`: how soon the page is ready, how soon a sent message shows, and how a long room scrolls. A real node, a real browser, over loopback.
+//
+// Figures are medians of several runs; the machine's load is printed with them. The build of the node is the development profile unless OFFHOOK_BIN says
+// otherwise.
+
+import { loadavg } from "node:os";
+import { request } from "node:http";
+import { Node, PATIENCE_MS, clear, composer, message, open, timeline, until } from "./journeys/stage.mjs";
+
+const ROOMS = 76;
+const LONG = Number(process.env.ENTRIES ?? 100_000);
+const RUNS = 9;
+const SENDS = 40;
+
+const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
+const worst = (list) => Math.max(...list);
+const ms = (value) => `${value.toFixed(1)} ms`;
+const report = (what, goal, value) => console.log(`${what.padEnd(64)} ${goal.padEnd(12)} ${value}`);
+
+/** Says many things through the control socket, some at a time: the command line would start a process for each. */
+async function fill(node, room, count) {
+  const say = (n) =>
+    new Promise((resolve, reject) => {
+      const body = JSON.stringify({ text: n % 7 === 0 ? `entry ${n} with more to say, so that it takes a second line on most windows: ${"word ".repeat(30)}` : `entry ${n}` });
+      const asked = request(
+        { socketPath: `${node.home}/control.sock`, path: `/api/v1/rooms/${room}/entries`, method: "POST", headers: { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(body) } },
+        (answer) => {
+          answer.resume();
+          answer.on("end", () => (answer.statusCode < 300 ? resolve() : reject(new Error(`${answer.statusCode}`))));
+        },
+      );
+      asked.on("error", reject);
+      asked.end(body);
+    });
+  for (let done = 0; done < count; done += 64) await Promise.all(Array.from({ length: Math.min(64, count - done) }, (_, at) => say(done + at)));
+}
+
+async function ready(page, url) {
+  const times = [];
+  for (let run = 0; run < RUNS; run++) {
+    await page.goto("about:blank");
+    await page.goto(url, { waitUntil: "commit" });
+    // The page says itself when the box has the focus and takes a letter: since the navigation began.
+    const took = await page.evaluate(
+      (patience) =>
+        new Promise((resolve, reject) => {
+          const timer = setTimeout(() => reject(new Error("never ready")), patience);
+          const look = () => {
+            const box = document.getElementById("composer");
+            if (box && document.activeElement === box) {
+              clearTimeout(timer);
+              const entry = performance.getEntriesByType("navigation")[0];
+              resolve({ all: performance.now(), load: entry.loadEventEnd });
+            } else setTimeout(look, 1);
+          };
+          look();
+        }),
+      PATIENCE_MS,
+    );
+    times.push(took.all);
+  }
+  return times;
+}
+
+async function sending(page) {
+  const times = [];
+  for (let n = 0; n < SENDS; n++) {
+    await composer(page).fill(`timed ${n}`);
+    // From the key to the frame in which it stands there: both taken in the page.
+    times.push(
+      await page.evaluate(
+        (text) =>
+          new Promise((resolve) => {
+            const box = document.getElementById("composer");
+            const list = document.querySelector("[data-timeline]");
+            const start = performance.now();
+            const watch = new MutationObserver(() => {
+              if (!list.textContent.includes(text)) return;
+              watch.disconnect();
+              requestAnimationFrame(() => resolve(performance.now() - start));
+            });
+            watch.observe(list, { subtree: true, childList: true, characterData: true });
+            box.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true }));
+          }),
+        `timed ${n}`,
+      ),
+    );
+    await message(page, `timed ${n}`).last().waitFor();
+  }
+  return times;
+}
+
+/** Scrolls up through the room until its beginning, as fast as it loads; then jumps to places in it. */
+async function scrolling(page, count) {
+  const start = performance.now();
+  const frames = await page.evaluate(
+    (patience) =>
+      new Promise((resolve) => {
+        const list = document.querySelector("[data-timeline]");
+        const gaps = [];
+        let last = performance.now();
+        const end = last + patience;
+        const step = (now) => {
+          gaps.push(now - last);
+          last = now;
+          if ((list.scrollTop <= 0 && list.textContent.includes("This is the beginning")) || now > end) return resolve(gaps);
+          list.scrollTop = Math.max(0, list.scrollTop - 4000);
+          requestAnimationFrame(step);
+        };
+        requestAnimationFrame(step);
+      }),
+    15 * 60_000,
+  );
+  const took = performance.now() - start;
+  const beginning = await timeline(page).getByText("This is the beginning").count();
+  // All of it is loaded now: through it in 200 steps.
+  const through = await page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        const list = document.querySelector("[data-timeline]");
+        const gaps = [];
+        let n = 0;
+        let last = performance.now();
+        const step = (now) => {
+          if (n > 0) gaps.push(now - last);
+          last = now;
+          if (n === 200) return resolve(gaps);
+          n += 1;
+          list.scrollTop = (list.scrollHeight * n) / 200;
+          requestAnimationFrame(step);
+        };
+        requestAnimationFrame(step);
+      }),
+  );
+  const nodes = await page.evaluate(() => document.querySelectorAll("[data-timeline] *").length);
+  return { frames, took, beginning, through, nodes, count };
+}
+
+try {
+  console.log(`load ${loadavg().map((value) => value.toFixed(1)).join(" ")} at the start\n`);
+  report("figure", "goal", "measured");
+  const node = new Node("Bench");
+  await node.up();
+  let first;
+  for (let n = 0; n < ROOMS; n++) {
+    const made = await node.run("room", "new", `Room ${String(n).padStart(2, "0")}`);
+    first ??= made.room;
+    await fill(node, made.room, 20);
+  }
+  const page = await open(node);
+  await page.setViewportSize({ width: 1280, height: 800 });
+  const url = `${node.status.http}/#/room/${first}`;
+  const times = await ready(page, url);
+  report(`ready for typing with ${ROOMS} rooms, median of ${RUNS}`, "300 ms", `${ms(median(times))} (worst ${ms(worst(times))})`);
+  await message(page, "entry 19").waitFor();
+  const sent = await sending(page);
+  report(`a sent entry shows, median of ${SENDS}`, "50 ms", `${ms(median(sent))} (worst ${ms(worst(sent))})`);
+
+  const long = await node.run("room", "new", "Long");
+  const filling = performance.now();
+  await fill(node, long.room, LONG);
+  console.log(`(${LONG.toLocaleString("en")} entries written in ${((performance.now() - filling) / 1000).toFixed(0)} s)`);
+  await page.goto("about:blank");
+  await page.goto(`${node.status.http}/#/room/${long.room}`);
+  await until("the long room is open", async () => (await timeline(page).getByRole("article").count()) > 5);
+  const open_ms = await ready(page, `${node.status.http}/#/room/${long.room}`);
+  report(`ready for typing in a room of ${LONG.toLocaleString("en")}, median of ${RUNS}`, "", ms(median(open_ms)));
+  const result = await scrolling(page, LONG);
+  if (result.beginning === 0) throw new Error("the beginning was never reached");
+  report("scrolling back to the beginning while it loads", "", `${(result.took / 1000).toFixed(1)} s, frames: median ${ms(median(result.frames))}, worst ${ms(worst(result.frames))}`);
+  const slow = result.through.filter((gap) => gap > 50).length;
+  report("200 jumps through all of it, from frame to frame", "", `median ${ms(median(result.through))}, worst ${ms(worst(result.through))}, over 50 ms: ${slow}`);
+  report("elements in the timeline then", "", `${result.nodes}`);
+  const late = await sending(page);
+  report(`a sent entry shows with ${LONG.toLocaleString("en")} loaded, median of ${SENDS}`, "50 ms", `${ms(median(late))} (worst ${ms(worst(late))})`);
+  console.log(`\nload ${loadavg().map((value) => value.toFixed(1)).join(" ")} at the end`);
+} finally {
+  await clear();
+}

@@ -1,0 +1,149 @@
+// Two people, two nodes, two browsers: what they see of each other.
+
+import assert from "node:assert/strict";
+import { Node, composer, message, open, say, seen, timeline, until } from "./stage.mjs";
+
+/** Ada makes a room in her page and Bea joins it in hers, by the link. */
+async function together(room = "Kitchen") {
+  const [ada, bea] = [new Node("Ada"), new Node("Bea")].map((node, at) => Object.assign(node, { home: `${node.home}-${room}-${at}` }));
+  await Promise.all([ada.up(), bea.up()]);
+  const [adas, beas] = [await open(ada), await open(bea)];
+  globalThis.lastPages = [adas, beas];
+  await adas.getByRole("button", { name: "Make a room" }).click();
+  await adas.getByLabel("Name of the room").fill(room);
+  await adas.getByRole("button", { name: "Make the room" }).click();
+  await adas.getByRole("heading", { level: 1, name: room }).waitFor();
+  await adas.getByRole("main").getByRole("button", { name: "Invite somebody" }).first().click();
+  await adas.getByRole("button", { name: "Make a link" }).click();
+  const link = await adas.getByLabel("Invite link").inputValue();
+  assert.match(link, /^offhook:/);
+  await adas.getByRole("img", { name: "Or let them scan this" }).waitFor();
+  await adas.keyboard.press("Escape");
+
+  await beas.getByRole("button", { name: "Join with an invite" }).click();
+  await beas.getByLabel("Paste the invite").fill(link);
+  await beas.getByRole("button", { name: "Join", exact: true }).click();
+  await beas.getByText(/^Let in by Ada/).waitFor();
+  await beas.getByText(/^Readable: /).waitFor();
+  await shot(beas, "join-steps");
+  await beas.getByRole("button", { name: "Open the room" }).click();
+  await beas.getByRole("heading", { level: 1, name: room }).waitFor();
+  return { ada, bea, adas, beas };
+}
+
+export async function they_join_chat_edit_react_answer_delete_and_search() {
+  const { ada, bea, adas, beas } = await together();
+  await say(adas, "Shall we cook on **Friday**?");
+  await seen(beas, "Shall we cook on Friday?");
+  assert.equal(await message(beas, "Friday").locator("strong").innerText(), "Friday");
+  await say(beas, "@Ada yes, I bring bread :bread");
+  await beas.keyboard.press("Enter");
+  await seen(adas, "yes, I bring bread");
+
+  // How far it got, without asking.
+  await until("Ada sees that Bea read it", async () => (await message(adas, "Shall we cook").getByRole("img", { name: "read by everybody" }).count()) === 1);
+  await message(adas, "Shall we cook").getByRole("button", { name: "read by everybody" }).click();
+  await adas.getByRole("complementary").getByText("Everybody else has seen it.").waitFor();
+  await adas.getByRole("complementary").getByText("read", { exact: true }).first().waitFor();
+  await shot(adas, "where");
+  await adas.getByRole("complementary").getByRole("button", { name: "Close" }).click();
+
+  // Arrow up edits the last own message.
+  await composer(adas).press("ArrowUp");
+  await composer(adas).fill("Shall we cook on **Saturday**?");
+  await composer(adas).press("Enter");
+  await seen(beas, "Shall we cook on Saturday?");
+  await message(beas, "Saturday").getByText("edited").waitFor();
+
+  // React from the menu of the message.
+  await message(beas, "Saturday").hover();
+  await message(beas, "Saturday").getByRole("button", { name: "React" }).click();
+  await beas.getByRole("dialog", { name: "Emoji" }).getByRole("button", { name: "🎉" }).first().click();
+  await message(adas, "Saturday").getByRole("button", { name: /🎉 1, by Bea/ }).waitFor();
+
+  // Answer.
+  await message(adas, "I bring bread").hover();
+  await message(adas, "I bring bread").getByRole("button", { name: "Answer" }).click();
+  await say(adas, "and I make soup");
+  await message(beas, "and I make soup").getByRole("button", { name: "Answer to Bea" }).waitFor();
+
+  // Delete, and think better of it; then delete for good.
+  await say(adas, "never mind this");
+  await seen(beas, "never mind this");
+  for (const undo of [true, false]) {
+    await message(adas, "never mind this").click({ button: "right" });
+    await adas.getByRole("menuitem", { name: /Delete/ }).click();
+    await message(adas, "never mind this").waitFor({ state: "detached" });
+    if (undo) {
+      await adas.getByRole("button", { name: "Undo" }).click();
+      await seen(adas, "never mind this");
+    }
+  }
+  await until("the deletion reaches Bea", async () => (await message(beas, "never mind this").count()) === 0);
+  await beas.getByText("This message was deleted.").first().waitFor();
+
+  // Search, and jump to where it was said.
+  await beas.getByRole("link", { name: "Search" }).click();
+  await beas.getByRole("searchbox").fill("soup");
+  await beas.getByRole("main").getByRole("link", { name: /and I make soup/ }).click();
+  await seen(beas, "and I make soup");
+  await shot(beas, "chat");
+  assert.deepEqual([...adas.complaints, ...beas.complaints], []);
+  await Promise.all([adas.context().close(), beas.context().close(), ada.stop(), bea.stop()]);
+}
+
+export async function one_is_away_and_comes_back_and_is_removed() {
+  const { ada, bea, adas, beas } = await together("Hall");
+  await say(adas, "before");
+  await seen(beas, "before");
+
+  // Bea's node goes; her page says so, and keeps what she writes.
+  await bea.stop();
+  await beas.getByRole("main").getByText("Your node does not answer.").waitFor();
+  await say(beas, "written while my node was off");
+  await message(beas, "written while").getByRole("img", { name: "waiting for your node" }).waitFor();
+  await say(adas, "said while Bea was away");
+  await adas.getByText("Nobody of this room is reachable now.").waitFor();
+  await message(adas, "said while").getByRole("img", { name: "saved here" }).waitFor();
+  await shot(adas, "away");
+
+  // She comes back: same port, same page, nothing clicked.
+  await bea.up();
+  await seen(beas, "said while Bea was away");
+  await seen(adas, "written while my node was off");
+  assert.equal(await message(beas, "written while").count(), 1, "said once");
+
+  // Unread in another room, a mention apart, and the mark where reading ends.
+  await beas.getByRole("navigation").getByText("Note to self").first().click();
+  await beas.getByRole("heading", { level: 1, name: "Note to self" }).waitFor();
+  await say(adas, "one");
+  await say(adas, "two, @Bea");
+  const entry = beas.getByRole("navigation").getByRole("link", { name: /Hall/ });
+  await entry.getByText("2 unread messages").waitFor();
+  await entry.getByText("1 mention of you").waitFor();
+  await entry.click();
+  await timeline(beas).getByText("New", { exact: true }).waitFor();
+  await until("the room counts as read", async () => (await entry.getByText("unread").count()) === 0);
+
+  // Drafts stay with their room, over a reload too.
+  await composer(beas).fill("half a thought");
+  await beas.getByRole("navigation").getByText("Note to self").first().click();
+  await entry.getByText("Draft:").waitFor();
+  await beas.reload();
+  await beas.getByRole("navigation").getByRole("link", { name: /Hall/ }).click();
+  await until("the draft is there again", async () => (await composer(beas).inputValue()) === "half a thought");
+  await composer(beas).fill("");
+
+  // Removal: said to whoever it hits, and what was there stays readable.
+  await adas.getByRole("button", { name: "About this room" }).click();
+  await adas.getByRole("button", { name: "Actions for Bea" }).click();
+  await adas.getByRole("menuitem", { name: "Remove from the room" }).click();
+  await adas.getByRole("dialog").getByRole("button", { name: "Remove Bea" }).click();
+  await beas.getByText("You were removed from this room.").waitFor();
+  await say(adas, "not for Bea");
+  await seen(adas, "not for Bea");
+  await seen(beas, "said while Bea was away");
+  assert.equal(await message(beas, "not for Bea").count(), 0);
+  assert.deepEqual([...adas.complaints, ...beas.complaints], []);
+  await Promise.all([adas.context().close(), beas.context().close(), ada.stop(), bea.stop()]);
+}
