@@ -32,6 +32,12 @@ pub(crate) enum Home {
 /// Every bench.
 pub(crate) const BENCHES: &[Bench] = &[
     Bench {
+        name: "scale",
+        package: "offhook-sim",
+        home: Home::Examples,
+        measures: "the overlay by the thousand: flows, lines, delivery, load, with churn and failures; the hotel and its control",
+    },
+    Bench {
         name: "rekey",
         package: "offhook-proto",
         home: Home::Examples,

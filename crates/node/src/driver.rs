@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use offhook_proto::identity::DeviceId;
+use offhook_proto::overlay::ledger::Limits;
 use offhook_proto::peer::{Command, Event, Input, Output, Peer, Reply, Secrets};
 use offhook_proto::store::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
@@ -90,6 +91,7 @@ pub(crate) struct Parts {
     pub(crate) orders: mpsc::UnboundedSender<Order>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) flows: Limits,
     /// How events are written down; without it they are not.
     pub(crate) wording: Option<Wording>,
     /// The number of the newest event that is written down.
@@ -161,7 +163,8 @@ impl Driver {
                 return;
             }
         };
-        self.process(vec![Message::Input(wall_clock())]);
+        let limits = Input::FlowLimits(self.parts.flows);
+        self.process(vec![Message::Input(wall_clock()), Message::Input(limits)]);
         while let Some(mut batch) = runtime.block_on(self.next_batch()) {
             self.add_clock_inputs(&mut batch);
             self.process(batch);
@@ -344,7 +347,8 @@ impl Driver {
                     self.numbering = numbering;
                 }
                 self.state = State::Open(peer);
-                let inputs = [Some(wall_clock()), self.desk.own_addresses.clone()];
+                let limits = Some(Input::FlowLimits(self.parts.flows));
+                let inputs = [Some(wall_clock()), limits, self.desk.own_addresses.clone()];
                 self.apply(inputs.into_iter().flatten().map(Message::Input).collect());
             }
             Err((error, readable)) => {
@@ -490,7 +494,20 @@ fn carry_out((output, generation): Decision, desk: &mut Desk, parts: &Parts) {
             }),
             None => tracing::debug!(?peer, "a frame for a line that is gone"),
         },
-        Output::Dial { peer, addresses, relay } => parts.order(Order::Dial { peer, addresses, relay }),
+        Output::Dial {
+            peer,
+            addresses,
+            relay,
+            urgency,
+            reason,
+        } => parts.order(Order::Dial {
+            peer,
+            addresses,
+            relay,
+            urgency,
+            reason,
+        }),
+        Output::CatchingUp(catching_up) => parts.order(Order::CatchingUp(catching_up)),
         Output::Close { peer, reason } => {
             if let Some(generation) = generation {
                 parts.order(Order::Close {

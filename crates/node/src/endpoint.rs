@@ -6,26 +6,28 @@
 //!
 //! *One connection to a peer*: of two dialled at the same time from both ends, the one dialled by the smaller id stays; any other newer one replaces the
 //! older, because whoever dials again has lost it. *Addresses*: at most two are handed to a dial, since iroh sends to each at once and each is a flow
-//! at the gateway. *Back-pressure*: the frames that wait for the driver are bounded in bytes over all lines; a peer that does not take what is sent to it is read from slowly,
+//! at the gateway; each needs a token of the flow ledger, and a dial without one waits for its turn. *Back-pressure*: the frames that wait for the driver are bounded in bytes over all lines; a peer that does not take what is sent to it is read from slowly,
 //! and closed when nothing moves for [`DRAIN_TIMEOUT`].
 //!
 //! No public infrastructure is used: the minimal preset, no address look-up, no port mapping, a relay only where one is configured.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use iroh::endpoint::{
-    BindError, Builder, Connection, Incoming, IncomingAddr, PortmapperConfig, QuicTransportConfig, RecvStream,
-    SendStream, VarInt, presets,
+    BindError, Builder, Connection, Incoming, IncomingAddr, NetReportConfig, PortmapperConfig, QuicTransportConfig,
+    RecvStream, SendStream, VarInt, presets,
 };
 use iroh::{
     Endpoint, EndpointAddr, EndpointId, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey, TransportAddr, Watcher,
 };
+use netwatch::gate;
 use offhook_proto::crypto::Secret;
 use offhook_proto::identity::DeviceId;
+use offhook_proto::overlay::ledger::{ADDRESSES_PER_DIAL_MAX, Answer, Ask, Kind, Punching, To, Urgency};
 use offhook_proto::peer::Input;
 use offhook_proto::wire::FRAME_BYTES_MAX;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -33,14 +35,13 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use crate::driver::Message;
+use crate::flows::{Doorman, Flows};
 use crate::node::{Config, StartError};
 
 /// The application protocol, in the TLS handshake.
 pub(crate) const ALPN: &[u8] = b"offhook/1";
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-offhook-1-line";
 
-/// Addresses handed to one dial.
-const ADDRESSES_PER_DIAL_MAX: usize = 2;
 /// Own addresses told to the peer.
 const OWN_ADDRESSES_MAX: usize = 8;
 /// Dials that run at the same time; the line plan keeps below this.
@@ -67,6 +68,12 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Written at once: small frames are joined up to this, large ones cut, so that slow progress is told from none.
 const WRITE_BYTES: usize = 64 * 1024;
 const CHUNK_BYTES: usize = 16 * 1024;
+/// How often dials that wait for a flow are looked at.
+const TURN_PERIOD: Duration = Duration::from_secs(1);
+/// Every so many turns the ledger is told which paths and relays are in use.
+const TURNS_PER_LOOK: u32 = 4;
+/// Every so many turns the network report asks the home relay again (every five minutes).
+const TURNS_PER_REPORT: u32 = 300;
 /// How long a closing line may take to deliver its last frames.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -99,7 +106,11 @@ pub(crate) enum Order {
         peer: DeviceId,
         addresses: Vec<SocketAddr>,
         relay: Option<String>,
+        urgency: Urgency,
+        reason: &'static str,
     },
+    /// Whether what was missed is still coming in: no hole punching meanwhile.
+    CatchingUp(bool),
     Close {
         peer: DeviceId,
         generation: u64,
@@ -168,7 +179,12 @@ pub(crate) fn paths(lines: &Lines) -> Vec<PathView> {
 }
 
 /// Opens the endpoint.
-pub(crate) async fn bind(config: &Config, seed: &Secret, last_port: Option<u16>) -> Result<Endpoint, StartError> {
+pub(crate) async fn bind(
+    config: &Config,
+    seed: &Secret,
+    last_port: Option<u16>,
+    flows: &Arc<Flows>,
+) -> Result<Endpoint, StartError> {
     let relay = match &config.relay {
         Some(url) if !config.no_public_infrastructure => {
             Some(url.parse().map_err(|_| StartError::BadRelay(url.clone()))?)
@@ -179,16 +195,20 @@ pub(crate) async fn bind(config: &Config, seed: &Secret, last_port: Option<u16>)
         listen: config.listen,
         why,
     };
+    if let Some(url) = &relay {
+        flows.note_home_relay(&RelayUrl::to_string(url));
+    }
+    let builder = |relay| builder(seed, relay).hooks(Doorman(flows.clone()));
     if let Some(at) = config.listen {
-        return bind_at(builder(seed, relay), at).await.map_err(cannot);
+        return bind_at(builder(relay), at, flows).await.map_err(cannot);
     }
     let anywhere = |port| SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port);
     if let Some(port) = last_port
-        && let Ok(endpoint) = bind_at(builder(seed, relay.clone()), anywhere(port)).await
+        && let Ok(endpoint) = bind_at(builder(relay.clone()), anywhere(port), flows).await
     {
         return Ok(endpoint);
     }
-    bind_at(builder(seed, relay), anywhere(0)).await.map_err(cannot)
+    bind_at(builder(relay), anywhere(0), flows).await.map_err(cannot)
 }
 
 fn builder(seed: &Secret, relay: Option<RelayUrl>) -> Builder {
@@ -200,19 +220,25 @@ fn builder(seed: &Secret, relay: Option<RelayUrl>) -> Builder {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .max_remote_nat_traversal_addresses(8)
         .build();
-    let relay_mode = match relay {
-        Some(url) => RelayMode::Custom(RelayMap::from(RelayConfig::new(url, None))),
-        None => RelayMode::Disabled,
+    // Without a relay there is nobody to ask about the network.
+    let (relay_mode, report) = match relay {
+        Some(url) => {
+            let map = RelayMap::from(RelayConfig::new(url, None));
+            (RelayMode::Custom(map), NetReportConfig::default())
+        }
+        None => (RelayMode::Disabled, NetReportConfig::minimal()),
     };
     Endpoint::builder(presets::Minimal)
         .secret_key(SecretKey::from_bytes(&seed.0))
         .alpns(vec![ALPN.to_vec()])
         .transport_config(transport)
         .portmapper_config(PortmapperConfig::Disabled)
+        .net_report_config(report)
         .relay_mode(relay_mode)
 }
 
-async fn bind_at(builder: Builder, at: SocketAddr) -> Result<Endpoint, String> {
+/// Binds the sockets with the gate before them.
+async fn bind_at(builder: Builder, at: SocketAddr, flows: &Arc<Flows>) -> Result<Endpoint, String> {
     let mut builder = builder
         .clear_ip_transports()
         .bind_addr(at)
@@ -225,7 +251,8 @@ async fn bind_at(builder: Builder, at: SocketAddr) -> Result<Endpoint, String> {
             .bind_addr_with_opts(v6, optional)
             .map_err(|error| error.to_string())?;
     }
-    builder.bind().await.map_err(|error: BindError| error.to_string())
+    let bound = gate::scope(flows.clone(), builder.bind()).await;
+    bound.map_err(|error: BindError| error.to_string())
 }
 
 /// The UDP port that was bound first.
@@ -240,6 +267,12 @@ pub(crate) struct Switchboard {
     lines: BTreeMap<DeviceId, Line>,
     open: Lines,
     dialling: BTreeMap<DeviceId, Dialling>,
+    flows: Arc<Flows>,
+    /// Dials that wait for a flow.
+    waiting: BTreeMap<DeviceId, EndpointAddr>,
+    /// Relays of peers that are held in the ledger.
+    relays: BTreeSet<String>,
+    catching_up: bool,
     dial_slots: Arc<Semaphore>,
     inbox_bytes: Arc<Semaphore>,
     last_generation: u64,
@@ -263,6 +296,7 @@ enum News {
 
 /// A dial under way. One to other addresses takes its place.
 struct Dialling {
+    /// All that was to be tried; there may have been flows for a part only.
     target: Option<EndpointAddr>,
     task: AbortHandle,
 }
@@ -295,7 +329,7 @@ struct Backlog {
 }
 
 impl Switchboard {
-    pub(crate) fn new(endpoint: Endpoint, inbox: mpsc::Sender<Message>) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, inbox: mpsc::Sender<Message>, flows: Arc<Flows>) -> Self {
         let (news_in, news) = mpsc::channel(HANDSHAKES_MAX);
         let (own_in, _) = watch::channel(Vec::new());
         Self {
@@ -304,6 +338,10 @@ impl Switchboard {
             lines: BTreeMap::new(),
             open: Lines::default(),
             dialling: BTreeMap::new(),
+            flows,
+            waiting: BTreeMap::new(),
+            relays: BTreeSet::new(),
+            catching_up: true,
             dial_slots: Arc::new(Semaphore::new(DIALS_MAX)),
             inbox_bytes: Arc::new(Semaphore::new(INBOX_BYTES_MAX)),
             last_generation: 0,
@@ -323,7 +361,15 @@ impl Switchboard {
 
     /// Runs until the driver is gone, then closes everything.
     pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
-        let accepting = tokio::spawn(accept(self.endpoint.clone(), self.open.clone(), self.news_in.clone()));
+        let accepting = tokio::spawn(accept(
+            self.endpoint.clone(),
+            self.open.clone(),
+            self.news_in.clone(),
+            self.flows.clone(),
+        ));
+        let mut turns = tokio::time::interval(TURN_PERIOD);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut turn = 0u32;
         let watching = tokio::spawn(watch_addresses(
             self.endpoint.clone(),
             self.inbox.clone(),
@@ -336,6 +382,10 @@ impl Switchboard {
                     None => break,
                 },
                 Some(news) = self.news.recv() => self.take(news).await,
+                _ = turns.tick() => {
+                    turn = turn.wrapping_add(1);
+                    self.tend(turn);
+                }
             }
         }
         accepting.abort();
@@ -350,7 +400,27 @@ impl Switchboard {
                 generation,
                 bytes,
             } => self.send(peer, generation, bytes).await,
-            Order::Dial { peer, addresses, relay } => self.dial(peer, &addresses, relay.as_deref()),
+            Order::Dial {
+                peer,
+                addresses,
+                relay,
+                urgency,
+                reason,
+            } => {
+                let target = dial_target(peer, &addresses, relay.as_deref(), self.endpoint.id());
+                let to = target.as_ref().map(|target| flows_of(target, &addresses));
+                let ask = to.map(|to| Ask {
+                    peer,
+                    to,
+                    urgency,
+                    reason,
+                });
+                self.dial(peer, target, ask).await;
+            }
+            Order::CatchingUp(catching_up) => {
+                self.catching_up = catching_up;
+                self.look_at_paths();
+            }
             Order::Close {
                 peer,
                 generation,
@@ -366,7 +436,10 @@ impl Switchboard {
                     self.drop_line(peer, close_code::REOPENING, "reopening").await;
                 }
             }
-            Order::NetworkChange => self.endpoint.network_change().await,
+            Order::NetworkChange => {
+                self.flows.with(|ledger, _| ledger.network_changed());
+                self.endpoint.network_change().await;
+            }
         }
     }
 
@@ -386,22 +459,39 @@ impl Switchboard {
         let _ = line.queue.send(bytes);
     }
 
-    fn dial(&mut self, peer: DeviceId, addresses: &[SocketAddr], relay: Option<&str>) {
-        let target = dial_target(peer, addresses, relay, self.endpoint.id());
+    /// Begins a dial once the ledger has tokens for it.
+    async fn dial(&mut self, peer: DeviceId, target: Option<EndpointAddr>, ask: Option<Ask>) {
         let is_under_way = self.dialling.get(&peer).is_some_and(|dial| dial.target == target);
         if self.lines.contains_key(&peer) || is_under_way {
             return;
         }
+        let (Some(wanted), Some(ask)) = (&target, ask) else {
+            self.begin_dial(peer, target, None);
+            return;
+        };
+        match self.flows.with(|ledger, now| ledger.ask(ask, now)) {
+            Answer::Go(granted) => {
+                let goal = part(wanted, &granted);
+                self.hold_relays(&granted);
+                self.begin_dial(peer, target, Some(goal));
+            }
+            Answer::Waits => drop(self.waiting.insert(peer, wanted.clone())),
+            Answer::Refused => self.tell(Message::Input(Input::DialFailed { peer })).await,
+        }
+    }
+
+    fn begin_dial(&mut self, peer: DeviceId, target: Option<EndpointAddr>, goal: Option<EndpointAddr>) {
+        self.waiting.remove(&peer);
         let endpoint = self.endpoint.clone();
         let slots = self.dial_slots.clone();
         let news = self.news_in.clone();
-        let goal = target.clone();
+        let wanted = target.clone();
         let task = tokio::spawn(async move {
-            let told = match connect(endpoint, goal.clone(), slots).await {
+            let told = match connect(endpoint, goal, slots).await {
                 Ok(connected) => News::Connected(connected),
                 Err(why) => {
                     tracing::debug!(?peer, why, "a dial failed");
-                    News::DialFailed { peer, target: goal }
+                    News::DialFailed { peer, target: wanted }
                 }
             };
             // The switchboard may be closing.
@@ -413,6 +503,71 @@ impl Switchboard {
         }
     }
 
+    /// A connection to a peer's relay counts as long as it is used.
+    fn hold_relays(&mut self, granted: &[To]) {
+        for to in granted {
+            let To::Tcp(url) = to else { continue };
+            let is_new = self.flows.with(|ledger, now| {
+                let is_held = ledger.is_held(to);
+                !is_held && ledger.hold(to.clone(), Kind::Relay, "a peer's relay", now)
+            });
+            if is_new {
+                self.relays.insert(url.clone());
+            }
+        }
+    }
+
+    /// Gives those their turn who waited for a flow, and looks at the paths from time to time.
+    fn tend(&mut self, turn: u32) {
+        for (peer, granted) in self.flows.with(|ledger, now| ledger.poll(now)) {
+            let Some(wanted) = self.waiting.remove(&peer) else {
+                self.flows.with(|ledger, _| ledger.dial_ended(peer));
+                continue;
+            };
+            self.hold_relays(&granted);
+            let goal = part(&wanted, &granted);
+            self.begin_dial(peer, Some(wanted), Some(goal));
+        }
+        if turn.is_multiple_of(TURNS_PER_LOOK) {
+            self.look_at_paths();
+        }
+        self.flows.sample();
+        if turn.is_multiple_of(TURNS_PER_REPORT)
+            && let Some(url) = self.endpoint.addr().relay_urls().next()
+        {
+            self.flows.note_home_relay(url.as_ref());
+        }
+    }
+
+    /// Tells the ledger which flows carry lines, which relays are not used any more, and whether hole punching is worth it.
+    fn look_at_paths(&mut self) {
+        let views = paths(&self.open);
+        let mut direct = BTreeSet::new();
+        let mut relays = BTreeSet::new();
+        for view in &views {
+            match &view.address {
+                PathAddress::Direct(at) => {
+                    direct.insert(view.peer);
+                    self.flows.with(|ledger, _| ledger.carries(*at, view.peer));
+                }
+                PathAddress::Relay(url) => drop(relays.insert(url.clone())),
+                PathAddress::Other(_) => {}
+            }
+        }
+        let is_direct = self.lines.keys().all(|peer| direct.contains(peer));
+        let punching = match (self.catching_up, is_direct) {
+            (true, _) => Punching::CatchingUp,
+            (false, true) => Punching::NotNeeded,
+            (false, false) => Punching::Allowed,
+        };
+        self.flows.with(|ledger, _| ledger.set_punching(punching));
+        let dialled: BTreeSet<String> = self.dialling.values().flat_map(relays_of).collect();
+        let unused = |url: &String| !relays.contains(url) && !dialled.contains(url);
+        for url in self.relays.extract_if(.., |url| unused(url)) {
+            self.flows.with(|ledger, now| ledger.release(&To::Tcp(url), now));
+        }
+    }
+
     async fn take(&mut self, news: News) {
         match news {
             News::Connected(connected) => self.connected(connected).await,
@@ -420,6 +575,7 @@ impl Switchboard {
                 let is_current = self.dialling.get(&peer).is_some_and(|dial| dial.target == target);
                 if is_current {
                     self.dialling.remove(&peer);
+                    self.flows.with(|ledger, _| ledger.dial_ended(peer));
                     if !self.lines.contains_key(&peer) {
                         self.tell(Message::Input(Input::DialFailed { peer })).await;
                     }
@@ -439,6 +595,14 @@ impl Switchboard {
         if new.dialled {
             self.dialling.remove(&peer);
         }
+        self.waiting.remove(&peer);
+        self.flows.with(|ledger, _| {
+            ledger.withdraw(peer);
+            ledger.dial_ended(peer);
+            if let Some(at) = new.address {
+                ledger.carries(at, peer);
+            }
+        });
         if let Some(old) = self.lines.get(&peer) {
             if !self.replaces(old, &new, peer) {
                 new.connection
@@ -574,6 +738,29 @@ fn dial_target(peer: DeviceId, addresses: &[SocketAddr], relay: Option<&str>, me
     (!target.is_empty()).then_some(target)
 }
 
+/// What a dial opens at the gateway, in the order of the addresses.
+fn flows_of(target: &EndpointAddr, addresses: &[SocketAddr]) -> Vec<To> {
+    let is_tried = |at: &&SocketAddr| target.addrs.contains(&TransportAddr::Ip(**at));
+    let direct = addresses.iter().filter(is_tried).map(|at| To::Udp(*at));
+    let relays = target.relay_urls().map(|url| To::Tcp(url.to_string()));
+    direct.chain(relays).collect()
+}
+
+/// The part of a dial's addresses that there are flows for.
+fn part(target: &EndpointAddr, granted: &[To]) -> EndpointAddr {
+    let is_granted = |address: &&TransportAddr| match address {
+        TransportAddr::Ip(at) => granted.contains(&To::Udp(*at)),
+        TransportAddr::Relay(url) => granted.contains(&To::Tcp(url.to_string())),
+        _ => false,
+    };
+    EndpointAddr::from_parts(target.id, target.addrs.iter().filter(is_granted).cloned())
+}
+
+fn relays_of(dial: &Dialling) -> Vec<String> {
+    let urls = dial.target.iter().flat_map(EndpointAddr::relay_urls);
+    urls.map(ToString::to_string).collect()
+}
+
 /// Whether an address can be one of a peer's at all.
 pub(crate) fn is_dialable(at: &SocketAddr) -> bool {
     let broadcast = matches!(at.ip(), IpAddr::V4(ip) if ip.is_broadcast());
@@ -614,9 +801,16 @@ fn direct_address(connection: &Connection) -> Option<SocketAddr> {
 }
 
 /// Takes connections from outside, each on a task of its own.
-async fn accept(endpoint: Endpoint, open: Lines, news: mpsc::Sender<News>) {
+async fn accept(endpoint: Endpoint, open: Lines, news: mpsc::Sender<News>, flows: Arc<Flows>) {
     let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     while let Some(incoming) = endpoint.accept().await {
+        if let IncomingAddr::Ip(at) = incoming.remote_addr()
+            && !flows.with(|ledger, now| ledger.may_answer(at, now))
+        {
+            // A refusal would be a packet too.
+            incoming.ignore();
+            continue;
+        }
         let slot = slots.clone().try_acquire_owned();
         let is_full = locked(&open).len() >= LINES_MAX;
         let (Ok(slot), false) = (slot, is_full) else {
@@ -849,5 +1043,7 @@ fn locked(lines: &Lines) -> MutexGuard<'_, BTreeMap<DeviceId, Connection>> {
     lines.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(test)]
+mod gate_tests;
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,15 @@
 //!
 //! [`node`] starts the parts and hands out a [`NodeHandle`]; `driver` is the only event loop, on a thread of its own, because SQLite
 //! blocks; [`store`] keeps the data, [`home`] the directory around it; `endpoint` makes lines (one iroh connection to a peer); `lan`
-//! finds peers on the local network and other homes on this machine; [`journal`] keeps the numbered events and what the surfaces note for themselves.
+//! finds peers on the local network and other homes on this machine; `flows` keeps what a gateway sees of all this below a cap; [`journal`] keeps the numbered
+//! events and what the surfaces note for themselves.
 //!
 //! No decision is made here: what the network says becomes an input, what the peer answers is carried out after the commit.
 
+pub mod doctor;
 mod driver;
 mod endpoint;
+mod flows;
 pub mod home;
 pub mod journal;
 mod lan;
@@ -16,6 +19,7 @@ mod query;
 pub mod store;
 
 pub use endpoint::{PathAddress, PathView};
+pub use flows::FlowSample;
 pub use lan::{Near, Where};
 pub use node::{Config, EventStream, Happening, Node, NodeError, NodeHandle, StartError};
 /// The pure partner, for the program around the node.

@@ -9,14 +9,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use iroh::Endpoint;
 use offhook_proto::identity::{DeviceId, PersonId};
-use offhook_proto::peer::{Command, CommandError, Event, Peer, Reply};
+use offhook_proto::overlay::ledger::{LedgerView, Limits};
+use offhook_proto::peer::{Command, CommandError, Event, Input, Peer, Reply};
 use offhook_proto::store::StoreError;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::doctor::{self, Checkup};
 use crate::driver::{self, Driver, Message};
 use crate::endpoint::{self, PathView, Switchboard};
+use crate::flows::{FlowSample, Flows};
 use crate::home::{Home, HomeError, store_path};
 use crate::journal::{LocalChange, Wording};
 use crate::lan::{self, Near};
@@ -44,6 +48,8 @@ pub struct Config {
     pub lan: bool,
     /// Ask no host but peers: the relay is left out.
     pub no_public_infrastructure: bool,
+    /// How many flows a gateway may see of this node.
+    pub flows: Limits,
     /// How events are written down in the numbered log (see [`crate::journal`]); without it they are only broadcast.
     pub wording: Option<Wording>,
 }
@@ -58,6 +64,7 @@ impl Config {
             relay: None,
             lan: true,
             no_public_infrastructure: false,
+            flows: Limits::default(),
             wording: None,
         }
     }
@@ -116,7 +123,8 @@ impl Node {
         let dir = home.dir().to_owned();
 
         let seed = secrets.device.0.seed();
-        let endpoint = endpoint::bind(&config, &seed, home.last_port()).await?;
+        let flows = Flows::new(config.flows);
+        let endpoint = endpoint::bind(&config, &seed, home.last_port(), &flows).await?;
         if let Some(port) = endpoint::port(&endpoint) {
             home.remember_port(port)?;
         }
@@ -136,6 +144,7 @@ impl Node {
             orders: orders_in,
             events: events.clone(),
             stopping: stopping.clone(),
+            flows: config.flows,
             wording: config.wording,
             newest_event,
         })
@@ -155,10 +164,14 @@ impl Node {
             return Err(StartError::Thread(error));
         }
 
-        let switchboard = Switchboard::new(endpoint.clone(), inbox.clone());
+        let switchboard = Switchboard::new(endpoint.clone(), inbox.clone(), flows.clone());
         let lines = switchboard.lines();
         let own = switchboard.own_addresses();
-        let near = lan::start(&config, endpoint, inbox.clone(), stopping, own.clone());
+        if config.lan {
+            flows.note_multicast();
+        }
+        let is_lan_on = config.lan;
+        let near = lan::start(&config, endpoint.clone(), inbox.clone(), stopping, own.clone());
         tokio::spawn(async move {
             switchboard.run(orders).await;
             // Nobody may be listening any more.
@@ -172,6 +185,9 @@ impl Node {
                 stop,
                 done,
                 lines,
+                flows,
+                endpoint,
+                is_lan_on,
                 own,
                 near,
                 newest,
@@ -196,6 +212,9 @@ struct Shared {
     stop: watch::Sender<bool>,
     done: watch::Receiver<bool>,
     lines: endpoint::Lines,
+    flows: Arc<Flows>,
+    endpoint: Endpoint,
+    is_lan_on: bool,
     own: watch::Receiver<Vec<SocketAddr>>,
     near: lan::Sightings,
     newest: watch::Receiver<u64>,
@@ -269,6 +288,34 @@ impl NodeHandle {
     /// The network paths of every line that is up.
     pub fn paths(&self) -> Vec<PathView> {
         endpoint::paths(&self.shared.lines)
+    }
+
+    /// What a gateway sees of this node: every flow, who waits for one, and what was refused.
+    pub fn flows(&self) -> LedgerView {
+        self.shared.flows.with(|ledger, now| ledger.view(now))
+    }
+
+    /// How many flows of each kind there were in the last hour, every five seconds, oldest first.
+    pub fn flow_history(&self) -> Vec<FlowSample> {
+        self.shared.flows.history()
+    }
+
+    /// Looks at the network. Takes a few seconds at most; asks nobody but the configured relay.
+    pub async fn checkup(&self) -> Checkup {
+        let shared = &self.shared;
+        let (relay, multicast) = doctor::look(&shared.endpoint, &shared.flows, shared.is_lan_on).await;
+        Checkup {
+            addresses: self.addresses(),
+            paths: self.paths(),
+            flows: self.flows(),
+            relay,
+            multicast,
+        }
+    }
+
+    /// Tries to reach a device at the next opportunity.
+    pub async fn try_peer(&self, peer: DeviceId) -> Result<(), NodeError> {
+        self.tell(Message::Input(Input::TryPeer { peer })).await
     }
 
     /// Where this node can be reached, best first.

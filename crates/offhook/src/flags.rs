@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::access::Scope;
 use crate::http::Listen;
+use crate::proto::overlay::ledger::{HARD_CAP, Limits};
 
 /// How the program is called.
 #[derive(Debug, Parser)]
@@ -48,6 +49,15 @@ pub(crate) enum Verb {
     Token(TokenVerb),
     /// Show this node, its rooms and its peers
     Status,
+    /// Say what works on this network, what does not, and what to try
+    Doctor {
+        /// Also whether this person can be reached
+        person: Option<String>,
+    },
+    /// Show the lines to peers, and why each is held
+    Lines,
+    /// Show what a gateway sees of this node: every flow, and who waits for one
+    Flows(FlowsFlags),
     /// Make, list and change rooms
     #[command(subcommand)]
     Room(RoomVerb),
@@ -163,6 +173,9 @@ pub(crate) struct Up {
     /// Also keep sealed entries for others' rooms
     #[arg(long)]
     pub(crate) keeper: bool,
+    /// The most flows (connections, as a gateway counts them) that this node may open, 8 or more
+    #[arg(long, default_value_t = HARD_CAP, value_name = "N", value_parser = flow_cap)]
+    pub(crate) flows: u16,
 }
 
 #[derive(Debug, Args)]
@@ -199,6 +212,28 @@ pub(crate) enum KeepersVerb {
         /// The beginning of the keeper's device
         keeper: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FlowsFlags {
+    /// Write the flows to this file, a JSON line a second, until Ctrl-C
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// End the recording after so many seconds
+    #[arg(long, requires = "record", value_name = "SECS")]
+    pub(crate) seconds: Option<u64>,
+    /// Draw flows over time to this SVG: the recording, or the node's last hour
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+    /// Draw this recording
+    #[arg(long, requires = "plot", conflicts_with = "record", value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
+}
+
+/// A cap that a node can work with.
+fn flow_cap(text: &str) -> Result<u16, String> {
+    let cap: u16 = text.parse().map_err(|_| format!("`{text}` is no number of flows"))?;
+    Limits::new(cap, None).map(|_| cap).map_err(|error| error.to_string())
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,6 +12,7 @@ pub mod fuzzing;
 pub mod history;
 pub mod identity;
 pub mod keeper;
+pub mod overlay;
 pub mod peer;
 pub mod rooms;
 pub mod store;

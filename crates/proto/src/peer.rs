@@ -21,6 +21,8 @@ use crate::crypto::{SealKeyPair, Secret};
 use crate::history::{Class, Entry, EntryId, EntryRef, LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityState, NAME_BYTES_MAX, PREKEY_ROTATION_DAYS, PersonId};
 use crate::keeper::Vaults;
+use crate::overlay::ledger::{Limits, Urgency};
+use crate::overlay::plan::{Planner, Reason};
 use crate::rooms::{Doorway, HistoryPolicy, Invite, LogCertificate, Op, Role, RoomKind};
 use crate::store::{Direction, LogNo, RoomNo, Store, StoreError, after_prefix};
 use crate::sync::Frame;
@@ -126,6 +128,13 @@ pub enum Input {
         /// The home relay, if there is one.
         relay: Option<String>,
     },
+    /// Somebody wants to know whether a device can be reached: it is tried soon.
+    TryPeer {
+        /// The device.
+        peer: DeviceId,
+    },
+    /// How many flows there may be: fewer lines are held where there are few.
+    FlowLimits(Limits),
     /// The network changed or the machine woke up: try everybody again, soon.
     NetworkChanged,
     /// The deadline of [`Peer::poll_timeout`] is due.
@@ -157,7 +166,13 @@ pub enum Output {
         addresses: Vec<SocketAddr>,
         /// Its relay.
         relay: Option<String>,
+        /// How much it is wanted: what the flow ledger goes by.
+        urgency: Urgency,
+        /// Why, in words.
+        reason: &'static str,
     },
+    /// Whether what was missed is still coming in. No hole punching meanwhile: flows are for lines.
+    CatchingUp(bool),
     /// Close the line to a device.
     Close {
         /// The device.
@@ -180,6 +195,8 @@ impl std::fmt::Debug for Input {
             Self::Frame { peer, bytes } => write!(f, "Frame({peer:?}, {} bytes)", bytes.len()),
             Self::Found { peer, addresses } => write!(f, "Found({peer:?}, {addresses:?})"),
             Self::OwnAddresses { addresses, relay } => write!(f, "OwnAddresses({addresses:?}, {relay:?})"),
+            Self::TryPeer { peer } => write!(f, "TryPeer({peer:?})"),
+            Self::FlowLimits(limits) => write!(f, "FlowLimits({limits:?})"),
             Self::NetworkChanged => write!(f, "NetworkChanged"),
             Self::Timeout => write!(f, "Timeout"),
         }
@@ -191,7 +208,14 @@ impl std::fmt::Debug for Output {
         match self {
             Self::Reply { id, reply } => write!(f, "Reply({id}, {reply:?})"),
             Self::Send { peer, bytes } => write!(f, "Send({peer:?}, {} bytes)", bytes.len()),
-            Self::Dial { peer, addresses, relay } => write!(f, "Dial({peer:?}, {addresses:?}, {relay:?})"),
+            Self::Dial {
+                peer,
+                addresses,
+                relay,
+                reason,
+                ..
+            } => write!(f, "Dial({peer:?}, {addresses:?}, {relay:?}, {reason})"),
+            Self::CatchingUp(catching_up) => write!(f, "CatchingUp({catching_up})"),
             Self::Close { peer, reason } => write!(f, "Close({peer:?}, {reason})"),
             Self::Event(event) => write!(f, "Event({event:?})"),
         }
@@ -332,6 +356,19 @@ pub struct Peer<S> {
     vaults: Vaults,
     /// When that is next looked through.
     sweep_at: Option<Instant>,
+    /// What the shell was told last about catching up.
+    told_catching_up: Option<bool>,
+    planner: Planner,
+    /// Why each line is held, as last planned.
+    held: BTreeMap<DeviceId, Reason>,
+    /// Something has changed that a plan is made from.
+    plan_due: bool,
+    /// When to plan again, even if nothing happens.
+    plan_at: Option<Instant>,
+    /// When something was said last in a room, while this peer ran.
+    spoken: BTreeMap<RoomNo, Instant>,
+    /// Rooms in which something was said here and that no line carried then.
+    unheard: BTreeSet<RoomNo>,
 }
 
 impl<S: Store> Peer<S> {
@@ -382,6 +419,13 @@ impl<S: Store> Peer<S> {
             tend: BTreeSet::new(),
             vaults,
             sweep_at: None,
+            told_catching_up: None,
+            planner: Planner::new(Limits::default()),
+            held: BTreeMap::new(),
+            plan_due: true,
+            plan_at: None,
+            spoken: BTreeMap::new(),
+            unheard: BTreeSet::new(),
         };
         peer.load(name)?;
         Ok(peer)
@@ -577,15 +621,22 @@ impl<S: Store> Peer<S> {
             }
             Input::Frame { peer, bytes } => self.frame(peer, &bytes)?,
             Input::Found { peer, addresses } => {
+                self.note_near(peer);
                 self.note_addresses(peer, addresses, None)?;
                 self.dial_soon(peer);
+            }
+            Input::TryPeer { peer } => self.try_peer(peer),
+            Input::FlowLimits(limits) => {
+                self.planner = Planner::new(limits);
+                self.plan_due = true;
             }
             Input::OwnAddresses { addresses, relay } => self.state_own_addresses(&addresses, relay.as_deref())?,
             Input::NetworkChanged => self.dial_everybody_soon(),
             Input::Timeout => self.timeout()?,
         }
         self.tend_keepers()?;
-        self.plan_dials();
+        self.plan_lines();
+        self.tell_catching_up();
         self.save()?;
         Ok(Outputs(std::mem::take(&mut self.ctx.out)))
     }
@@ -613,7 +664,7 @@ impl<S: Store> Peer<S> {
         }
         if self.reconcile_at <= now {
             self.reconcile_at = now + RECONCILE_EVERY;
-            self.close_idle();
+            self.plan_due = true;
             self.reconcile_all()?;
             self.save_keepers()?;
         }
@@ -632,7 +683,7 @@ impl<S: Store> Peer<S> {
             self.announce_at.map(|at| (at, "announce what is new")),
             self.receipts_at.map(|at| (at, "send receipts")),
             (!self.lines.is_empty()).then_some((self.reconcile_at, "compare states")),
-            self.next_dial().map(|at| (at, "dial")),
+            self.plan_at.map(|at| (at, "plan lines")),
             self.next_knock().map(|at| (at, "knock at another door")),
             self.next_keeper_step().map(|at| (at, "see to a keeper")),
             self.sweep_at.map(|at| (at, "drop what has expired")),
@@ -659,9 +710,9 @@ impl<S: Store> Peer<S> {
     }
 
     fn line_down(&mut self, peer: DeviceId) -> Result<(), StoreError> {
+        let last_frame = self.lines.get(&peer).map(|line| line.last_frame);
         self.drop_line(peer);
-        // Not a failed dial: the first try to come back is soon, the next ones are patient.
-        self.dial_failed(peer);
+        self.redial_after(peer, last_frame);
         self.replan_wants();
         self.sponsor_gone(peer)
     }
@@ -703,6 +754,7 @@ impl<S: Store> Peer<S> {
         };
         match frame {
             Frame::Hello { rooms } => {
+                self.plan_due = true;
                 self.on_hello(peer, rooms)?;
                 self.send_addresses(peer);
                 Ok(())
@@ -786,6 +838,7 @@ impl<S: Store> Peer<S> {
         self.learn_keepers(no)?;
         self.keepers_due(no);
         self.note_standing(no)?;
+        self.plan_due = true;
         self.retry_limbo(no)?;
         self.greet_all()?;
         self.send_away(no)?;
@@ -797,6 +850,8 @@ impl<S: Store> Peer<S> {
     fn written(&mut self, no: RoomNo, written: &Written, outcome: Ingested) -> Result<(), StoreError> {
         if let Some((log, _)) = written.entries.first() {
             let log: LogKey = *log;
+            self.note_spoken(no);
+            self.note_unheard(no);
             self.push(no, written);
             self.after_ingest(
                 None,

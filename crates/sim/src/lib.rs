@@ -9,6 +9,7 @@
 
 mod clock;
 mod confederate;
+pub mod crowd;
 mod dice;
 mod disk;
 mod faults;

@@ -488,7 +488,10 @@ impl<'a> World<'a> {
         match output {
             Output::Reply { id, reply } => self.answered(node, id, reply),
             Output::Send { peer, bytes } => self.send(node, peer, bytes),
-            Output::Dial { peer, addresses, relay } => {
+            Output::CatchingUp(_) => {}
+            Output::Dial {
+                peer, addresses, relay, ..
+            } => {
                 let dialling = self.dialling.entry(node).or_default();
                 dialling.insert(peer);
                 self.counts.dials_at_once_max = self.counts.dials_at_once_max.max(dialling.len());

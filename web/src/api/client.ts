@@ -1,6 +1,6 @@
 // Calls of the local API. Every failure is a `Problem` with a sentence for people.
 
-import type { AccessKey, Contact, Flows, FlowSample, Invite, Line, Member, Neighbour, Page, PeerLine, Role, Room, Status, Whereabouts } from "./types";
+import type { AccessKey, Check, Contact, Flows, FlowSample, Invite, Line, Member, Neighbour, Page, PeerLine, Role, Room, Status, Whereabouts } from "./types";
 
 const BASE = "/api/v1";
 
@@ -85,6 +85,8 @@ export const api = {
   near: () => call<{ near: Neighbour[] }>("GET", "/near").then((answer) => answer.near),
   flows: () => offered(call<Flows>("GET", "/flows")),
   flowHistory: () => offered(call<{ samples: FlowSample[] }>("GET", "/flows/history").then((answer) => answer.samples)),
+  doctor: (person?: string) =>
+    offered(call<{ checks: Check[] }>("GET", person ? `/doctor/${part(person)}` : "/doctor").then((answer) => answer.checks)),
   lines: () => offered(call<{ lines: PeerLine[] }>("GET", "/lines").then((answer) => answer.lines)),
   keys: () => call<{ tokens: AccessKey[] }>("GET", "/tokens").then((answer) => answer.tokens),
   newKey: (name: string, scopes: string[]) => call<{ token: string }>("POST", "/tokens", { name, scopes }),

@@ -206,6 +206,14 @@ export interface PeerLine {
   reason: string;
 }
 
+/** One finding of the doctor, in words. */
+export interface Check {
+  name: string;
+  verdict: "good" | "limited" | "bad" | "unknown";
+  text: string;
+  advice: string | null;
+}
+
 export type NodeEvent =
   | { event: "entry"; room: string; id: string; new: boolean; line: Line | null }
   | { event: "room"; room: string }

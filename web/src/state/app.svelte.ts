@@ -58,6 +58,8 @@ class App {
 
   #timelines = new Map<string, Timeline>();
   #stream: EventStream | null = null;
+  /** Whether the stream was open before. */
+  #followed = false;
   #queue: NodeEvent[] = [];
   #flushing = false;
   #statusDue: ReturnType<typeof setTimeout> | undefined;
@@ -146,9 +148,12 @@ class App {
     const back = !this.online;
     this.online = true;
     outbox.flush();
-    if (!back) return;
-    drafts.save();
-    notices.say(spoken.words.backOnline);
+    if (back) {
+      drafts.save();
+      notices.say(spoken.words.backOnline);
+    } else if (this.#followed) return;
+    // The first time too: something may have come between what was read and the beginning of the stream.
+    this.#followed = true;
     void this.#reload();
   }
 

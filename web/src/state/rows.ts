@@ -68,6 +68,17 @@ function timedDay(line: Line | undefined): string {
   return line?.time ? dayOf(line.time) : "";
 }
 
+/** So many lines before another say on what day it stands and under whose name. */
+const CONTEXT_LINES = 20;
+
+/** The rows once `older` lines stand before `first`, whose rows and those of all after it are `rows`. */
+export function prependRows(older: readonly Line[], first: Line, rows: readonly Row[], unreadId: string | null): Row[] {
+  const context = older.slice(-CONTEXT_LINES);
+  const at = rows.findIndex((row) => row.kind === "line");
+  // What was the first line has something before it now.
+  return [...rowsOf(older, 0, unreadId), ...rowsOf([...context, first], context.length, unreadId), ...rows.slice(at + 1)];
+}
+
 /** Rows of what is still on its way, below all lines. */
 export function pendingRows(pending: readonly Pending[], last: Line | undefined, me: string): Row[] {
   let before = last?.author === me && grouped(last) ? last.time : null;

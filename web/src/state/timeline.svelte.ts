@@ -3,7 +3,7 @@
 import { api } from "../api/client";
 import type { Line, NodeEvent } from "../api/types";
 import { outbox } from "./outbox.svelte";
-import { belongsAtEnd, firstUnread, joinNewest, pendingRows, rowsOf, type Row } from "./rows";
+import { belongsAtEnd, firstUnread, joinNewest, pendingRows, prependRows, rowsOf, type Row } from "./rows";
 
 const FIRST_LINES = 80;
 const OLDER_LINES = 200;
@@ -42,7 +42,9 @@ export class Timeline {
   #newer: string | null = null;
   /** Grows with every change that came live: a page that was asked for before it must not undo it. */
   #changes = 0;
+  /** Where a line stands, counted from `#first`: so that lines put before do not move the others. */
   #index = new Map<string, number>();
+  #first = 0;
   #reconcile: ReturnType<typeof setTimeout> | undefined;
   #deleting = new Map<string, ReturnType<typeof setTimeout>>();
   #me: string;
@@ -102,7 +104,7 @@ export class Timeline {
       const page = await api.entries(this.room, count, this.#cursor);
       this.#cursor = page.older;
       this.complete = page.older === null;
-      this.#set([...page.entries, ...this.lines], true);
+      this.#prepend(page.entries);
     } finally {
       this.loading = false;
     }
@@ -147,7 +149,7 @@ export class Timeline {
   }
 
   find(id: string): Line | undefined {
-    const at = this.#index.get(id);
+    const at = this.#at(id);
     return at === undefined ? undefined : this.lines[at];
   }
 
@@ -166,39 +168,72 @@ export class Timeline {
     this.#changes += 1;
     let lines = this.lines;
     const appendFrom = lines.length;
-    let changed = false;
+    const replaced = new Map<string, Line>();
+    let moved = false;
     let stale = false;
     for (const { id, line } of events) {
       if (line === null) continue;
-      const at = this.#index.get(id);
+      const at = this.#at(id);
       if (at !== undefined) {
-        if (!changed) lines = [...lines];
-        changed = true;
+        if (lines === this.lines) lines = [...lines];
+        if (at < appendFrom) {
+          moved ||= !standsAlike(lines[at] as Line, line);
+          replaced.set(id, line);
+        }
         lines[at] = line;
       } else if (this.detached) {
         continue;
       } else if (belongsAtEnd(line, lines.at(-1))) {
         if (lines === this.lines) lines = [...lines];
-        this.#index.set(id, lines.length);
+        this.#index.set(id, this.#first + lines.length);
         lines.push(line);
         stale ||= !line.mine;
       } else {
         stale = true;
       }
     }
-    if (changed) this.#set(lines, false);
-    else if (lines.length > appendFrom) this.#append(lines, appendFrom);
-    if (stale || lines.some((line) => line.kind === "gap")) this.#reconcileSoon();
+    if (moved) this.#set(lines, false);
+    else if (lines !== this.lines) this.#change(lines, replaced, appendFrom);
+    if (stale || this.#hasGaps(lines)) this.#reconcileSoon();
   }
 
-  #append(lines: Line[], from: number): void {
+  #at(id: string): number | undefined {
+    const at = this.#index.get(id);
+    return at === undefined ? undefined : at - this.#first;
+  }
+
+  /** Gaps close when something comes; only those in the newest part are looked for. */
+  #hasGaps(lines: readonly Line[]): boolean {
+    return lines.slice(-FIRST_LINES).some((line) => line.kind === "gap");
+  }
+
+  /** Lines that changed where they stand, and lines at the end: nothing else is made anew. */
+  #change(lines: Line[], replaced: ReadonlyMap<string, Line>, from: number): void {
     this.prepended = false;
+    const rows = [...this.lineRows];
+    for (const [id, line] of replaced) {
+      const at = rows.findLastIndex((row) => row.key === id);
+      const row = rows[at];
+      if (row?.kind === "line") rows[at] = { ...row, line };
+    }
+    rows.push(...rowsOf(lines, from, this.unreadId));
     this.lines = lines;
-    this.lineRows = [...this.lineRows, ...rowsOf(lines, from, this.unreadId)];
+    this.lineRows = rows;
+  }
+
+  #prepend(older: Line[]): void {
+    const newest = this.lines[0];
+    if (newest === undefined) return this.#set(older, false);
+    this.prepended = true;
+    this.#first -= older.length;
+    for (const [at, line] of older.entries()) if (line.kind !== "gap") this.#index.set(line.id, this.#first + at);
+    this.lineRows = prependRows(older, newest, this.lineRows, this.unreadId);
+    this.lines = [...older, ...this.lines];
   }
 
   #set(lines: Line[], prepended: boolean): void {
     this.prepended = prepended;
+    this.#first = 0;
     this.#index = new Map(lines.flatMap((line, at) => (line.kind === "gap" ? [] : [[line.id, at] as const])));
     this.lines = lines;
     this.lineRows = rowsOf(lines, 0, this.unreadId);
@@ -264,6 +299,11 @@ export class Timeline {
   #unhide(id: string): void {
     this.hidden = new Set([...this.hidden].filter((other) => other !== id));
   }
+}
+
+/** Whether a line that changed stands as it did: same place, same grouping. */
+function standsAlike(a: Line, b: Line): boolean {
+  return a.time === b.time && a.author === b.author && a.kind === b.kind && a.reply_to === b.reply_to;
 }
 
 function sameLines(a: readonly Line[], b: readonly Line[]): boolean {

@@ -389,5 +389,11 @@ export const de: Words = {
   away: "Nicht verbunden",
   kindsOfFlow: { path: "Leitungen", dial: "Anrufe", punch: "Wegsuche", inbound: "Anrufe anderer", relay: "Relais", lookup: "Nachschlagen", probe: "Netz prüfen", lan: "lokales Netz" } as Record<string, string>,
   statesOfFlow: { reserved: "vorgemerkt", unanswered: "ohne Antwort", open: "offen", closing: "läuft aus" } as Record<string, string>,
+  doctorText: "Sieht dieses Netz an und sagt, was geht, was nicht, und was zu versuchen ist.",
+  doctorRun: "Untersuchen",
+  doctorAgain: "Noch einmal untersuchen",
+  doctorBusy: "Untersucht",
+  testPeer: "Prüfen",
+  verdicts: { good: "geht", limited: "geht mit Grenzen", bad: "geht nicht", unknown: "nicht zu sagen" } as Record<string, string>,
   justNow: "gerade eben",
 };

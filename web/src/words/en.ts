@@ -387,6 +387,12 @@ export const en = {
   away: "Not connected",
   kindsOfFlow: { path: "lines", dial: "dialling", punch: "finding a way", inbound: "others calling", relay: "relays", lookup: "look-ups", probe: "probing the network", lan: "local network" } as Record<string, string>,
   statesOfFlow: { reserved: "reserved", unanswered: "unanswered", open: "open", closing: "closing" } as Record<string, string>,
+  doctorText: "Looks at this network and says what works, what does not, and what to try.",
+  doctorRun: "Examine",
+  doctorAgain: "Examine again",
+  doctorBusy: "Examining",
+  testPeer: "Test",
+  verdicts: { good: "works", limited: "works with a limit", bad: "does not work", unknown: "cannot be told" } as Record<string, string>,
   justNow: "just now",
 };
 

@@ -1,7 +1,7 @@
 // The first five minutes of two people, with times: from nothing to a conversation.
 
 import assert from "node:assert/strict";
-import { Node, enter, message, open, say, seen, until } from "./stage.mjs";
+import { Node, enter, message, open, say, seen, servedFromDisk, theBrowser, until } from "./stage.mjs";
 
 /** Five minutes, as promised; it takes seconds. */
 const ALL_MS_MAX = 5 * 60_000;
@@ -56,9 +56,16 @@ export async function first_run_in_under_five_minutes() {
   step("both have read each other");
   const took = performance.now() - start;
   assert.ok(took < ALL_MS_MAX, `it took ${took} ms`);
-  // A used link signs nobody in, and says what to do.
-  const stranger = await open(ada, { url: await ada.link() });
-  await stranger.context().close();
+  // A link signs in once: the second time it says what to do.
+  const used = await ada.link();
+  const second = await open(ada, { url: used });
+  await second.context().close();
+  const stranger = await (await theBrowser()).newContext();
+  const strangers = await stranger.newPage();
+  await servedFromDisk(strangers);
+  await strangers.goto(used);
+  await strangers.getByText("This link was used already").waitFor();
+  await stranger.close();
   assert.deepEqual([...adas.complaints, ...beas.complaints], []);
   await Promise.all([adas.context().close(), beas.context().close(), ada.stop(), bea.stop()]);
 }

@@ -1,8 +1,9 @@
 // Every screen and state: axe finds nothing serious or critical, in both themes, at desktop and phone width; German; high contrast.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { Node, composer, enter, message, open, say, seen, theBrowser, timeline, until } from "./stage.mjs";
+import { Node, composer, enter, message, open, say, seen, servedFromDisk, theBrowser } from "./stage.mjs";
 
 const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 const findings = [];
@@ -12,7 +13,6 @@ let examined = 0;
 async function examine(page, screen) {
   if (!(await page.evaluate(() => "axe" in window))) {
     // The page forbids scripts from elsewhere, and rightly: so it is put in by the browser itself.
-    const { readFileSync } = await import("node:fs");
     await page.evaluate(readFileSync(AXE, "utf8"));
   }
   const found = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
@@ -42,18 +42,13 @@ export async function axe_finds_nothing_on_any_screen() {
   assert.equal(findings.splice(0).length, 1, "axe finds what is planted");
   await planted.close();
 
-  // A page that nobody is signed in to.
-  const stranger = await (await theBrowser()).newPage();
-  await stranger.goto(`${ada.status.http}/`);
-  await stranger.close();
-
   const page = await open(ada);
   globalThis.lastPages = [page];
   await bothThemes(page, "welcome");
   await page.getByRole("button", { name: "Make or join a room" }).click();
   await examine(page, "menu");
   await page.keyboard.press("Escape");
-  const { room } = await ada.run("room", "new", "Lighthouse");
+  await ada.run("room", "new", "Lighthouse");
   await ada.run("room", "new", "Allotment");
   const invite = await ada.run("invite", "Lighthouse");
   await bea.run("join", invite.invite);
@@ -203,6 +198,7 @@ export async function axe_finds_nothing_on_any_screen() {
 
   // Nobody is signed in.
   const signedOut = await (await theBrowser()).newPage();
+  await servedFromDisk(signedOut);
   await signedOut.goto(`${ada.status.http}/#token=used-or-wrong`);
   await signedOut.getByText("offhook open").waitFor();
   await bothThemes(signedOut, "not signed in");
@@ -211,9 +207,6 @@ export async function axe_finds_nothing_on_any_screen() {
 
   assert.deepEqual(findings, [], findings.join("\n"));
   console.log(`        axe examined ${examined} screens and states: nothing serious or critical`);
-  void room;
-  void timeline;
-  void until;
   await page.context().close();
   await Promise.all([ada.stop(), bea.stop()]);
 }

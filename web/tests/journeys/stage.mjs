@@ -141,7 +141,7 @@ export async function open(node, options = {}) {
 }
 
 /** With OFFHOOK_WEB_DIST the page's files come from that folder instead of from the binary: for work on the page alone. */
-async function servedFromDisk(page) {
+export async function servedFromDisk(page) {
   const dist = process.env.OFFHOOK_WEB_DIST;
   if (!dist) return;
   const types = { html: "text/html", js: "text/javascript", css: "text/css", svg: "image/svg+xml", webmanifest: "application/manifest+json" };

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Line } from "../../src/api/types";
-import { belongsAtEnd, firstUnread, joinNewest, pendingRows, rowsOf } from "../../src/state/rows";
+import { belongsAtEnd, firstUnread, joinNewest, pendingRows, prependRows, rowsOf } from "../../src/state/rows";
 
 function line(id: string, time: string, author = "ada", more: Partial<Line> = {}): Line {
   return { id, room: "r", author, device: "d", seq: 1, time, kind: "message", text: id, state: "handed", author_name: author, mine: author === "me", ...more };
@@ -18,6 +18,15 @@ test("rows that are added later are those that would have been there", () => {
   const lines = Array.from({ length: 60 }, (_, n) => line(`l${n}`, at(n, 10 + (n > 30 ? 1 : 0)), n % 3 ? "ada" : "bea"));
   const whole = rowsOf(lines, 0, "l20");
   for (const cut of [1, 20, 31, 59]) expect([...rowsOf(lines.slice(0, cut), 0, "l20"), ...rowsOf(lines, cut, "l20")]).toEqual(whole);
+});
+
+test("rows of older lines that are put before are those that would have been there", () => {
+  const lines = Array.from({ length: 60 }, (_, n) => line(`l${n}`, at(n, 10 + (n > 30 ? 1 : 0)), n % 3 ? "ada" : "bea"));
+  const whole = rowsOf(lines, 0, "l20");
+  for (const cut of [1, 20, 21, 31, 32, 59]) {
+    const [older, rest] = [lines.slice(0, cut), lines.slice(cut)];
+    expect(prependRows(older, rest[0] as Line, rowsOf(rest, 0, "l20"), "l20"), `${cut}`).toEqual(whole);
+  }
 });
 
 test("the unread mark stands before the first of so many messages of others", () => {

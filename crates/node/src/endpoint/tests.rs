@@ -1,35 +1,46 @@
 //! Two or three real endpoints on loopback, with raw frames and no peer behind them.
 
+use offhook_proto::overlay::ledger::Limits;
+
 use super::*;
 
 const WAIT: Duration = Duration::from_secs(20);
 
 /// A switchboard, played by the test as its driver.
-struct End {
-    id: DeviceId,
-    address: SocketAddr,
-    orders: mpsc::UnboundedSender<Order>,
+pub(super) struct End {
+    pub(super) id: DeviceId,
+    pub(super) address: SocketAddr,
+    pub(super) orders: mpsc::UnboundedSender<Order>,
     inbox: mpsc::Receiver<Message>,
-    open: Lines,
+    pub(super) open: Lines,
     running: JoinHandle<()>,
 }
 
 /// A line as its driver sees it.
-struct Seen {
+pub(super) struct Seen {
     peer: DeviceId,
     generation: u64,
     exporter: [u8; 32],
 }
 
+/// As a node has it that has caught up and knows of no reason to hold back.
+fn flows() -> Arc<Flows> {
+    Flows::new(Limits::default())
+}
+
 async fn end(seed: u8) -> End {
+    end_at(seed, "127.0.0.1:0", flows()).await
+}
+
+pub(super) async fn end_at(seed: u8, listen: &str, flows: Arc<Flows>) -> End {
     let config = Config {
-        listen: Some("127.0.0.1:0".parse().unwrap()),
+        listen: Some(listen.parse().unwrap()),
         ..Config::new("unused", "unused")
     };
-    let endpoint = bind(&config, &Secret([seed; 32]), None).await.unwrap();
+    let endpoint = bind(&config, &Secret([seed; 32]), None, &flows).await.unwrap();
     let (inbox_in, inbox) = mpsc::channel(64);
     let (orders, taken) = mpsc::unbounded_channel();
-    let switchboard = Switchboard::new(endpoint.clone(), inbox_in);
+    let switchboard = Switchboard::new(endpoint.clone(), inbox_in, flows);
     let open = switchboard.lines();
     End {
         id: DeviceId(*endpoint.id().as_bytes()),
@@ -41,6 +52,13 @@ async fn end(seed: u8) -> End {
     }
 }
 
+/// An endpoint without a gate or a switchboard.
+pub(super) async fn raw(config: &Config, seed: u8) -> Endpoint {
+    let bare = builder(&Secret([seed; 32]), None).clear_ip_transports();
+    let bound = bare.bind_addr(config.listen.unwrap()).unwrap().bind().await;
+    bound.unwrap()
+}
+
 /// The two ends, the one with the smaller id first.
 async fn pair() -> (End, End) {
     let (a, b) = (end(1).await, end(2).await);
@@ -48,15 +66,17 @@ async fn pair() -> (End, End) {
 }
 
 impl End {
-    fn dial(&self, other: &End) {
+    pub(super) fn dial(&self, other: &End) {
         self.dial_at(other.id, other.address);
     }
 
-    fn dial_at(&self, peer: DeviceId, address: SocketAddr) {
+    pub(super) fn dial_at(&self, peer: DeviceId, address: SocketAddr) {
         let dial = Order::Dial {
             peer,
             addresses: vec![address],
             relay: None,
+            urgency: Urgency::Cover,
+            reason: "a test",
         };
         self.orders.send(dial).unwrap();
     }
@@ -80,7 +100,7 @@ impl End {
         }
     }
 
-    async fn line_up(&mut self) -> Seen {
+    pub(super) async fn line_up(&mut self) -> Seen {
         match self.next().await {
             Message::LineUp {
                 peer,
@@ -217,7 +237,7 @@ async fn whoever_dials_again_has_lost_the_line() {
             .into_iter()
             .find(|seed| *SecretKey::from_bytes(&[*seed; 32]).public().as_bytes() == a.id.0)
             .unwrap();
-        bind(&config, &Secret([seed; 32]), None).await.unwrap()
+        raw(&config, seed).await
     };
     let target = dial_target(b.id, &[b.address], None, again.id());
     let _held = connect(again.clone(), target, Arc::new(Semaphore::new(1)))
@@ -240,6 +260,8 @@ async fn a_dead_address_fails_and_a_wrong_key_too() {
         peer: b.id,
         addresses: Vec::new(),
         relay: None,
+        urgency: Urgency::Cover,
+        reason: "a test",
     };
     a.orders.send(no_address).unwrap();
     assert!(matches!(a.next().await, Message::Input(Input::DialFailed { peer }) if peer == b.id));
@@ -263,7 +285,7 @@ async fn a_frame_longer_than_allowed_ends_the_line() {
         listen: Some("127.0.0.1:0".parse().unwrap()),
         ..Config::new("unused", "unused")
     };
-    let stranger = bind(&config, &Secret([5; 32]), None).await.unwrap();
+    let stranger = raw(&config, 5).await;
     let target = dial_target(a.id, &[a.address], None, stranger.id());
     let mut line = connect(stranger.clone(), target, Arc::new(Semaphore::new(1)))
         .await
@@ -283,7 +305,7 @@ async fn a_peer_that_does_not_read_is_closed_before_memory_is_gone() {
         listen: Some("127.0.0.1:0".parse().unwrap()),
         ..Config::new("unused", "unused")
     };
-    let stranger = bind(&config, &Secret([5; 32]), None).await.unwrap();
+    let stranger = raw(&config, 5).await;
     let target = dial_target(a.id, &[a.address], None, stranger.id());
     let _unread = connect(stranger.clone(), target, Arc::new(Semaphore::new(1)))
         .await

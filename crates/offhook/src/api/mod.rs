@@ -8,8 +8,10 @@
 //! [`Grant`]: the control socket is in a folder of mode 0700 and has mode 0600, so whoever reaches it may do all; `http` looks at cookies and tokens. A
 //! request without a grant gets nothing.
 
+pub(crate) mod doctor;
 pub(crate) mod feed;
 pub(crate) mod model;
+pub(crate) mod network;
 
 mod desk;
 mod entries;
@@ -130,6 +132,11 @@ fn read_routes() -> Router<Surface> {
     Router::new()
         .route("/session", get(keys::session).delete(keys::sign_out))
         .route("/status", get(status::status))
+        .route("/doctor", get(doctor::doctor))
+        .route("/doctor/{person}", get(doctor::doctor_of))
+        .route("/flows", get(network::flows))
+        .route("/flows/history", get(network::history))
+        .route("/lines", get(network::lines))
         .route("/events", get(feed::events))
         .route("/events/consumers", get(feed::consumers))
         .route(
@@ -243,6 +250,9 @@ impl IntoResponse for Problem {
 fn path_text(path: &PathView) -> String {
     let rtt_ms = path.rtt.as_secs_f64() * 1000.0;
     match &path.address {
+        PathAddress::Direct(address) if network::path_kind(path) == "lan" => {
+            format!("on the local network at {address}, {rtt_ms:.1} ms")
+        }
         PathAddress::Direct(address) => format!("direct to {address}, {rtt_ms:.1} ms"),
         PathAddress::Relay(url) => format!("through the relay {url}, {rtt_ms:.1} ms"),
         PathAddress::Other(carrier) => format!("by {carrier}, {rtt_ms:.1} ms"),

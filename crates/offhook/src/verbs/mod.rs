@@ -3,9 +3,11 @@
 mod backup;
 mod contacts;
 mod delivery;
+mod doctor;
 mod join;
 mod keepers;
 mod keys;
+mod network;
 mod rooms;
 mod say;
 mod status;
@@ -119,6 +121,9 @@ pub(crate) async fn run(flags: Flags) -> Done {
         Verb::Open { print } => keys::open(&context, print).await,
         Verb::Token(verb) => keys::run(&context, verb).await,
         Verb::Status => status::run(&context).await,
+        Verb::Doctor { person } => doctor::run(&context, person.as_deref()).await,
+        Verb::Lines => network::lines(&context).await,
+        Verb::Flows(flags) => network::flows(&context, flags).await,
         Verb::Room(verb) => rooms::run(&context, verb).await,
         Verb::Invite(invite) => rooms::invite(&context, invite).await,
         Verb::Join(join) => join::run(&context, join).await,

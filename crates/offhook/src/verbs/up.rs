@@ -25,6 +25,7 @@ use crate::http::patience::{Limits, Patient};
 use crate::problem::{Kind, Problem};
 use crate::proto::identity::NAME_BYTES_MAX;
 use crate::proto::keeper;
+use crate::proto::overlay::ledger;
 use crate::proto::peer::Command;
 use crate::render::{Style, clean_line, short};
 
@@ -52,6 +53,7 @@ pub(super) async fn keep(context: Context, flags: Keeper) -> Done {
         name: flags.name,
         listen: flags.listen,
         http: Some(http::Listen::Off),
+        flows: ledger::HARD_CAP,
         headless: true,
         no_public_infrastructure: flags.no_public_infrastructure,
         keeper: true,
@@ -107,6 +109,8 @@ async fn start(context: &Context, flags: &Up, keeps: Option<keeper::Limits>) -> 
     let mut config = Config::new(&context.home, flags.name.clone().unwrap_or_else(login_name));
     config.listen = flags.listen;
     config.no_public_infrastructure = flags.no_public_infrastructure;
+    config.flows =
+        ledger::Limits::new(flags.flows, None).map_err(|error| Problem::new(Kind::BadRequest, error.to_string()))?;
     config.wording = Some(api::feed::wording);
     let node = Node::start(config).await.map_err(start_problem)?;
     if let Some(name) = flags.name.clone() {

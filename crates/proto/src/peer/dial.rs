@@ -1,10 +1,10 @@
-//! Whom to hold a line to: the few peers that cover the rooms, dialled with patience.
+//! Carries out the line plan: dials with patience, closes, and remembers how devices are reached.
 //!
-//! Candidates are devices of members of own rooms with a known address or relay, and the doorways of pending joins. They are taken greedily by how many
-//! rooms they cover that are covered less than twice (greedy set cover), at most [`DIALS_MAX`] dials at once, at most [`LINES_MAX`] lines sought.
-//! A failed dial is repeated after a delay that doubles up to [`RETRY_MAX`], with full jitter; news of an address begins anew.
+//! Whom to hold a line to is decided in [`crate::overlay::plan`]; here is what it sees of this peer: members' devices, pending joins' doorways, rooms of two that
+//! wait for the other. A failed dial is repeated after a delay that doubles up to [`RETRY_MAX`], with full jitter; news of an address begins anew. A device that was reached before is
+//! tried at the address that worked; at others, two at a time, once that fails.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -12,31 +12,34 @@ use rand_core::Rng;
 
 use crate::crypto;
 use crate::identity::{DeviceId, PersonId};
+use crate::overlay::plan::{self, Reason};
+use crate::peer::keeping::Session;
+use crate::peer::line::{Line, RoomLine};
 use crate::peer::record::{self, DeviceRecord};
+use crate::peer::view::LineState;
 use crate::peer::{Output, Peer, table};
-use crate::rooms::{Address, RelayUrl};
+use crate::rooms::{Address, RelayUrl, RoomKind};
 use crate::store::{RoomNo, Store, StoreError};
 use crate::sync::frame::{AddressRecord, DEVICE_ADDRESSES_MAX, Frame, RECORDS_MAX};
 use crate::wire::Wire;
 
-/// Lines sought by dialling; others may call beyond that.
-pub(super) const LINES_MAX: usize = 12;
-/// Lines sought for rooms that none of those covers, and for pending joins.
-const LINES_AT_MOST: usize = 20;
-/// Dials in flight.
-const DIALS_MAX: usize = 4;
-/// Rooms are covered by this many lines where possible.
-const COVER: usize = 2;
 /// The first delay before a dial is repeated.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 /// The longest delay before a dial is repeated.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// A dial that nothing was heard of counts as failed.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
-/// A line above [`LINES_MAX`] with nothing to say for this long is closed.
-const IDLE: Duration = Duration::from_secs(90);
+/// A line on which nothing was said for so long was closed as idle, whichever end did: it is not dialled again for [`REST`].
+const QUIET: Duration = plan::VISIT_STAY;
+/// How long a device that a line was closed to as idle is left alone, unless somebody waits for it; plus up to as much again.
+const REST: Duration = Duration::from_secs(120);
 /// Addresses kept of one device.
 const ADDRESSES_MAX: usize = 8;
+
+/// Numbers from here on stand for what keepers are still to be given, in the plan; rooms are numbered from 1 and never get there.
+const FIRST_DEBT: u32 = 1 << 31;
+/// Debts that one plan looks at.
+const DEBTS_MAX: u32 = 64;
 
 const ADDRESS_RECORD: &str = "offhook 1 address record";
 
@@ -47,6 +50,14 @@ pub(super) struct Dial {
     pub in_flight: Option<Instant>,
     pub failures: u32,
     pub next: Instant,
+    /// The address that worked last.
+    pub good: Option<Address>,
+    /// Found on the local network.
+    pub is_near: bool,
+    /// The line that is up was dialled from here.
+    pub is_own: bool,
+    /// When the line that is up came up.
+    pub up_since: Instant,
 }
 
 impl<S: Store> Peer<S> {
@@ -57,6 +68,10 @@ impl<S: Store> Peer<S> {
             in_flight: None,
             failures: 0,
             next: now,
+            good: None,
+            is_near: false,
+            is_own: false,
+            up_since: now,
         })
     }
 
@@ -73,7 +88,7 @@ impl<S: Store> Peer<S> {
         let dial = self.dial_state(device);
         let mut merged: Vec<Address> = addresses.into_iter().map(Address).collect();
         merged.extend(dial.record.addresses.iter().copied());
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         merged.retain(|address| seen.insert(*address));
         merged.truncate(ADDRESSES_MAX);
         let relay = relay.or_else(|| dial.record.relay.clone());
@@ -84,6 +99,7 @@ impl<S: Store> Peer<S> {
             dial.in_flight = None;
             let bytes = dial.record.to_bytes();
             self.store.put(&table::device(&device), &bytes)?;
+            self.plan_due = true;
         }
         Ok(())
     }
@@ -94,10 +110,41 @@ impl<S: Store> Peer<S> {
         let dial = self.dial_state(device);
         dial.failures = 0;
         dial.next = now;
+        self.plan_due = true;
+    }
+
+    /// Dials a device that is known and has no line, whatever the plan.
+    pub(super) fn try_peer(&mut self, device: DeviceId) {
+        let is_idle = |dial: &Dial| dial.in_flight.is_none();
+        if self.lines.contains_key(&device) || !self.book.get(&device).is_some_and(is_idle) {
+            return;
+        }
+        self.dial_soon(device);
+        let sight = self.sight();
+        if sight.peers.get(&device).is_some_and(|peer| peer.due.is_some()) {
+            self.dial(device, Reason::Write, &sight);
+        }
+    }
+
+    /// When the newest address record was signed, as its signer's clock had it, in milliseconds since 1970; 0 where there is none.
+    pub fn newest_record_ms(&self) -> u64 {
+        self.book.values().map(|dial| dial.record.made_ms).max().unwrap_or(0)
+    }
+
+    /// The wall clock, in milliseconds since 1970.
+    pub fn wall_ms(&self) -> u64 {
+        self.ctx.wall_ms
+    }
+
+    /// A device was seen on the local network.
+    pub(super) fn note_near(&mut self, device: DeviceId) {
+        self.dial_state(device).is_near = true;
     }
 
     pub(super) fn dial_everybody_soon(&mut self) {
         let now = self.ctx.now;
+        self.planner.network_changed();
+        self.plan_due = true;
         for dial in self.book.values_mut() {
             dial.failures = 0;
             dial.next = now;
@@ -114,6 +161,7 @@ impl<S: Store> Peer<S> {
     pub(super) fn dial_failed(&mut self, device: DeviceId) {
         let jitter = self.ctx.rng.next_u32();
         let now = self.ctx.now;
+        self.plan_due = true;
         let Some(dial) = self.book.get_mut(&device) else { return };
         dial.in_flight = None;
         dial.failures = dial.failures.saturating_add(1);
@@ -122,151 +170,269 @@ impl<S: Store> Peer<S> {
         dial.next = now + RETRY_MIN / 2 + spread;
     }
 
-    /// Begins dials that are due.
-    pub(super) fn plan_dials(&mut self) {
+    /// Plans again where something has changed that a plan is made from.
+    pub(super) fn plan_lines(&mut self) {
         let now = self.ctx.now;
-        let expired = |dial: &Dial| {
-            dial.in_flight
-                .is_some_and(|since| now.duration_since(since) > DIAL_TIMEOUT)
-        };
-        let late: Vec<DeviceId> = self
-            .book
-            .iter()
-            .filter(|(_, dial)| expired(dial))
-            .map(|(device, _)| *device)
-            .collect();
+        if !self.plan_due && self.plan_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.plan_due = false;
+        self.give_up_late_dials();
+        let sight = self.sight();
+        self.unheard.retain(|no| {
+            let has_line = |peer: &plan::Peer| peer.line.as_ref().is_some_and(|line| line.greeted.contains(&no.0));
+            !sight.peers.values().any(has_line)
+        });
+        let mut plan = self.planner.plan(&sight, now);
+        for device in plan.close {
+            self.ctx.out.push(Output::Close {
+                peer: device,
+                reason: "idle",
+            });
+            self.drop_line(device);
+            self.rest(device);
+            plan.again = Some(plan.again.map_or(now, |at| at.min(now + RETRY_MIN)));
+        }
+        for (device, reason) in plan.dial {
+            self.dial(device, reason, &sight);
+        }
+        self.held = plan.held;
+        let expiry = self.book.values().filter_map(|dial| dial.in_flight).min();
+        let expiry = expiry.map(|since| since + DIAL_TIMEOUT + Duration::from_millis(1));
+        self.plan_at = plan.again.into_iter().chain(expiry).min();
+    }
+
+    fn give_up_late_dials(&mut self) {
+        let now = self.ctx.now;
+        let is_late = |since: Instant| now.duration_since(since) > DIAL_TIMEOUT;
+        let late = self.book.iter().filter(|(_, dial)| dial.in_flight.is_some_and(is_late));
+        let late: Vec<DeviceId> = late.map(|(device, _)| *device).collect();
         for device in late {
             self.dial_failed(device);
         }
-        let mut in_flight = self.book.values().filter(|dial| dial.in_flight.is_some()).count();
-        let candidates = self.candidates();
-        let mut covered = self.coverage();
-        let mut lines = self.lines.len() + in_flight;
-        let mut open: Vec<(DeviceId, Vec<RoomNo>)> = candidates.into_iter().collect();
-        while in_flight < DIALS_MAX && lines < LINES_AT_MOST && !open.is_empty() {
-            if lines >= LINES_MAX {
-                let uncovered = |no: &RoomNo| covered.get(no).copied().unwrap_or(0) == 0;
-                open.retain(|(_, rooms)| rooms.iter().any(uncovered));
+    }
+
+    fn dial(&mut self, device: DeviceId, reason: Reason, sight: &plan::Sight) {
+        let now = self.ctx.now;
+        let rooms = sight.peers.get(&device).map(|peer| &peer.rooms);
+        let is_first = rooms.is_some_and(|rooms| rooms.iter().any(|room| !self.planner.has_visited(*room)));
+        let Some(dial) = self.book.get_mut(&device) else { return };
+        dial.in_flight = Some(now);
+        dial.is_own = true;
+        let all: Vec<SocketAddr> = dial.record.addresses.iter().map(|address| address.0).collect();
+        let known_good =
+            dial.failures == 0 && dial.good.is_some() && dial.record.addresses.first() == dial.good.as_ref();
+        let addresses = match (known_good, all.len()) {
+            (true, _) => all.into_iter().take(1).collect(),
+            (false, 0) => all,
+            (false, len) => {
+                // The next two each time, so that a dead address does not stand before a good one for ever.
+                let skip = (2 * dial.failures as usize) % len;
+                all.into_iter().cycle().skip(skip).take(2.min(len)).collect()
             }
-            let gain = |rooms: &[RoomNo]| {
-                rooms
-                    .iter()
-                    .filter(|no| covered.get(no).copied().unwrap_or(0) < COVER)
-                    .count()
-            };
-            let best = open.iter().enumerate().max_by_key(|(i, (device, rooms))| {
-                (gain(rooms), self.book[device].record.seen_ms, std::cmp::Reverse(*i))
-            });
-            let Some((at, _)) = best else { break };
-            let (device, rooms) = open.swap_remove(at);
-            let Some(dial) = self.book.get_mut(&device) else {
-                continue;
-            };
-            if dial.next > now || dial.in_flight.is_some() {
-                continue;
-            }
-            dial.in_flight = Some(now);
-            let addresses = dial.record.addresses.iter().map(|a| a.0).collect();
-            let relay = dial.record.relay.as_ref().map(|url| url.0.clone());
-            self.ctx.out.push(Output::Dial {
-                peer: device,
-                addresses,
-                relay,
-            });
-            for no in rooms {
-                *covered.entry(no).or_insert(0) += 1;
-            }
-            in_flight += 1;
-            lines += 1;
+        };
+        let relay = dial.record.relay.as_ref().map(|url| url.0.clone());
+        self.ctx.out.push(Output::Dial {
+            peer: device,
+            addresses,
+            relay,
+            urgency: reason.urgency(is_first),
+            reason: reason.words(),
+        });
+    }
+
+    /// Leaves a device alone for a while, unless somebody waits for it.
+    fn rest(&mut self, device: DeviceId) {
+        let jitter = f64::from(self.ctx.rng.next_u32()) / f64::from(u32::MAX);
+        let now = self.ctx.now;
+        if let Some(dial) = self.book.get_mut(&device) {
+            dial.next = now + REST + REST.mul_f64(jitter);
         }
     }
 
-    /// Devices worth a line that have none, with the rooms that they cover.
-    fn candidates(&self) -> BTreeMap<DeviceId, Vec<RoomNo>> {
-        let mut candidates: BTreeMap<DeviceId, Vec<RoomNo>> = BTreeMap::new();
-        let reachable = |device: &DeviceId| {
-            let known = self.book.get(device);
-            *device != self.ctx.device
-                && !self.lines.contains_key(device)
-                && known.is_some_and(|dial| !dial.record.addresses.is_empty() || dial.record.relay.is_some())
-        };
-        for room in self.rooms.values().filter(|room| room.seeks_lines()) {
-            for device in room
-                .devices
-                .keys()
-                .chain(&room.sponsors)
-                .filter(|device| reachable(device))
-            {
-                candidates.entry(*device).or_default().push(room.no);
+    /// A line went down: one that was quiet was closed as idle, any other is sought again soon.
+    pub(super) fn redial_after(&mut self, device: DeviceId, last_frame: Option<Instant>) {
+        let now = self.ctx.now;
+        let was_quiet = last_frame.is_some_and(|last| {
+            let up = self.book.get(&device).map_or(last, |dial| dial.up_since);
+            let quiet = now.saturating_duration_since(last.max(up));
+            // A line that dies unnoticed is found dead after some 15 to 30 s: that is a loss, not a close.
+            quiet >= QUIET && quiet < Duration::from_secs(12) || quiet >= plan::IDLE
+        });
+        // Not a failed dial: the first try to come back is soon, the next ones are patient.
+        self.dial_failed(device);
+        if was_quiet && self.others_cover(&device) {
+            self.rest(device);
+        }
+    }
+
+    /// Whether each room shared with a device has another line.
+    fn others_cover(&self, device: &DeviceId) -> bool {
+        let shared = self.rooms.values().filter(|room| room.devices.contains_key(device));
+        let mut covered = shared.map(|room| self.lines.keys().any(|peer| room.devices.contains_key(peer)));
+        covered.all(|covered| covered)
+    }
+
+    /// Something was said in a room, here or elsewhere.
+    pub(super) fn note_spoken(&mut self, no: RoomNo) {
+        let was_active = self.spoken.insert(no, self.ctx.now).is_some_and(|at| {
+            let kept = plan::PAIR_ACTIVE.min(plan::ACTIVE);
+            self.ctx.now.saturating_duration_since(at) < kept / 2
+        });
+        self.plan_due |= !was_active;
+    }
+
+    /// Something was said here, in a room that no line carries: somebody must hear of it.
+    pub(super) fn note_unheard(&mut self, no: RoomNo) {
+        let is_carried = self.lines.values().any(|line| line.rooms.contains_key(&no)) || self.has_open_vault(no);
+        if is_carried || !self.unheard.insert(no) {
+            return;
+        }
+        let now = self.ctx.now;
+        let devices: Vec<DeviceId> = self
+            .rooms
+            .get(&no)
+            .map(|room| room.devices.keys().copied().collect())
+            .unwrap_or_default();
+        for device in devices {
+            // Whoever rests is woken; whoever fails is still tried with patience.
+            if let Some(dial) = self.book.get_mut(&device).filter(|dial| dial.failures == 0) {
+                dial.next = now;
             }
-            for place in room.roster.keepers.iter().filter(|place| reachable(&place.device)) {
-                candidates.entry(place.device).or_default().push(room.no);
+        }
+        self.plan_due = true;
+    }
+
+    /// What a plan is made from.
+    fn sight(&self) -> plan::Sight {
+        let mut sight = plan::Sight::default();
+        for room in self.rooms.values().filter(|room| room.seeks_lines()) {
+            let is_pair = matches!(room.roster.kind, RoomKind::Pair { .. });
+            self.see_room(&mut sight, room.no, is_pair);
+            for device in room.devices.keys().chain(&room.sponsors) {
+                self.see_peer(&mut sight, *device, room.no);
+            }
+            if let RoomKind::Pair { other } = room.roster.kind
+                && !room.roster.members.contains_key(&other)
+            {
+                for device in self.devices_of(&other) {
+                    self.see_peer(&mut sight, device, room.no);
+                }
+            }
+            for place in &room.roster.keepers {
+                self.see_peer(&mut sight, place.device, room.no);
             }
         }
         for (no, invite) in &self.joins {
-            for doorway in invite.doorways.iter().filter(|doorway| reachable(&doorway.device)) {
-                candidates.entry(doorway.device).or_default().push(*no);
+            self.see_room(&mut sight, *no, false);
+            for doorway in &invite.doorways {
+                self.see_peer(&mut sight, doorway.device, *no);
             }
         }
-        candidates
+        self.see_debts(&mut sight);
+        sight
     }
 
-    /// How many lines cover each room.
-    fn coverage(&self) -> BTreeMap<RoomNo, usize> {
-        let mut covered = BTreeMap::new();
-        for room in self.rooms.values() {
-            let serves = |peer: &&DeviceId| room.devices.contains_key(peer) || self.is_keeper(room.no, peer);
-            let lines = self.lines.keys().filter(serves).count();
-            covered.insert(room.no, lines);
-        }
-        covered
-    }
-
-    /// When the next dial is due, if there is room for it.
-    pub(super) fn next_dial(&self) -> Option<Instant> {
-        let in_flight = self.book.values().filter_map(|dial| dial.in_flight);
-        let expiry = in_flight
-            .clone()
-            .min()
-            .map(|since| since + DIAL_TIMEOUT + Duration::from_millis(1));
-        let in_flight = in_flight.count();
-        let lines = self.lines.len() + in_flight;
-        if in_flight >= DIALS_MAX || lines >= LINES_AT_MOST {
-            return expiry;
-        }
-        let covered = self.coverage();
-        let uncovered = |no: &RoomNo| covered.get(no).copied().unwrap_or(0) == 0;
-        let wanted = |rooms: &Vec<RoomNo>| lines < LINES_MAX || rooms.iter().any(uncovered);
-        let candidates = self.candidates().into_iter().filter(|(_, rooms)| wanted(rooms));
-        let waiting = candidates.filter_map(|(device, _)| {
-            let dial = self.book.get(&device)?;
-            dial.in_flight.is_none().then_some(dial.next)
-        });
-        waiting.chain(expiry).min()
-    }
-
-    /// Closes lines beyond those sought that have had nothing to say.
-    pub(super) fn close_idle(&mut self) {
-        let now = self.ctx.now;
-        let mut surplus = self.lines.len().saturating_sub(LINES_MAX);
-        let covered = self.coverage();
-        let idle: Vec<DeviceId> = self
-            .lines
-            .iter()
-            .filter(|(_, line)| now.duration_since(line.last_frame) > IDLE)
-            .map(|(p, _)| *p)
-            .collect();
-        for peer in idle {
-            if surplus == 0 {
-                return;
-            }
-            let only_one = |no: &RoomNo| covered.get(no).is_some_and(|lines| *lines <= 1);
-            if self.lines[&peer].rooms.keys().any(only_one) {
+    /// What a keeper is still to be given is to the plan a room that only this keeper covers, until it has been given.
+    fn see_debts(&self, sight: &mut plan::Sight) {
+        let debts = self.keepers.iter().filter(|(_, keeping)| keeping.owes);
+        for (at, ((_, device), keeping)) in (0..DEBTS_MAX).zip(debts) {
+            let Some(peer) = sight.peers.get_mut(device) else {
                 continue;
+            };
+            let number = FIRST_DEBT + at;
+            peer.rooms.insert(number);
+            if let Some(line) = &mut peer.line {
+                line.is_busy |= keeping.session.as_ref().is_some_and(Session::is_waiting);
+                line.greeted.insert(number);
             }
-            surplus -= 1;
-            self.ctx.out.push(Output::Close { peer, reason: "idle" });
-            self.drop_line(peer);
+            let room = plan::Room {
+                spoken: Some(self.ctx.now),
+                is_pair: false,
+                is_urgent: true,
+            };
+            sight.rooms.insert(number, room);
+        }
+    }
+
+    fn see_room(&self, sight: &mut plan::Sight, no: RoomNo, is_pair: bool) {
+        let room = plan::Room {
+            spoken: self.spoken.get(&no).copied(),
+            is_pair,
+            is_urgent: self.joins.contains_key(&no) || self.unheard.contains(&no),
+        };
+        sight.rooms.insert(no.0, room);
+    }
+
+    fn see_peer(&self, sight: &mut plan::Sight, device: DeviceId, no: RoomNo) {
+        let (dial, line) = (self.book.get(&device), self.lines.get(&device));
+        if device == self.ctx.device || dial.is_none() && line.is_none() {
+            return;
+        }
+        let peer = sight.peers.entry(device).or_insert_with(|| {
+            let is_known = |dial: &&Dial| !dial.record.addresses.is_empty() || dial.record.relay.is_some();
+            plan::Peer {
+                rooms: BTreeSet::new(),
+                line: line.map(|line| plan::Line {
+                    since: dial.map_or(line.last_frame, |dial| dial.up_since),
+                    last_frame: line.last_frame,
+                    greeted: line.rooms.keys().map(|no| no.0).collect(),
+                    is_busy: !line.heard || line.rooms.values().any(RoomLine::owes_answers),
+                    is_own: dial.is_some_and(|dial| dial.is_own),
+                }),
+                is_dialling: dial.is_some_and(|dial| dial.in_flight.is_some()),
+                due: dial.filter(is_known).map(|dial| dial.next),
+                failures: dial.map_or(0, |dial| dial.failures),
+                address: dial
+                    .and_then(|dial| dial.record.addresses.first())
+                    .map(|address| address.0),
+                is_near: dial.is_some_and(|dial| dial.is_near),
+                seen_ms: dial.map_or(0, |dial| dial.record.seen_ms),
+            }
+        });
+        peer.rooms.insert(no.0);
+        if let Some(line) = peer.line.as_mut().filter(|_| self.is_vault_open(no, device)) {
+            line.greeted.insert(no.0);
+        }
+    }
+
+    /// A person's devices, as far as rosters tell.
+    fn devices_of(&self, person: &PersonId) -> BTreeSet<DeviceId> {
+        let of_person = |(device, owner): (&DeviceId, &PersonId)| (owner == person).then_some(*device);
+        self.rooms
+            .values()
+            .flat_map(|room| room.devices.iter().filter_map(of_person))
+            .collect()
+    }
+
+    /// Each line, and why it is held.
+    pub fn lines(&self) -> Vec<LineState> {
+        let state = |(device, line): (&DeviceId, &Line)| {
+            let dial = self.book.get(device);
+            let person = self.person_of(device);
+            LineState {
+                device: *device,
+                name: person.map_or_else(|| "unknown".to_owned(), |person| self.name_of(&person)),
+                rooms: line.rooms.len(),
+                up_for: self
+                    .ctx
+                    .now
+                    .saturating_duration_since(dial.map_or(line.last_frame, |dial| dial.up_since)),
+                idle_for: self.ctx.now.saturating_duration_since(line.last_frame),
+                is_own: dial.is_some_and(|dial| dial.is_own),
+                reason: self.held.get(device).copied().unwrap_or(Reason::Surplus),
+            }
+        };
+        self.lines.iter().map(state).collect()
+    }
+
+    /// Whether answers are under way, told when it changes.
+    pub(super) fn tell_catching_up(&mut self) {
+        let owes = |line: &Line| line.rooms.values().any(RoomLine::owes_answers);
+        let catching_up = self.lines.values().any(owes);
+        if self.told_catching_up != Some(catching_up) {
+            self.told_catching_up = Some(catching_up);
+            self.ctx.out.push(Output::CatchingUp(catching_up));
         }
     }
 
@@ -368,10 +534,21 @@ impl<S: Store> Peer<S> {
         {
             self.note_addresses(device, vec![address], None)?;
         }
+        let now = self.ctx.now;
         let dial = self.dial_state(device);
-        dial.in_flight = None;
+        // A line that comes up while a dial is under way may be either end's; it is taken for the own.
+        dial.is_own = dial.in_flight.take().is_some();
+        dial.up_since = now;
         dial.failures = 0;
         dial.record.seen_ms = wall_ms;
+        if let Some(at) = address.and_then(|at| dial.record.addresses.iter().position(|known| known.0 == at)) {
+            // What has worked is tried first.
+            let good = dial.record.addresses.remove(at);
+            dial.record.addresses.insert(0, good);
+            dial.good = Some(good);
+        }
+        self.plan_due = true;
+        let dial = self.dial_state(device);
         let bytes = dial.record.to_bytes();
         self.store.put(&table::device(&device), &bytes)
     }
@@ -387,7 +564,9 @@ impl<S: Store> Peer<S> {
                 continue;
             };
             let record: DeviceRecord = record::decode(&value, "device")?;
-            self.dial_state(device).record = record;
+            let dial = self.dial_state(device);
+            dial.good = record.addresses.first().copied().filter(|_| record.seen_ms > 0);
+            dial.record = record;
         }
         Ok(())
     }

@@ -732,6 +732,10 @@ impl<S: Store> Peer<S> {
             return Ok(());
         }
         self.keepers_due(no);
+        // What comes in before the first look into a room is what was said before.
+        if self.planner.has_visited(no.0) {
+            self.note_spoken(no);
+        }
         for (device, line) in &mut self.lines {
             let Some(shared) = line.rooms.get_mut(&no) else {
                 continue;

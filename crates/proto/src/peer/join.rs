@@ -71,7 +71,8 @@ impl<S: Store> Peer<S> {
         for door in doors {
             self.knock(door);
         }
-        self.plan_dials();
+        self.plan_due = true;
+        self.plan_lines();
         Ok(Ok(Reply::Room(invite.room)))
     }
 

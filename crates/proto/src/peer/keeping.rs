@@ -61,6 +61,8 @@ type Ranges = BTreeMap<LogKey, IntervalSet>;
 pub(super) struct Keeping {
     pub record: KeeperRecord,
     dirty: bool,
+    /// Something is here that it is still to be given, as far as is known.
+    pub owes: bool,
     /// While a line is up.
     pub session: Option<Session>,
 }
@@ -128,7 +130,7 @@ impl Session {
         }
     }
 
-    fn is_waiting(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         self.state.is_none() || self.getting.is_some() || self.puts > 0 || self.renewing || self.challenge.is_some()
     }
 }
@@ -169,6 +171,7 @@ impl<S: Store> Peer<S> {
             let keeping = Keeping {
                 record: record::decode(&value, "keeper")?,
                 dirty: false,
+                owes: true,
                 session: None,
             };
             self.keepers.insert((RoomNo(no), device), keeping);
@@ -214,6 +217,7 @@ impl<S: Store> Peer<S> {
             let keeping = self.keepers.entry((no, place.device)).or_insert_with(|| Keeping {
                 record: KeeperRecord::new(place.vault),
                 dirty: true,
+                owes: true,
                 session: None,
             });
             if keeping.session.is_none() && self.lines.contains_key(&place.device) {
@@ -299,6 +303,7 @@ impl<S: Store> Peer<S> {
         let keeping = Keeping {
             record,
             dirty: false,
+            owes: true,
             session: None,
         };
         self.keepers.insert((no, keeper.device), keeping);
@@ -783,14 +788,33 @@ impl<S: Store> Peer<S> {
         }
         let jitter = self.ctx.rng.next_u32();
         let at = self.ctx.now + spread(HAND_OVER_DELAY, jitter);
-        for ((room, device), keeping) in &mut self.keepers {
-            if *room == no
-                && let Some(session) = &mut keeping.session
-            {
+        let now = self.ctx.now;
+        for ((room, device), keeping) in self.keepers.iter_mut().filter(|((room, _), _)| *room == no) {
+            self.plan_due |= !keeping.owes;
+            keeping.owes = true;
+            if let Some(session) = &mut keeping.session {
                 session.hand_over_at.get_or_insert(at);
-                self.tend.insert((no, *device));
+                self.tend.insert((*room, *device));
+            } else if let Some(dial) = self.book.get_mut(device).filter(|dial| dial.failures == 0) {
+                // A keeper that rests is woken; one that fails is still tried with patience.
+                dial.next = now;
             }
         }
+    }
+
+    /// Whether a keeper of a room is there and says how its vault stands.
+    pub(super) fn has_open_vault(&self, no: RoomNo) -> bool {
+        let is_open = |session: &Session| session.state.is_some();
+        self.keepers_of(no)
+            .any(|(_, keeping)| keeping.session.as_ref().is_some_and(is_open))
+    }
+
+    pub(super) fn is_vault_open(&self, no: RoomNo, device: DeviceId) -> bool {
+        let session = self
+            .keepers
+            .get(&(no, device))
+            .and_then(|keeping| keeping.session.as_ref());
+        session.is_some_and(|session| session.state.is_some())
     }
 
     /// Does what is due with keepers since the last input.
@@ -872,7 +896,21 @@ impl<S: Store> Peer<S> {
                 session.due_since = Some(now);
             }
         }
+        self.note_debt(no, device);
         Ok(())
+    }
+
+    /// Nothing is under way and nothing waits: the line may go.
+    fn note_debt(&mut self, no: RoomNo, device: DeviceId) {
+        let now = self.ctx.now;
+        let Some(keeping) = self.keepers.get_mut(&(no, device)) else {
+            return;
+        };
+        let is_done = |session: &Session| !session.is_waiting() && session.hand_over_at.is_none_or(|at| at <= now);
+        if keeping.owes && keeping.session.as_ref().is_some_and(is_done) {
+            keeping.owes = false;
+            self.plan_due = true;
+        }
     }
 
     /// Asks for what the keeper holds and this node lacks and has asked nobody for. True if something was asked for.

@@ -182,6 +182,11 @@ impl RoomLine {
         self.asked.len() < OUTSTANDING_MAX
     }
 
+    /// Whether the peer was asked for something that has not come yet.
+    pub(super) fn owes_answers(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
     /// Whether this peer was asked for an entry and has not answered yet.
     pub(super) fn was_asked(&self, log: &LogKey) -> IntervalSet {
         let mut all = IntervalSet::default();

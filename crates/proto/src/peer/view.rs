@@ -274,6 +274,25 @@ pub struct PeerView {
     pub addresses: Vec<std::net::SocketAddr>,
 }
 
+/// A line, and why it is held.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LineState {
+    /// The device at the other end.
+    pub device: DeviceId,
+    /// What its person is called here.
+    pub name: String,
+    /// Rooms that both have spoken of on it.
+    pub rooms: usize,
+    /// How long it has been up.
+    pub up_for: std::time::Duration,
+    /// How long nothing came on it.
+    pub idle_for: std::time::Duration,
+    /// This node dialled.
+    pub is_own: bool,
+    /// Why it is held.
+    pub reason: crate::overlay::plan::Reason,
+}
+
 /// The own person and device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeView {

@@ -132,6 +132,7 @@ impl Net {
                     self.queue.push_back((at, Input::DialFailed { peer }));
                 }
             }
+            Output::CatchingUp(_) => {}
             Output::Close { peer, .. } => {
                 let to = self.at(&peer);
                 self.disconnect(at, to);

@@ -1,0 +1,637 @@
+//! The line plan: the fewest peers that cover every room, and a reason for each.
+//!
+//! Greedy set cover (Chvatal 1979: within ln n of the fewest). A peer gains by each room that it is a member of and that is not covered enough yet: rooms where something
+//! is being said want two lines ([`COVER_ACTIVE`]), quiet ones one. Among equals: a line that is there before one that is not, the oldest of them (who has been there
+//! long stays long; Bustamante and Qiao 2003), the local network before the Internet, who was seen last, and the smaller key. About [`LINES`] lines are held.
+//!
+//! What those do not cover is *visited*: one line to one member until both are in step, then it is closed; every room once after the start or a change of
+//! network, then one room every [`VISIT_GAP`], the longest unvisited first. A room of two is visited like a quiet room and gets a line of its own when somebody writes.
+//!
+//! *Spread*: no more than a third of the lines go to one /24 (IPv4) or /48 (IPv6), and two thirds to the local network, except to a room that has no other
+//! way, so that one hostile block cannot surround a node.
+//!
+//! *Pace*: at most [`DIALS`] dials in flight. *Close*: a line that covers nothing of its own and was idle for [`IDLE`] is closed, a visit after [`VISIT_STAY`] in step. A line that
+//! the other side dialled is left to the other side up to twice [`LINES`].
+//!
+//! It knows nothing of how peers are reached beyond what it is told, and does not look beyond the rooms of its own node: there is no global topology.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::identity::DeviceId;
+use crate::overlay::ledger::{Limits, Urgency};
+
+/// Lines held unless the flow cap is small.
+pub const LINES: usize = 12;
+/// Lines while rooms are visited: those held, and visits.
+pub const LINES_WITH_VISITS: usize = 24;
+/// Dials in flight.
+pub const DIALS: usize = 4;
+/// Lines to a room in which something is being said.
+pub const COVER_ACTIVE: usize = 2;
+/// A room counts as active for so long after something was said.
+pub const ACTIVE: Duration = Duration::from_secs(600);
+/// A room of two keeps its line for so long after something was said.
+pub const PAIR_ACTIVE: Duration = Duration::from_secs(120);
+/// A line that covers nothing is closed when nothing was said on it for so long.
+pub const IDLE: Duration = Duration::from_secs(90);
+/// A visit ends when nothing was said on its line for so long.
+pub const VISIT_STAY: Duration = Duration::from_secs(2);
+/// A line on which nothing came for so long, with nothing asked for, has its rooms in step.
+pub const SETTLED: Duration = Duration::from_secs(1);
+/// Between two visits once every room was visited.
+pub const VISIT_GAP: Duration = Duration::from_secs(60);
+/// A room that was visited is not visited again before.
+pub const VISIT_PERIOD: Duration = Duration::from_secs(600);
+
+/// Between two dials to devices that have failed [`FAILURES`] times or more.
+pub const RETRY_GAP: Duration = Duration::from_secs(10);
+/// So many dials that failed in a row are not held against a device.
+pub const FAILURES: u32 = 3;
+
+/// A room's number, as the caller counts them.
+pub type RoomNumber = u32;
+
+/// A room, as the plan sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    /// When something was said last, own or others', while this node ran.
+    pub spoken: Option<Instant>,
+    /// A room of two.
+    pub is_pair: bool,
+    /// Somebody waits for this room: to be let in, or for an own entry to reach anybody.
+    pub is_urgent: bool,
+}
+
+/// A line that is up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Since when.
+    pub since: Instant,
+    /// When the last frame came.
+    pub last_frame: Instant,
+    /// Rooms whose state both ends have said on it.
+    pub greeted: BTreeSet<RoomNumber>,
+    /// Answers are under way on it.
+    pub is_busy: bool,
+    /// This node dialled.
+    pub is_own: bool,
+}
+
+/// A device, as the plan sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The rooms that both are in.
+    pub rooms: BTreeSet<RoomNumber>,
+    /// The line to it.
+    pub line: Option<Line>,
+    /// A dial is under way.
+    pub is_dialling: bool,
+    /// When it may be dialled; none where nothing is known of reaching it.
+    pub due: Option<Instant>,
+    /// Dials that failed in a row.
+    pub failures: u32,
+    /// Its best address.
+    pub address: Option<SocketAddr>,
+    /// It is on the local network.
+    pub is_near: bool,
+    /// When it was last seen, in milliseconds of the wall clock.
+    pub seen_ms: u64,
+}
+
+/// All that a plan is made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// The rooms.
+    pub rooms: BTreeMap<RoomNumber, Room>,
+    /// The devices that share any, and those that lead into one.
+    pub peers: BTreeMap<DeviceId, Peer>,
+}
+
+/// Why a line is held or sought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// A pending join.
+    Join,
+    /// Something was said in a room that nobody else carries on.
+    Write,
+    /// The only line to so many rooms.
+    Only(usize),
+    /// A second line to so many rooms.
+    Second(usize),
+    /// Kept because it has been there long.
+    Steady,
+    /// A look into so many rooms that no line covers.
+    Visit(usize),
+    /// The other side dialled; so many rooms are shared.
+    Theirs(usize),
+    /// Nothing: it will be closed when it is idle.
+    Surplus,
+}
+
+impl Reason {
+    /// How much a dial for it is wanted.
+    pub fn urgency(self, is_first_round: bool) -> Urgency {
+        match self {
+            Self::Join | Self::Write => Urgency::Urgent,
+            // Who has just come online waits for everything that was said.
+            Self::Only(_) | Self::Visit(_) if is_first_round => Urgency::Urgent,
+            Self::Only(_) => Urgency::Cover,
+            Self::Second(_) | Self::Steady | Self::Visit(_) | Self::Theirs(_) | Self::Surplus => Urgency::Spare,
+        }
+    }
+
+    /// In few words, for the flow ledger.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Join => "to be let into a room",
+            Self::Write => "something was said in a room that has no other line",
+            Self::Only(_) => "the only line to a room",
+            Self::Second(_) => "a second line to a room",
+            Self::Steady => "kept for stability",
+            Self::Visit(_) => "a look into rooms that no line covers",
+            Self::Theirs(_) => "the other side called",
+            Self::Surplus => "not needed any more",
+        }
+    }
+
+    /// In a sentence, for a person.
+    pub fn sentence(self) -> String {
+        let rooms = |n: usize| {
+            if n == 1 {
+                "1 room".to_owned()
+            } else {
+                format!("{n} rooms")
+            }
+        };
+        match self {
+            Self::Join => "to be let into a room".to_owned(),
+            Self::Write => "something was said in a room that has no other line".to_owned(),
+            Self::Only(n) => format!("the only line to {}", rooms(n)),
+            Self::Second(n) => format!("a second line to {}", rooms(n)),
+            Self::Steady => "kept for stability: it has been up longest".to_owned(),
+            Self::Visit(n) => format!(
+                "a look into {} that no line covers; closed when both are in step",
+                rooms(n)
+            ),
+            Self::Theirs(n) => format!("the other side called; {} shared", rooms(n)),
+            Self::Surplus => "not needed: other lines cover its rooms; closed when idle".to_owned(),
+        }
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Whom to dial now, and why.
+    pub dial: Vec<(DeviceId, Reason)>,
+    /// Which lines to close now.
+    pub close: Vec<DeviceId>,
+    /// Why each line that is up is held.
+    pub held: BTreeMap<DeviceId, Reason>,
+    /// When to plan again, even if nothing happens.
+    pub again: Option<Instant>,
+}
+
+/// What is remembered from plan to plan.
+#[derive(Debug, Clone, Default)]
+pub struct Planner {
+    limits: Limits,
+    visited: BTreeMap<RoomNumber, Instant>,
+    next_visit: Option<Instant>,
+    /// When a device that keeps failing may be tried again; whatever the room.
+    next_retry: Option<Instant>,
+}
+
+impl Planner {
+    /// For a node with these caps.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+
+    /// How many lines are held: three tenths of the soft cap, from 2 to [`LINES`].
+    pub fn lines(&self) -> usize {
+        (self.limits.soft() * 3 / 10).clamp(2, LINES)
+    }
+
+    /// Beyond the lines that are held, so many for visits.
+    fn lines_with_visits(&self) -> usize {
+        (self.limits.soft() * 3 / 5).clamp(self.lines() + 1, LINES_WITH_VISITS)
+    }
+
+    /// The network is another one: every room is visited again.
+    pub fn network_changed(&mut self) {
+        self.visited.clear();
+        self.next_visit = None;
+    }
+
+    /// Whether a room was covered or visited since the start or the last change of network.
+    pub fn has_visited(&self, room: RoomNumber) -> bool {
+        self.visited.contains_key(&room)
+    }
+
+    /// Makes a plan.
+    pub fn plan(&mut self, sight: &Sight, now: Instant) -> Plan {
+        self.note_visits(sight, now);
+        let mut choice = Choice::new(sight, self.lines(), now);
+        choice.cover();
+        choice.keep_steady();
+        let mut plan = Plan::default();
+        self.dial_chosen(&choice, &mut plan);
+        self.dial_visits(&choice, &mut plan);
+        self.judge_lines(&choice, &mut plan);
+        self.set_again(&choice, &mut plan);
+        plan
+    }
+
+    /// A room that both ends of a line have spoken of, with no answers under way, is in step.
+    fn note_visits(&mut self, sight: &Sight, now: Instant) {
+        self.visited.retain(|room, _| sight.rooms.contains_key(room));
+        for line in sight.peers.values().filter_map(|peer| peer.line.as_ref()) {
+            // A moment of silence: what the hellos led to is over.
+            if !line.is_busy && now.saturating_duration_since(line.last_frame) >= SETTLED {
+                self.visited.extend(line.greeted.iter().map(|room| (*room, now)));
+            }
+        }
+    }
+
+    /// Dials those of the chosen that have no line, the most useful first.
+    fn dial_chosen(&mut self, choice: &Choice<'_>, plan: &mut Plan) {
+        for (device, reason) in choice.order.iter().map(|device| (*device, choice.chosen[device])) {
+            let peer = &choice.sight.peers[&device];
+            let is_due = peer.due.is_some_and(|due| due <= choice.now);
+            if choice.may_dial(peer, plan) && is_due && self.may_retry(peer, choice.now) {
+                plan.dial.push((device, reason));
+            }
+        }
+    }
+
+    /// Devices that keep failing are tried one after the other, slowly: each try is a flow or two.
+    fn may_retry(&mut self, peer: &Peer, now: Instant) -> bool {
+        if peer.failures < FAILURES {
+            return true;
+        }
+        let may = self.next_retry.is_none_or(|at| at <= now);
+        if may {
+            self.next_retry = Some(now + RETRY_GAP);
+        }
+        may
+    }
+
+    /// Dials for rooms that no chosen peer covers: all at once at first, then one from time to time.
+    fn dial_visits(&mut self, choice: &Choice<'_>, plan: &mut Plan) {
+        let mut open: Vec<(Option<Instant>, RoomNumber)> = choice
+            .uncovered()
+            .filter(|room| self.is_due(*room, choice.now))
+            .map(|room| (self.visited.get(&room).copied(), room))
+            .collect();
+        open.sort_unstable();
+        let mut looked_into = BTreeSet::new();
+        for (last, room) in open {
+            let is_first = last.is_none();
+            let is_time = is_first || self.next_visit.is_none_or(|at| at <= choice.now);
+            let lines = choice.lines + plan.dial.len();
+            if looked_into.contains(&room) || !is_time || lines >= self.lines_with_visits() {
+                continue;
+            }
+            let Some(device) = choice.best_visit(room, plan) else {
+                continue;
+            };
+            let peer = &choice.sight.peers[&device];
+            if !self.may_retry(peer, choice.now) {
+                continue;
+            }
+            let shown: BTreeSet<RoomNumber> = choice.uncovered().filter(|room| peer.rooms.contains(room)).collect();
+            plan.dial.push((device, Reason::Visit(shown.len())));
+            looked_into.extend(shown);
+            if !is_first {
+                self.next_visit = Some(choice.now + VISIT_GAP);
+            }
+        }
+    }
+
+    fn is_due(&self, room: RoomNumber, now: Instant) -> bool {
+        let last = self.visited.get(&room);
+        last.is_none_or(|at| now.saturating_duration_since(*at) >= VISIT_PERIOD)
+    }
+
+    /// Says why each line is held, and closes those that are for nothing.
+    fn judge_lines(&self, choice: &Choice<'_>, plan: &mut Plan) {
+        let mut lines = choice.lines;
+        for (device, peer) in &choice.sight.peers {
+            let Some(line) = &peer.line else { continue };
+            let idle = choice.now.saturating_duration_since(line.last_frame.max(line.since));
+            let visiting = choice.uncovered().filter(|room| peer.rooms.contains(room)).count();
+            let reason = match choice.reason_of(device) {
+                Some(reason) => reason,
+                None if !line.is_own && lines <= 2 * self.lines() => Reason::Theirs(peer.rooms.len()),
+                None if line.is_own && visiting > 0 => Reason::Visit(visiting),
+                None => Reason::Surplus,
+            };
+            let patience = match reason {
+                Reason::Visit(_) => VISIT_STAY,
+                Reason::Surplus if lines > self.lines_with_visits() => VISIT_STAY,
+                Reason::Surplus => IDLE,
+                _ => Duration::MAX,
+            };
+            if idle >= patience && !line.is_busy {
+                plan.close.push(*device);
+                lines -= 1;
+            } else {
+                plan.held.insert(*device, reason);
+            }
+        }
+    }
+
+    fn set_again(&self, choice: &Choice<'_>, plan: &mut Plan) {
+        let (now, sight) = (choice.now, choice.sight);
+        let ends = plan.held.iter().filter_map(|(device, reason)| {
+            let line = sight.peers[device].line.as_ref()?;
+            let last = line.last_frame.max(line.since);
+            let ends = match reason {
+                Reason::Visit(_) => last + VISIT_STAY,
+                Reason::Surplus => last + IDLE,
+                _ => return None,
+            };
+            // One on which answers are under way is looked at again.
+            Some(ends.max(now + SETTLED))
+        });
+        let wanted = choice.chosen.keys().chain(choice.visitable.iter());
+        let dials = wanted.filter_map(|device| {
+            let peer = &sight.peers[device];
+            let is_open = peer.line.is_none() && !peer.is_dialling;
+            peer.due.filter(|due| is_open && *due > now)
+        });
+        let visits = choice.uncovered().filter_map(|room| {
+            let last = *self.visited.get(&room)?;
+            Some((last + VISIT_PERIOD).max(self.next_visit.unwrap_or(now)))
+        });
+        let quiet = sight.rooms.values().filter_map(|room| {
+            let kept = if room.is_pair { PAIR_ACTIVE } else { ACTIVE };
+            Some(room.spoken? + kept)
+        });
+        // The first round goes on as soon as there is room for the next dial.
+        let is_open = |peer: &Peer| peer.line.is_none() && peer.due.is_some_and(|due| due <= now);
+        let rest = choice.visitable.iter().any(|device| is_open(&sight.peers[device]));
+        let unvisited = choice.uncovered().any(|room| !self.visited.contains_key(&room));
+        let round = (rest && unvisited).then_some(now + SETTLED);
+        let retry = self.next_retry;
+        let times = ends.chain(dials).chain(visits).chain(quiet).chain(round).chain(retry);
+        plan.again = times.filter(|at| *at > now).min();
+    }
+}
+
+/// The set cover under way.
+struct Choice<'a> {
+    sight: &'a Sight,
+    now: Instant,
+    lines_max: usize,
+    /// Lines that are up or being dialled.
+    lines: usize,
+    dials: usize,
+    /// How many of the chosen cover each room.
+    covered: BTreeMap<RoomNumber, usize>,
+    chosen: BTreeMap<DeviceId, Reason>,
+    /// The chosen, as they were chosen: the most useful first.
+    order: Vec<DeviceId>,
+    networks: BTreeMap<Network, usize>,
+    /// Peers that could look into a room that nobody covers.
+    visitable: BTreeSet<DeviceId>,
+}
+
+/// A block of addresses that one operator is likely to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Network {
+    Near,
+    V4([u8; 3]),
+    V6([u16; 3]),
+    Unknown,
+}
+
+fn network_of(peer: &Peer) -> Network {
+    match peer.address.map(|at| at.ip().to_canonical()) {
+        _ if peer.is_near => Network::Near,
+        Some(IpAddr::V4(ip)) => {
+            let [a, b, c, _] = ip.octets();
+            Network::V4([a, b, c])
+        }
+        Some(IpAddr::V6(ip)) => {
+            let [a, b, c, ..] = ip.segments();
+            Network::V6([a, b, c])
+        }
+        None => Network::Unknown,
+    }
+}
+
+impl<'a> Choice<'a> {
+    fn new(sight: &'a Sight, lines_max: usize, now: Instant) -> Self {
+        let dials = sight.peers.values().filter(|peer| peer.is_dialling).count();
+        let lines = dials + sight.peers.values().filter(|peer| peer.line.is_some()).count();
+        Self {
+            sight,
+            now,
+            lines_max,
+            lines,
+            dials,
+            covered: BTreeMap::new(),
+            chosen: BTreeMap::new(),
+            order: Vec::new(),
+            networks: BTreeMap::new(),
+            visitable: BTreeSet::new(),
+        }
+    }
+
+    /// How many lines a room wants.
+    fn wants(&self, room: &Room) -> usize {
+        let said = room.spoken.map(|at| self.now.saturating_duration_since(at));
+        match (room.is_pair, said) {
+            _ if room.is_urgent => COVER_ACTIVE,
+            (true, said) => usize::from(said.is_some_and(|said| said < PAIR_ACTIVE)),
+            (false, Some(said)) if said < ACTIVE => COVER_ACTIVE,
+            (false, _) => 1,
+        }
+    }
+
+    /// Usable: there is a line, or it can be dialled at some time.
+    fn is_usable(peer: &Peer, now: Instant) -> bool {
+        peer.line.is_some() || peer.is_dialling || peer.due.is_some_and(|due| due <= now)
+    }
+
+    /// Chooses until every room has what it wants, or there are enough lines; urgent rooms go beyond.
+    fn cover(&mut self) {
+        let usable = |(_, peer): &(&DeviceId, &Peer)| Self::is_usable(peer, self.now);
+        let mut open: BTreeMap<DeviceId, &Peer> = (self.sight.peers.iter().filter(usable))
+            .map(|(device, peer)| (*device, peer))
+            .collect();
+        loop {
+            let is_full = self.chosen.len() >= self.lines_max;
+            let best = open
+                .iter()
+                .filter_map(|(device, peer)| Some((self.worth(peer, is_full)?, std::cmp::Reverse(*device))))
+                .max();
+            let Some((_, std::cmp::Reverse(device))) = best else {
+                break;
+            };
+            let Some(peer) = open.remove(&device) else { break };
+            let reason = self.reason_for(peer);
+            self.choose(device, peer, reason);
+        }
+        let uncovered: BTreeSet<RoomNumber> = self.uncovered().collect();
+        let helps = |peer: &&Peer| peer.rooms.iter().any(|room| uncovered.contains(room));
+        self.visitable = (self.sight.peers.iter().filter(|(_, peer)| helps(peer)))
+            .map(|(device, _)| *device)
+            .collect();
+    }
+
+    fn choose(&mut self, device: DeviceId, peer: &Peer, reason: Reason) {
+        for room in &peer.rooms {
+            *self.covered.entry(*room).or_insert(0) += 1;
+        }
+        *self.networks.entry(network_of(peer)).or_insert(0) += 1;
+        self.chosen.insert(device, reason);
+        self.order.push(device);
+    }
+
+    /// What choosing a peer brings; none where it brings nothing.
+    fn worth(&self, peer: &Peer, is_full: bool) -> Option<Worth> {
+        let (mut gain, mut covers_first, mut covers_urgent) = (0, false, false);
+        for number in &peer.rooms {
+            let Some(room) = self.sight.rooms.get(number) else {
+                continue;
+            };
+            let has = self.covered.get(number).copied().unwrap_or(0);
+            let wants = self.wants(room);
+            if has >= wants {
+                continue;
+            }
+            covers_first |= has == 0;
+            covers_urgent |= has == 0 && room.is_urgent;
+            gain += match (has, wants) {
+                (0, COVER_ACTIVE) => 8,
+                (0, _) => 4,
+                _ => 3,
+            };
+        }
+        let is_spread = {
+            let network = network_of(peer);
+            let share = match network {
+                Network::Near | Network::Unknown => self.lines_max * 2 / 3,
+                _ => self.lines_max / 3,
+            };
+            self.networks.get(&network).copied().unwrap_or(0) < share.max(1)
+        };
+        if gain == 0 || is_full && !covers_urgent || !is_spread && !covers_first {
+            return None;
+        }
+        let age = peer
+            .line
+            .as_ref()
+            .map(|line| self.now.saturating_duration_since(line.since));
+        let has_line = peer.line.is_some() || peer.is_dialling;
+        Some(Worth {
+            covers_urgent,
+            // A new line must bring a quarter more than one that is there, and one to a device that was never reached more than one to a device that was:
+            // its addresses may all be dead, and a dial that finds out takes ten seconds.
+            gain: match (has_line, peer.is_near || peer.seen_ms > 0) {
+                (true, _) => 5 * gain,
+                (false, true) => 4 * gain,
+                (false, false) => 3 * gain,
+            },
+            has_line,
+            minutes_up: age.map_or(0, |age| age.as_secs() / 60),
+            is_near: peer.is_near,
+            seen_ms: peer.seen_ms,
+        })
+    }
+
+    fn reason_for(&self, peer: &Peer) -> Reason {
+        let has = |number: &RoomNumber| self.covered.get(number).copied().unwrap_or(0);
+        let room = |number: &RoomNumber| self.sight.rooms.get(number);
+        let first: Vec<&RoomNumber> = (peer.rooms.iter())
+            .filter(|number| has(number) == 0 && room(number).is_some_and(|room| self.wants(room) > 0))
+            .collect();
+        let is_urgent = first
+            .iter()
+            .any(|number| room(number).is_some_and(|room| room.is_urgent));
+        let is_join = first
+            .iter()
+            .any(|number| room(number).is_some_and(|room| room.is_urgent && room.spoken.is_none()));
+        match (is_join, is_urgent, first.len()) {
+            (true, ..) => Reason::Join,
+            (_, true, _) => Reason::Write,
+            (_, _, 0) => {
+                let second = |number: &&RoomNumber| room(number).is_some_and(|room| has(number) < self.wants(room));
+                Reason::Second(peer.rooms.iter().filter(second).count())
+            }
+            (_, _, n) => Reason::Only(n),
+        }
+    }
+
+    /// Fills up with the lines that have been there longest, so that the network does not turn over with every word.
+    fn keep_steady(&mut self) {
+        let mut old: Vec<(Instant, DeviceId)> = (self.sight.peers.iter())
+            .filter(|(device, peer)| !self.chosen.contains_key(device) && self.shares_wanted(peer))
+            .filter_map(|(device, peer)| Some((peer.line.as_ref()?.since, *device)))
+            .collect();
+        old.sort_unstable();
+        for (_, device) in old {
+            if self.chosen.len() >= self.lines_max {
+                return;
+            }
+            let peer = &self.sight.peers[&device];
+            self.choose(device, peer, Reason::Steady);
+        }
+    }
+
+    /// A peer with which only rooms of two are shared is not worth a standing line.
+    fn shares_wanted(&self, peer: &Peer) -> bool {
+        let room = |number: &RoomNumber| self.sight.rooms.get(number);
+        (peer.rooms.iter().filter_map(room)).any(|room| self.wants(room) > 0)
+    }
+
+    /// Rooms that none of the chosen covers.
+    fn uncovered(&self) -> impl Iterator<Item = RoomNumber> + '_ {
+        let covered = |room: &&RoomNumber| self.covered.get(*room).copied().unwrap_or(0) == 0;
+        self.sight.rooms.keys().filter(covered).copied()
+    }
+
+    fn may_dial(&self, peer: &Peer, plan: &Plan) -> bool {
+        peer.line.is_none() && !peer.is_dialling && self.dials + plan.dial.len() < DIALS
+    }
+
+    /// Whom to visit for a room: who shows most uncovered rooms. None while somebody is being visited for it already.
+    fn best_visit(&self, room: RoomNumber, plan: &Plan) -> Option<DeviceId> {
+        let members = || (self.sight.peers.iter()).filter(|(_, peer)| peer.rooms.contains(&room));
+        if members().any(|(_, peer)| peer.line.is_some() || peer.is_dialling) {
+            return None;
+        }
+        let is_due = |peer: &Peer| peer.due.is_some_and(|due| due <= self.now);
+        let shown = |peer: &Peer| self.uncovered().filter(|room| peer.rooms.contains(room)).count();
+        members()
+            .filter(|(_, peer)| self.may_dial(peer, plan) && is_due(peer))
+            .max_by_key(|(device, peer)| (shown(peer), peer.is_near, peer.seen_ms, std::cmp::Reverse(**device)))
+            .map(|(device, _)| *device)
+    }
+
+    fn reason_of(&self, device: &DeviceId) -> Option<Reason> {
+        self.chosen.get(device).copied()
+    }
+}
+
+/// What a peer is worth, the weightiest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Worth {
+    covers_urgent: bool,
+    gain: usize,
+    has_line: bool,
+    minutes_up: u64,
+    is_near: bool,
+    seen_ms: u64,
+}
+
+#[cfg(test)]
+mod tests;

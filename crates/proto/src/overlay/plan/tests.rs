@@ -1,0 +1,366 @@
+//! What a plan chooses, seen on rooms and peers laid out by hand, then whatever they are.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn device(n: u16) -> DeviceId {
+    let mut id = [0; 32];
+    id[..2].copy_from_slice(&n.to_be_bytes());
+    DeviceId(id)
+}
+
+fn quiet() -> Room {
+    Room {
+        spoken: None,
+        is_pair: false,
+        is_urgent: false,
+    }
+}
+
+fn peer(rooms: impl IntoIterator<Item = u32>, now: Instant) -> Peer {
+    Peer {
+        rooms: rooms.into_iter().collect(),
+        line: None,
+        is_dialling: false,
+        due: Some(now),
+        failures: 0,
+        address: None,
+        is_near: false,
+        seen_ms: 0,
+    }
+}
+
+/// Rooms `0..rooms`, and peers numbered from 1 in the order given.
+fn sight(rooms: u32, peers: Vec<Peer>) -> Sight {
+    Sight {
+        rooms: (0..rooms).map(|n| (n, quiet())).collect(),
+        peers: (1..).map(device).zip(peers).collect(),
+    }
+}
+
+/// Plays the network: what is dialled comes up at once and is in step after a second; what is closed goes.
+struct Play {
+    planner: Planner,
+    sight: Sight,
+    now: Instant,
+    dials: Vec<(Instant, DeviceId, Reason)>,
+    lines_max: usize,
+    plans: usize,
+}
+
+impl Play {
+    fn new(sight: Sight, now: Instant) -> Self {
+        Self {
+            planner: Planner::new(Limits::default()),
+            sight,
+            now,
+            dials: Vec::new(),
+            lines_max: 0,
+            plans: 0,
+        }
+    }
+
+    fn lines(&self) -> usize {
+        self.sight.peers.values().filter(|peer| peer.line.is_some()).count()
+    }
+
+    fn step(&mut self) -> Plan {
+        let plan = self.planner.plan(&self.sight, self.now);
+        self.plans += 1;
+        for (device, reason) in &plan.dial {
+            self.dials.push((self.now, *device, *reason));
+            let peer = self.sight.peers.get_mut(device).unwrap();
+            peer.line = Some(Line {
+                since: self.now,
+                last_frame: self.now,
+                greeted: peer.rooms.clone(),
+                is_busy: false,
+                is_own: true,
+            });
+        }
+        for device in &plan.close {
+            let peer = self.sight.peers.get_mut(device).unwrap();
+            peer.line = None;
+            peer.due = Some(self.now + Duration::from_secs(120));
+        }
+        self.lines_max = self.lines_max.max(self.lines());
+        plan
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            let plan = self.step();
+            let soon = self.now + SECOND;
+            let next = match plan.dial.is_empty() && plan.close.is_empty() {
+                true => plan.again.unwrap_or(end),
+                false => soon,
+            };
+            self.now = next.max(self.now + Duration::from_millis(1)).min(end);
+        }
+    }
+}
+
+#[test]
+fn one_peer_that_shares_all_rooms_is_enough() {
+    let now = start();
+    let mut peers = vec![peer(0..20, now)];
+    peers.extend((0..20).map(|n| peer([n], now)));
+    let mut play = Play::new(sight(20, peers), now);
+    play.run_for(SECOND * 300);
+    assert_eq!(play.dials.len(), 1);
+    assert_eq!(play.dials[0].1, device(1));
+    assert_eq!(play.dials[0].2, Reason::Only(20));
+}
+
+#[test]
+fn an_active_room_gets_a_second_line_and_loses_it_when_quiet() {
+    let now = start();
+    let peers = (0..4).map(|_| peer([0], now)).collect();
+    let mut play = Play::new(sight(1, peers), now);
+    play.run_for(SECOND * 5);
+    assert_eq!(play.lines(), 1);
+    play.sight.rooms.get_mut(&0).unwrap().spoken = Some(play.now);
+    play.run_for(SECOND * 5);
+    assert_eq!(play.lines(), 2);
+    assert_eq!(play.dials[1].2, Reason::Second(1));
+    let held = play.step().held;
+    assert_eq!(held[&device(1)], Reason::Only(1));
+}
+
+#[test]
+fn rooms_that_share_no_member_are_visited_once_and_then_in_turn() {
+    let now = start();
+    let peers = (0..40).map(|n| peer([n], now)).collect();
+    let mut play = Play::new(sight(40, peers), now);
+    play.run_for(SECOND * 60);
+    let looked: BTreeSet<DeviceId> = play.dials.iter().map(|(_, device, _)| *device).collect();
+    assert_eq!(looked.len(), 40, "every room once");
+    assert!(play.lines_max <= LINES_WITH_VISITS);
+    assert_eq!(play.lines(), LINES);
+    let so_far = play.dials.len();
+    play.run_for(SECOND * 1800);
+    let later = play.dials.len() - so_far;
+    assert!((15..=31).contains(&later), "about one visit a minute: {later}");
+    assert!(play.plans < 2_000, "{} plans in half an hour", play.plans);
+}
+
+#[test]
+fn a_room_of_two_gets_a_line_when_something_is_said() {
+    let now = start();
+    let peers = (0..30).map(|n| peer([n], now)).collect();
+    let mut play = Play::new(sight(30, peers), now);
+    for room in play.sight.rooms.values_mut() {
+        room.is_pair = true;
+    }
+    play.run_for(SECOND * 120);
+    assert_eq!(play.lines(), 0, "all were visited, none is held");
+    let room = play.sight.rooms.get_mut(&7).unwrap();
+    (room.spoken, room.is_urgent) = (Some(play.now), true);
+    play.sight.peers.get_mut(&device(8)).unwrap().due = Some(play.now);
+    let plan = play.step();
+    assert_eq!(plan.dial, [(device(8), Reason::Write)]);
+    assert_eq!(Reason::Write.urgency(false), Urgency::Urgent);
+    play.sight.rooms.get_mut(&7).unwrap().is_urgent = false;
+    play.run_for(PAIR_ACTIVE + IDLE + SECOND * 5);
+    assert_eq!(play.lines(), 0);
+}
+
+#[test]
+fn at_most_four_dials_are_in_flight() {
+    let now = start();
+    let mut sight = sight(40, (0..40).map(|n| peer([n], now)).collect());
+    let mut planner = Planner::new(Limits::default());
+    let plan = planner.plan(&sight, now);
+    assert_eq!(plan.dial.len(), DIALS);
+    for (device, _) in &plan.dial {
+        sight.peers.get_mut(device).unwrap().is_dialling = true;
+    }
+    assert!(planner.plan(&sight, now).dial.is_empty());
+}
+
+#[test]
+fn one_block_of_addresses_cannot_have_all_lines() {
+    let now = start();
+    let hostile = |n: u8| Peer {
+        address: Some(SocketAddr::from(([198, 51, 100, n], 1))),
+        seen_ms: 1_000,
+        ..peer([0, 1, 2], now)
+    };
+    let honest = |n: u8| Peer {
+        address: Some(SocketAddr::from(([203, 0, n, 1], 1))),
+        ..peer([0, 1, 2], now)
+    };
+    let mut peers: Vec<Peer> = (0..40).map(hostile).collect();
+    peers.extend((0..3).map(honest));
+    let mut play = Play::new(sight(60, peers), now);
+    for number in 0..3 {
+        play.sight.rooms.get_mut(&number).unwrap().spoken = Some(now);
+    }
+    // So many lines are wanted that the block would have them all.
+    for room in 3..60 {
+        play.sight
+            .peers
+            .get_mut(&device(1 + (room % 40) as u16))
+            .unwrap()
+            .rooms
+            .insert(room);
+        play.sight.rooms.get_mut(&room).unwrap().spoken = Some(now);
+        play.sight
+            .peers
+            .get_mut(&device(41 + (room % 3) as u16))
+            .unwrap()
+            .rooms
+            .insert(room);
+    }
+    play.run_for(SECOND * 30);
+    let up = |from: u16, to: u16| {
+        let line = |n: &u16| play.sight.peers[&device(*n)].line.is_some();
+        (from..to).filter(line).count()
+    };
+    assert_eq!(up(41, 44), 3, "every honest peer has a line");
+}
+
+#[test]
+fn the_local_network_comes_first_among_equals() {
+    let now = start();
+    let near = Peer {
+        is_near: true,
+        ..peer([0], now)
+    };
+    let far = Peer {
+        seen_ms: 10,
+        ..peer([0], now)
+    };
+    let mut planner = Planner::new(Limits::default());
+    let plan = planner.plan(&sight(1, vec![far, near]), now);
+    assert_eq!(plan.dial[0].0, device(2));
+}
+
+#[test]
+fn a_small_cap_means_few_lines() {
+    let planner = Planner::new(Limits::new(8, None).unwrap());
+    assert_eq!(planner.lines(), 2);
+    let now = start();
+    let mut play = Play::new(sight(40, (0..40).map(|n| peer([n], now)).collect()), now);
+    play.planner = planner;
+    play.run_for(SECOND * 600);
+    assert!(play.lines_max <= 3, "{}", play.lines_max);
+    let looked: BTreeSet<DeviceId> = play.dials.iter().map(|(_, device, _)| *device).collect();
+    assert_eq!(looked.len(), 40, "slower, not lost");
+}
+
+#[test]
+fn devices_that_keep_failing_are_tried_slowly() {
+    let now = start();
+    let mut sight = sight(20, (0..20).map(|n| peer([n], now)).collect());
+    for peer in sight.peers.values_mut() {
+        peer.failures = FAILURES;
+    }
+    let mut planner = Planner::new(Limits::default());
+    let mut tried = 0;
+    for second in 0..60 {
+        tried += planner.plan(&sight, now + SECOND * second).dial.len();
+    }
+    assert_eq!(tried, 6);
+}
+
+#[test]
+fn a_line_that_others_dialled_is_left_to_them() {
+    let now = start();
+    let mut peers: Vec<Peer> = (0..10).map(|_| peer([0], now)).collect();
+    for (n, peer) in peers.iter_mut().enumerate() {
+        peer.line = Some(Line {
+            since: now,
+            last_frame: now,
+            greeted: peer.rooms.clone(),
+            is_busy: false,
+            is_own: n < 5,
+        });
+    }
+    let mut play = Play::new(sight(1, peers), now);
+    play.run_for(IDLE + SECOND * 10);
+    let up: Vec<bool> = play
+        .sight
+        .peers
+        .values()
+        .map(|peer| peer.line.as_ref().is_some())
+        .collect();
+    assert!(up[5..].iter().all(|up| *up));
+}
+
+fn any_peer(now: Instant) -> impl Strategy<Value = Peer> {
+    let rooms = prop::collection::btree_set(0..30u32, 0..8);
+    (
+        rooms,
+        any::<bool>(),
+        any::<bool>(),
+        0..6u8,
+        0..120u64,
+        0..6u32,
+        any::<u8>(),
+    )
+        .prop_map(move |(rooms, has_line, is_own, flags, idle, failures, net)| Peer {
+            line: has_line.then(|| Line {
+                since: now,
+                last_frame: now + SECOND * idle as u32,
+                greeted: rooms.clone(),
+                is_busy: flags == 5,
+                is_own,
+            }),
+            is_dialling: !has_line && flags == 1,
+            due: (flags != 2).then_some(now + SECOND * u32::from(flags == 3) * 500),
+            failures,
+            address: (flags != 4).then(|| SocketAddr::from(([203, 0, net % 3, net], 1))),
+            is_near: flags == 5,
+            seen_ms: idle,
+            rooms,
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_there_the_limits_hold(
+        peers in start_peers(),
+        spoken in prop::collection::vec(any::<(bool, bool, bool)>(), 30),
+        cap in 8..70u16,
+    ) {
+        let (now, peers) = peers;
+        let mut sight = sight(30, peers);
+        for (room, (said, is_pair, is_urgent)) in sight.rooms.values_mut().zip(spoken) {
+            *room = Room { spoken: said.then_some(now), is_pair, is_urgent };
+        }
+        let limits = Limits::new(cap, None).unwrap();
+        let mut planner = Planner::new(limits);
+        let at = now + SECOND * 120;
+        let plan = planner.plan(&sight, at);
+        let again = Planner::new(limits).plan(&sight, at);
+        prop_assert_eq!(&plan, &again, "the same sight gives the same plan");
+        let dialling = sight.peers.values().filter(|peer| peer.is_dialling).count();
+        prop_assert!(plan.dial.is_empty() || dialling + plan.dial.len() <= DIALS);
+        for (device, _) in &plan.dial {
+            let peer = &sight.peers[device];
+            prop_assert!(peer.line.is_none() && !peer.is_dialling && peer.due.is_some_and(|due| due <= at));
+        }
+        for (device, peer) in &sight.peers {
+            let (held, closed) = (plan.held.contains_key(device), plan.close.contains(device));
+            prop_assert_eq!(peer.line.is_some(), held ^ closed, "each line is held for a reason or closed");
+        }
+        prop_assert!(plan.again.is_none_or(|again| again > at), "no plan is due at once");
+    }
+}
+
+fn start_peers() -> impl Strategy<Value = (Instant, Vec<Peer>)> {
+    let now = start();
+    prop::collection::vec(any_peer(now), 0..60).prop_map(move |peers| (now, peers))
+}
