@@ -4,6 +4,7 @@ mod bench;
 mod command;
 mod demo;
 mod fuzz;
+mod lab;
 mod prerequisites;
 mod sim;
 mod suite;
@@ -27,6 +28,7 @@ cargo xtask TASK
   web [--build]            the browser client: types, unit tests, web/dist compared, journeys in a real browser;
                            --build only makes web/dist
   sim ARGS...              the simulator: sim --scenario X --seed N
+  lab NAME... | all        real binaries in network namespaces, as root; without running any: lab --list
   fuzz TARGET [--seconds N]  run one fuzz target (60 s)
   fuzz --replay            run every committed fuzz input through its decoder, no fuzzer needed
   fuzz --planted           prove that the fuzzer finds a planted bug";
@@ -53,6 +55,7 @@ fn run(args: &[String]) -> Result<()> {
         "tidy" => tidy::run(rest),
         "bench" => bench::run(rest),
         "sim" => sim::run(rest),
+        "lab" => lab::run(rest),
         "web" => web::run(rest),
         "fuzz" => fuzz::run(rest),
         "help" | "--help" | "-h" => {

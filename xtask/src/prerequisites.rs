@@ -94,6 +94,24 @@ const TEST: &[Need] = &[
     },
 ];
 
+const LAB: &[Need] = &[
+    Need {
+        what: "ip (the lab's namespaces and cables)",
+        probe: &["ip", "-V"],
+        source: Source::Apt("iproute2"),
+    },
+    Need {
+        what: "nft (the lab's gateways)",
+        probe: &["nft", "--version"],
+        source: Source::Apt("nftables"),
+    },
+    Need {
+        what: "conntrack (what the lab's gateways see)",
+        probe: &["conntrack", "--version"],
+        source: Source::Apt("conntrack"),
+    },
+];
+
 /// Makes sure of what a build needs.
 pub(crate) fn for_build() -> Result<()> {
     ensure(BUILD.iter().collect())
@@ -102,6 +120,11 @@ pub(crate) fn for_build() -> Result<()> {
 /// Makes sure of what a build and the tests need.
 pub(crate) fn for_tests() -> Result<()> {
     ensure(BUILD.iter().chain(TEST).collect())
+}
+
+/// Installs what the lab needs where that can be done. Where it cannot, the lab itself says what it skips, and why.
+pub(crate) fn want_for_lab() -> Result<()> {
+    install(&absent(LAB.iter().collect()))
 }
 
 fn ensure(needs: Vec<&Need>) -> Result<()> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::command::{cargo, run as run_command, run_watching};
-use crate::{fuzz, prerequisites, sim, tidy};
+use crate::{fuzz, lab, prerequisites, sim, tidy};
 
 /// One line of the summary: what is run, and how.
 struct Step {
@@ -39,6 +39,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "simulation",
         run: sim::fixed_seeds,
+    },
+    Step {
+        name: "lab",
+        run: lab::short,
     },
 ];
 

@@ -9,7 +9,8 @@
 //! at the gateway; each needs a token of the flow ledger, and a dial without one waits for its turn. *Back-pressure*: the frames that wait for the driver are bounded in bytes over all lines; a peer that does not take what is sent to it is read from slowly,
 //! and closed when nothing moves for [`DRAIN_TIMEOUT`].
 //!
-//! No public infrastructure is used: the minimal preset, no address look-up, no port mapping, a relay only where one is configured.
+//! *Relays* are those configured, and the public ones unless they are turned off; one that a peer is reached by is taken over, up to a number.
+//! No other public infrastructure is used: the minimal preset, no address look-up, no port mapping.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -18,12 +19,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use iroh::endpoint::{
-    BindError, Builder, Connection, Incoming, IncomingAddr, NetReportConfig, PortmapperConfig, QuicTransportConfig,
-    RecvStream, SendStream, VarInt, presets,
+    BindError, Builder, Connection, Incoming, IncomingAddr, PortmapperConfig, QuicTransportConfig, RecvStream,
+    SendStream, VarInt, presets,
 };
-use iroh::{
-    Endpoint, EndpointAddr, EndpointId, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey, TransportAddr, Watcher,
-};
+use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMap, RelayMode, RelayUrl, SecretKey, TransportAddr, Watcher};
 use netwatch::gate;
 use offhook_proto::crypto::Secret;
 use offhook_proto::identity::DeviceId;
@@ -37,6 +36,7 @@ use tokio::time::timeout;
 use crate::driver::Message;
 use crate::flows::{Doorman, Flows};
 use crate::node::{Config, StartError};
+use crate::relay::{self, RELAYS_ADOPTED_MAX};
 
 /// The application protocol, in the TLS handshake.
 pub(crate) const ALPN: &[u8] = b"offhook/1";
@@ -185,33 +185,42 @@ pub(crate) async fn bind(
     last_port: Option<u16>,
     flows: &Arc<Flows>,
 ) -> Result<Endpoint, StartError> {
-    let relay = match &config.relay {
-        Some(url) if !config.no_public_infrastructure => {
-            Some(url.parse().map_err(|_| StartError::BadRelay(url.clone()))?)
-        }
-        _ => None,
+    let parsed = config.relays.iter().map(|url| {
+        let bad = |_| StartError::BadRelay(url.clone());
+        url.parse::<RelayUrl>().map_err(bad)
+    });
+    let relays = relay::first_relays(
+        &parsed.collect::<Result<Vec<_>, _>>()?,
+        !config.no_public_infrastructure,
+    );
+    for url in config.relays.iter().filter_map(|url| url.parse::<RelayUrl>().ok()) {
+        flows.note_home_relay(&RelayUrl::to_string(&url));
+    }
+    if !config.no_public_infrastructure {
+        flows.note_public_relays();
+    }
+    let fresh = || {
+        let announced = config.announce.iter().copied();
+        let builder = builder(seed, relays.clone()).hooks(Doorman(flows.clone()));
+        announced.fold(builder, Builder::external_addr)
     };
     let cannot = |why: String| StartError::Listen {
         listen: config.listen,
         why,
     };
-    if let Some(url) = &relay {
-        flows.note_home_relay(&RelayUrl::to_string(url));
-    }
-    let builder = |relay| builder(seed, relay).hooks(Doorman(flows.clone()));
     if let Some(at) = config.listen {
-        return bind_at(builder(relay), at, flows).await.map_err(cannot);
+        return bind_at(fresh(), at, flows).await.map_err(cannot);
     }
     let anywhere = |port| SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port);
     if let Some(port) = last_port
-        && let Ok(endpoint) = bind_at(builder(relay.clone()), anywhere(port), flows).await
+        && let Ok(endpoint) = bind_at(fresh(), anywhere(port), flows).await
     {
         return Ok(endpoint);
     }
-    bind_at(builder(relay), anywhere(0), flows).await.map_err(cannot)
+    bind_at(fresh(), anywhere(0), flows).await.map_err(cannot)
 }
 
-fn builder(seed: &Secret, relay: Option<RelayUrl>) -> Builder {
+fn builder(seed: &Secret, relays: RelayMap) -> Builder {
     let transport = QuicTransportConfig::builder()
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
@@ -220,21 +229,14 @@ fn builder(seed: &Secret, relay: Option<RelayUrl>) -> Builder {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .max_remote_nat_traversal_addresses(8)
         .build();
-    // Without a relay there is nobody to ask about the network.
-    let (relay_mode, report) = match relay {
-        Some(url) => {
-            let map = RelayMap::from(RelayConfig::new(url, None));
-            (RelayMode::Custom(map), NetReportConfig::default())
-        }
-        None => (RelayMode::Disabled, NetReportConfig::minimal()),
-    };
     Endpoint::builder(presets::Minimal)
         .secret_key(SecretKey::from_bytes(&seed.0))
         .alpns(vec![ALPN.to_vec()])
         .transport_config(transport)
         .portmapper_config(PortmapperConfig::Disabled)
-        .net_report_config(report)
-        .relay_mode(relay_mode)
+        // Also without any: some may be taken over from members.
+        .relay_mode(RelayMode::Custom(relays))
+        .ca_tls_config(relay::trust())
 }
 
 /// Binds the sockets with the gate before them.
@@ -279,6 +281,20 @@ pub(crate) struct Switchboard {
     news_in: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
     own_in: watch::Sender<Vec<SocketAddr>>,
+    relay_choice: RelayChoice,
+}
+
+/// Which relays of peers are used.
+struct RelayChoice {
+    adopted: BTreeSet<RelayUrl>,
+    no_public: bool,
+}
+
+impl RelayChoice {
+    /// The relay that a peer names, where it may be used.
+    fn of(&self, url: Option<&str>) -> Option<RelayUrl> {
+        relay::named_by_peer(url?, self.no_public)
+    }
 }
 
 /// What the switchboard's own tasks tell it.
@@ -329,7 +345,7 @@ struct Backlog {
 }
 
 impl Switchboard {
-    pub(crate) fn new(endpoint: Endpoint, inbox: mpsc::Sender<Message>, flows: Arc<Flows>) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, inbox: mpsc::Sender<Message>, flows: Arc<Flows>, no_public: bool) -> Self {
         let (news_in, news) = mpsc::channel(HANDSHAKES_MAX);
         let (own_in, _) = watch::channel(Vec::new());
         Self {
@@ -348,6 +364,10 @@ impl Switchboard {
             news_in,
             news,
             own_in,
+            relay_choice: RelayChoice {
+                adopted: BTreeSet::new(),
+                no_public,
+            },
         }
     }
 
@@ -407,7 +427,9 @@ impl Switchboard {
                 urgency,
                 reason,
             } => {
-                let target = dial_target(peer, &addresses, relay.as_deref(), self.endpoint.id());
+                let relay = self.relay_choice.of(relay.as_deref());
+                self.adopt(relay.as_ref()).await;
+                let target = dial_target(peer, &addresses, relay, self.endpoint.id());
                 let to = target.as_ref().map(|target| flows_of(target, &addresses));
                 let ask = to.map(|to| Ask {
                     peer,
@@ -457,6 +479,19 @@ impl Switchboard {
         }
         // Fails when the writer has ended; the reader then tells.
         let _ = line.queue.send(bytes);
+    }
+
+    /// Takes over a relay that a member is reached by, so that others reach this node by it.
+    async fn adopt(&mut self, relay: Option<&RelayUrl>) {
+        let Some(url) = relay else { return };
+        let adopted = &mut self.relay_choice.adopted;
+        if adopted.len() < RELAYS_ADOPTED_MAX && adopted.insert(url.clone()) {
+            tracing::debug!(%url, "using the relay of a member");
+            let config = Arc::new(relay::config_of(url.clone()));
+            self.flows.note_home_relay(url.as_ref());
+            // One that is configured already stays as it is.
+            drop(self.endpoint.insert_relay(url.clone(), config).await);
+        }
     }
 
     /// Begins a dial once the ledger has tokens for it.
@@ -727,13 +762,18 @@ async fn finish(mut writer: JoinHandle<()>, connection: Connection, code: u32, r
 }
 
 /// At most two addresses, and the relay.
-fn dial_target(peer: DeviceId, addresses: &[SocketAddr], relay: Option<&str>, me: EndpointId) -> Option<EndpointAddr> {
+fn dial_target(
+    peer: DeviceId,
+    addresses: &[SocketAddr],
+    relay: Option<RelayUrl>,
+    me: EndpointId,
+) -> Option<EndpointAddr> {
     let id = EndpointId::from_bytes(&peer.0).ok().filter(|id| *id != me)?;
     let direct = addresses
         .iter()
         .filter(|at| is_dialable(at))
         .take(ADDRESSES_PER_DIAL_MAX);
-    let relay = relay.and_then(|url| url.parse().ok()).map(TransportAddr::Relay);
+    let relay = relay.map(TransportAddr::Relay);
     let target = EndpointAddr::from_parts(id, direct.map(|at| TransportAddr::Ip(*at)).chain(relay));
     (!target.is_empty()).then_some(target)
 }

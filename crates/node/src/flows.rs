@@ -13,6 +13,8 @@ use iroh::endpoint::{BeforeConnectOutcome, EndpointHooks};
 use netwatch::gate::Gate;
 use offhook_proto::overlay::ledger::{FlowLedger, Kind, LedgerView, Limits, To};
 
+use crate::relay;
+
 /// Multicast DNS, as RFC 6762 says.
 const MULTICAST_DNS: [&str; 2] = ["224.0.0.251:5353", "[ff02::fb]:5353"];
 
@@ -111,6 +113,25 @@ impl Flows {
             for what in ["latency", "captive portal"] {
                 let to = To::Tcp(format!("{url} ({what})"));
                 ledger.question(to, Kind::Probe, "how the network is, asked of the home relay", now);
+            }
+            // Of one that goes by a name the address is not known here; asking it is then taken for a hole punch.
+            if let Some(at) = relay::address_discovery(url) {
+                ledger.hold(
+                    To::Udp(at),
+                    Kind::Probe,
+                    "the own address, asked of the home relay",
+                    now,
+                );
+            }
+        });
+    }
+
+    /// Accounts for what the network report asks of the public relays to choose one.
+    pub(crate) fn note_public_relays(&self) {
+        self.with(|ledger, now| {
+            for url in relay::public() {
+                let to = To::Tcp(format!("{url} (latency)"));
+                ledger.question(to, Kind::Probe, "which public relay is near", now);
             }
         });
     }

@@ -24,6 +24,7 @@ use crate::flows::{FlowSample, Flows};
 use crate::home::{Home, HomeError, store_path};
 use crate::journal::{LocalChange, Wording};
 use crate::lan::{self, Near};
+use crate::relay::{Relay, RelayError, RelayOptions};
 use crate::store::SqliteStore;
 
 /// Messages that may wait for the driver; whoever sends more waits.
@@ -42,11 +43,15 @@ pub struct Config {
     pub name: String,
     /// Where to listen. Without it: all interfaces, and the port of the last run where that is free.
     pub listen: Option<SocketAddr>,
-    /// The URL of a relay to use.
-    pub relay: Option<String>,
+    /// Addresses that others reach this node at, beside those it finds by itself: forwarded ports.
+    pub announce: Vec<SocketAddr>,
+    /// The URLs of relays to use.
+    pub relays: Vec<String>,
+    /// Serve as a relay for others.
+    pub serve_relay: Option<RelayOptions>,
     /// Whether to look for peers on the local network by multicast.
     pub lan: bool,
-    /// Ask no host but peers: the relay is left out.
+    /// Use no public relay of the iroh project, neither own nor of a peer.
     pub no_public_infrastructure: bool,
     /// How many flows a gateway may see of this node.
     pub flows: Limits,
@@ -55,15 +60,17 @@ pub struct Config {
 }
 
 impl Config {
-    /// A node on this home with everything else as usual.
+    /// A node on this home that uses no public relay, with everything else as usual.
     pub fn new(home: impl Into<PathBuf>, name: impl Into<String>) -> Self {
         Self {
             home: home.into(),
             name: name.into(),
             listen: None,
-            relay: None,
+            announce: Vec::new(),
+            relays: Vec::new(),
+            serve_relay: None,
             lan: true,
-            no_public_infrastructure: false,
+            no_public_infrastructure: true,
             flows: Limits::default(),
             wording: None,
         }
@@ -90,6 +97,9 @@ pub enum StartError {
     /// The relay's URL is not one.
     #[error("{0:?} is not a relay URL; it looks like https://relay.example.org")]
     BadRelay(String),
+    /// The node cannot serve as a relay.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
     /// The system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -115,7 +125,7 @@ pub struct Node;
 
 impl Node {
     /// Starts a node. Must be called within a Tokio runtime, which then carries its network.
-    pub async fn start(config: Config) -> Result<NodeHandle, StartError> {
+    pub async fn start(mut config: Config) -> Result<NodeHandle, StartError> {
         let home = Home::open(&config.home)?;
         let secrets = home.secrets()?;
         let device = secrets.device.device();
@@ -123,6 +133,11 @@ impl Node {
         let dir = home.dir().to_owned();
 
         let seed = secrets.device.0.seed();
+        let relay = match config.serve_relay.clone() {
+            Some(options) => Some(Relay::start(options).await?),
+            None => None,
+        };
+        config.relays.extend(relay.as_ref().map(Relay::url));
         let flows = Flows::new(config.flows);
         let endpoint = endpoint::bind(&config, &seed, home.last_port(), &flows).await?;
         if let Some(port) = endpoint::port(&endpoint) {
@@ -164,7 +179,12 @@ impl Node {
             return Err(StartError::Thread(error));
         }
 
-        let switchboard = Switchboard::new(endpoint.clone(), inbox.clone(), flows.clone());
+        let switchboard = Switchboard::new(
+            endpoint.clone(),
+            inbox.clone(),
+            flows.clone(),
+            config.no_public_infrastructure,
+        );
         let lines = switchboard.lines();
         let own = switchboard.own_addresses();
         if config.lan {
@@ -174,6 +194,9 @@ impl Node {
         let near = lan::start(&config, endpoint.clone(), inbox.clone(), stopping, own.clone());
         tokio::spawn(async move {
             switchboard.run(orders).await;
+            if let Some(relay) = relay {
+                relay.shutdown().await;
+            }
             // Nobody may be listening any more.
             let _ = finished.send(true);
         });

@@ -1,9 +1,11 @@
 //! The command line as typed (clap): raw words and numbers, nothing looked up. What they mean is resolved where they are used.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use offhook_node::relay::RelayOptions;
 
 use crate::access::Scope;
 use crate::http::Listen;
@@ -38,6 +40,8 @@ pub(crate) enum Verb {
     Up(Up),
     /// Run a node that keeps sealed entries for others, and cannot read them
     Keeper(Keeper),
+    /// Run a relay and nothing else, until Ctrl-C: it passes sealed packets on between nodes that cannot reach each other
+    Relay(RelayFlags),
     /// Open the browser client, signed in
     Open {
         /// Only print the address; it signs in once, within an hour
@@ -167,15 +171,79 @@ pub(crate) struct Up {
     /// Nobody watches: no QR code, no browser
     #[arg(long)]
     pub(crate) headless: bool,
-    /// Ask no host but peers, ever: no relay, no look-up
+    /// Use no public relay of the iroh project
     #[arg(long)]
     pub(crate) no_public_infrastructure: bool,
     /// Also keep sealed entries for others' rooms
     #[arg(long)]
     pub(crate) keeper: bool,
+    /// Tell others that they reach this node here, too: a forwarded port; several times for several
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) announce: Vec<SocketAddr>,
+    /// Use this relay; several times for several
+    #[arg(long, value_name = "URL")]
+    pub(crate) use_relay: Vec<String>,
+    /// Serve as a relay, too, for members who cannot reach each other
+    #[arg(long)]
+    pub(crate) relay: bool,
     /// The most flows (connections, as a gateway counts them) that this node may open, 8 or more
     #[arg(long, default_value_t = HARD_CAP, value_name = "N", value_parser = flow_cap)]
     pub(crate) flows: u16,
+    #[command(flatten)]
+    pub(crate) relay_options: UpRelay,
+}
+
+/// How `up --relay` serves.
+#[derive(Debug, Args)]
+pub(crate) struct UpRelay {
+    /// With --relay: where to listen, TCP [default: every address, port 3340]
+    #[arg(long, value_name = "IP:PORT", requires = "relay")]
+    pub(crate) relay_listen: Option<SocketAddr>,
+    /// With --relay: how others reach it [default: this machine's address]
+    #[arg(long, value_name = "URL", requires = "relay")]
+    pub(crate) relay_url: Option<String>,
+}
+
+impl UpRelay {
+    /// As the node takes them.
+    pub(crate) fn options(&self) -> RelayOptions {
+        let usual = RelayOptions::default();
+        RelayOptions {
+            listen: self.relay_listen.unwrap_or(usual.listen),
+            url: self.relay_url.clone(),
+            ..usual
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RelayFlags {
+    /// Where to listen, TCP [default: every address, port 3340]; UDP port 7842 tells nodes their addresses
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// How others reach it [default: this machine's address]
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Bytes a second taken from each node
+    #[arg(long, value_name = "N", default_value = "1000000")]
+    pub(crate) client_rate: NonZeroU32,
+    /// Connections of all nodes at the same time
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) connections: usize,
+}
+
+impl RelayFlags {
+    /// As the relay takes them.
+    pub(crate) fn options(&self) -> RelayOptions {
+        let usual = RelayOptions::default();
+        RelayOptions {
+            listen: self.listen.unwrap_or(usual.listen),
+            url: self.url.clone(),
+            client_bytes_per_s: self.client_rate,
+            connections_max: self.connections,
+            ..usual
+        }
+    }
 }
 
 #[derive(Debug, Args)]

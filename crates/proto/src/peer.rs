@@ -759,7 +759,7 @@ impl<S: Store> Peer<S> {
                 self.send_addresses(peer);
                 Ok(())
             }
-            Frame::Addresses { records } => self.on_addresses(records),
+            Frame::Addresses { records } => self.on_addresses(peer, records),
             Frame::Knock {
                 invite,
                 person,

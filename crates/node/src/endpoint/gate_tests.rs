@@ -37,7 +37,7 @@ impl Decoys {
 
 /// A peer that offers the decoys as further ways to itself, as any peer may.
 async fn luring(seed: u8, at: &str, decoys: &Decoys) -> Endpoint {
-    let mut builder = builder(&Secret([seed; 32]), None)
+    let mut builder = builder(&Secret([seed; 32]), RelayMap::empty())
         .clear_ip_transports()
         .bind_addr(at.parse::<SocketAddr>().unwrap())
         .unwrap();

@@ -40,7 +40,7 @@ pub(super) async fn end_at(seed: u8, listen: &str, flows: Arc<Flows>) -> End {
     let endpoint = bind(&config, &Secret([seed; 32]), None, &flows).await.unwrap();
     let (inbox_in, inbox) = mpsc::channel(64);
     let (orders, taken) = mpsc::unbounded_channel();
-    let switchboard = Switchboard::new(endpoint.clone(), inbox_in, flows);
+    let switchboard = Switchboard::new(endpoint.clone(), inbox_in, flows, true);
     let open = switchboard.lines();
     End {
         id: DeviceId(*endpoint.id().as_bytes()),
@@ -54,7 +54,7 @@ pub(super) async fn end_at(seed: u8, listen: &str, flows: Arc<Flows>) -> End {
 
 /// An endpoint without a gate or a switchboard.
 pub(super) async fn raw(config: &Config, seed: u8) -> Endpoint {
-    let bare = builder(&Secret([seed; 32]), None).clear_ip_transports();
+    let bare = builder(&Secret([seed; 32]), RelayMap::empty()).clear_ip_transports();
     let bound = bare.bind_addr(config.listen.unwrap()).unwrap().bind().await;
     bound.unwrap()
 }
@@ -330,7 +330,7 @@ fn at_most_two_addresses_reach_a_dial() {
         at("10.0.0.3:1"),
         at("10.0.0.4:1"),
     ];
-    let target = dial_target(peer, &many, Some("https://relay.example"), me).unwrap();
+    let target = dial_target(peer, &many, Some("https://relay.example".parse().unwrap()), me).unwrap();
     assert_eq!(
         target.ip_addrs().copied().collect::<Vec<_>>(),
         [at("10.0.0.1:1"), at("10.0.0.3:1")]

@@ -8,6 +8,7 @@ mod join;
 mod keepers;
 mod keys;
 mod network;
+mod relay;
 mod rooms;
 mod say;
 mod status;
@@ -120,6 +121,7 @@ pub(crate) async fn run(flags: Flags) -> Done {
         Verb::Keeper(keeper) => up::keep(context, keeper).await,
         Verb::Open { print } => keys::open(&context, print).await,
         Verb::Token(verb) => keys::run(&context, verb).await,
+        Verb::Relay(relay) => relay::run(&context, &relay).await,
         Verb::Status => status::run(&context).await,
         Verb::Doctor { person } => doctor::run(&context, person.as_deref()).await,
         Verb::Lines => network::lines(&context).await,

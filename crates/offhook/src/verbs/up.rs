@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use offhook_node::home::{HomeError, control_socket_path};
 use offhook_node::journal::local;
+use offhook_node::relay::RelayError;
 use offhook_node::{Config, Node, NodeHandle, StartError};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,7 +20,7 @@ use super::{Context, Done, Stop, join, keys};
 use crate::api::model::{Event, LoginLink, Room, Standing, Status};
 use crate::api::{self, Surface};
 use crate::client::{Client, Target};
-use crate::flags::{Keeper, Up};
+use crate::flags::{Keeper, Up, UpRelay};
 use crate::http;
 use crate::http::patience::{Limits, Patient};
 use crate::problem::{Kind, Problem};
@@ -54,6 +55,13 @@ pub(super) async fn keep(context: Context, flags: Keeper) -> Done {
         listen: flags.listen,
         http: Some(http::Listen::Off),
         flows: ledger::HARD_CAP,
+        announce: Vec::new(),
+        use_relay: Vec::new(),
+        relay: false,
+        relay_options: UpRelay {
+            relay_listen: None,
+            relay_url: None,
+        },
         headless: true,
         no_public_infrastructure: flags.no_public_infrastructure,
         keeper: true,
@@ -109,6 +117,9 @@ async fn start(context: &Context, flags: &Up, keeps: Option<keeper::Limits>) -> 
     let mut config = Config::new(&context.home, flags.name.clone().unwrap_or_else(login_name));
     config.listen = flags.listen;
     config.no_public_infrastructure = flags.no_public_infrastructure;
+    config.announce.clone_from(&flags.announce);
+    config.relays.clone_from(&flags.use_relay);
+    config.serve_relay = flags.relay.then(|| flags.relay_options.options());
     config.flows =
         ledger::Limits::new(flags.flows, None).map_err(|error| Problem::new(Kind::BadRequest, error.to_string()))?;
     config.wording = Some(api::feed::wording);
@@ -142,9 +153,21 @@ fn start_problem(error: StartError) -> Problem {
         StartError::Home(_) | StartError::Store(_) => Kind::BadHome,
         StartError::Listen { .. } => Kind::CannotListen,
         StartError::BadRelay(_) => Kind::BadRequest,
+        StartError::Relay(error) => relay_kind(error),
         StartError::Thread(_) => Kind::Internal,
     };
     Problem::new(kind, error.to_string())
+}
+
+fn relay_kind(error: &RelayError) -> Kind {
+    match error {
+        RelayError::Listen { .. } => Kind::CannotListen,
+        RelayError::BadUrl(_) | RelayError::NoAddress => Kind::BadRequest,
+    }
+}
+
+pub(super) fn relay_problem(error: RelayError) -> Problem {
+    Problem::new(relay_kind(&error), error.to_string())
 }
 
 /// Serves the API. The home's lock is held, so a control socket that is there is left over from a crash.
@@ -292,15 +315,15 @@ fn stopped() -> Stop {
 }
 
 /// Ctrl-C, SIGTERM, and the terminal going away.
-struct Signals([Signal; 3]);
+pub(super) struct Signals([Signal; 3]);
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         let [a, b, c] = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
         Ok(Self([signal(a)?, signal(b)?, signal(c)?]))
     }
 
-    async fn any(&mut self) {
+    pub(super) async fn any(&mut self) {
         let [a, b, c] = &mut self.0;
         tokio::select! {
             _ = a.recv() => {}
@@ -311,7 +334,7 @@ impl Signals {
 }
 
 /// Warnings of the node go to stderr; `RUST_LOG` asks for more.
-fn log_to_stderr() {
+pub(super) fn log_to_stderr() {
     use tracing_subscriber::EnvFilter;
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("offhook=warn,offhook_node=warn,error"));

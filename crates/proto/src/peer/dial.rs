@@ -14,7 +14,7 @@ use crate::crypto;
 use crate::identity::{DeviceId, PersonId};
 use crate::overlay::plan::{self, Reason};
 use crate::peer::keeping::Session;
-use crate::peer::line::{Line, RoomLine};
+use crate::peer::line::{HANDED_ON_MAX, Line, RoomLine};
 use crate::peer::record::{self, DeviceRecord};
 use crate::peer::view::LineState;
 use crate::peer::{Output, Peer, table};
@@ -498,7 +498,8 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    pub(super) fn on_addresses(&mut self, records: Vec<AddressRecord>) -> Result<(), StoreError> {
+    pub(super) fn on_addresses(&mut self, peer: DeviceId, records: Vec<AddressRecord>) -> Result<(), StoreError> {
+        let mut has_news = false;
         for record in records {
             let known = self
                 .rooms
@@ -523,8 +524,28 @@ impl<S: Store> Peer<S> {
             if !self.lines.contains_key(&record.device) {
                 self.dial_soon(record.device);
             }
+            has_news = true;
+            if let Some(line) = self.lines.get_mut(&peer) {
+                line.addresses_sent.insert(record.device, record.made_ms);
+            }
+        }
+        if has_news {
+            self.hand_on_addresses(peer);
         }
         Ok(())
+    }
+
+    /// Tells the others at once where a member is now: two that hold no line yet must learn of each other's relay from somebody.
+    fn hand_on_addresses(&mut self, from: DeviceId) {
+        let Some(line) = self.lines.get_mut(&from) else { return };
+        if line.handed_on >= HANDED_ON_MAX {
+            return;
+        }
+        line.handed_on += 1;
+        let others: Vec<DeviceId> = self.lines.keys().copied().filter(|peer| *peer != from).collect();
+        for peer in others {
+            self.send_addresses(peer);
+        }
     }
 
     /// A line came up: what is known of reaching the device is up to date.

@@ -22,6 +22,8 @@ pub(super) const PAGE: u32 = 50;
 pub(super) const KNOCKS_MAX: u32 = 32;
 /// How often a peer may show, on one connection, that somebody is out or how it came in.
 pub(super) const SHOWINGS_MAX: u32 = 32;
+/// News of addresses that are handed on at once for one connection; more wait for the next hello.
+pub(super) const HANDED_ON_MAX: u32 = 256;
 /// Pieces of one log that a peer may say it holds.
 pub(super) const HAS_PIECES_MAX: usize = 8192;
 /// Wants that one peer may owe answers to, for one room.
@@ -59,6 +61,8 @@ pub(super) struct Line {
     pub admission_shown: BTreeSet<RoomNo>,
     /// The age of each address record sent.
     pub addresses_sent: BTreeMap<DeviceId, u64>,
+    /// How often news of addresses that came on this line were handed on at once.
+    pub handed_on: u32,
 }
 
 /// What the own hello said of a room.
@@ -86,6 +90,7 @@ impl Line {
             told_out: BTreeMap::new(),
             admission_shown: BTreeSet::new(),
             addresses_sent: BTreeMap::new(),
+            handed_on: 0,
         }
     }
 

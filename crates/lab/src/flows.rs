@@ -1,0 +1,105 @@
+//! What a gateway sees: its connection table, counted again and again while a story plays.
+//!
+//! The table is read with `conntrack`, so the count owes nothing to what the node believes of itself. A flow stays in the table for 10 s at the very least, so one look
+//! every quarter second misses none.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::site::Namespace;
+
+/// How often the table is read.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// One look: when, and how many flows each guest had.
+#[derive(Debug, Clone)]
+pub(crate) struct Look {
+    pub(crate) at: Duration,
+    pub(crate) flows: BTreeMap<String, usize>,
+}
+
+/// Flows of each guest now, by the address that opened them.
+pub(crate) fn count(gateway: &Namespace) -> Result<BTreeMap<String, usize>> {
+    Ok(counted(&gateway.output("conntrack", &["-L"])?))
+}
+
+/// Counts lines of `conntrack -L` by the first `src=`.
+fn counted(table: &str) -> BTreeMap<String, usize> {
+    let mut flows = BTreeMap::new();
+    for line in table.lines() {
+        let source = line.split_whitespace().find_map(|word| word.strip_prefix("src="));
+        if let Some(source) = source {
+            *flows.entry(source.to_owned()).or_default() += 1;
+        }
+    }
+    flows
+}
+
+/// Counts until it is stopped.
+pub(crate) struct Recorder {
+    looks: Arc<Mutex<Vec<Look>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Recorder {
+    pub(crate) fn start(gateway: &Namespace) -> Self {
+        let looks: Arc<Mutex<Vec<Look>>> = Arc::default();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (gateway, written, ended) = (gateway.clone(), looks.clone(), stop.clone());
+        let thread = thread::spawn(move || {
+            let start = Instant::now();
+            while !ended.load(Ordering::Relaxed) {
+                let at = start.elapsed();
+                if let Ok(flows) = count(&gateway) {
+                    written
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(Look { at, flows });
+                }
+                thread::sleep(LOOK.saturating_sub(start.elapsed().saturating_sub(at)));
+            }
+        });
+        Self {
+            looks,
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// What was seen so far.
+    pub(crate) fn looks(&self) -> Vec<Look> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It only counts.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_are_counted_by_who_opened_them() {
+        let table = "udp      17 27 src=10.77.0.11 dst=198.18.0.100 sport=40000 dport=3478 packets=1 bytes=30 [UNREPLIED] src=198.18.0.100 dst=198.18.0.10 sport=3478 dport=40000 mark=0 use=1
+tcp      6 431999 ESTABLISHED src=10.77.0.11 dst=198.18.0.9 sport=5 dport=443 packets=9 bytes=9 src=198.18.0.9 dst=198.18.0.10 sport=443 dport=5 [ASSURED] mark=0 use=1
+udp      17 20 src=10.77.0.12 dst=198.18.0.100 sport=1 dport=2 packets=1 bytes=30 src=198.18.0.100 dst=198.18.0.10 sport=2 dport=1 mark=0 use=1
+";
+        let flows = counted(table);
+        assert_eq!(flows["10.77.0.11"], 2);
+        assert_eq!(flows["10.77.0.12"], 1);
+    }
+}
