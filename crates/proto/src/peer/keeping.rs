@@ -1109,7 +1109,7 @@ impl<S: Store> Peer<S> {
         if session.writing == number {
             return true;
         }
-        let Some(exporter) = self.lines.get(&device).map(|line| line.exporter) else {
+        let Some(exporter) = self.lines.get(&device).map(|line| line.exporter.clone()) else {
             return false;
         };
         let Some(key) = self.key_of_vault(no, &vault, &state.write) else {
@@ -1118,7 +1118,7 @@ impl<S: Store> Peer<S> {
             }
             return false;
         };
-        let proof = access::prove_writer(&key, &exporter, &vault, number);
+        let proof = access::prove_writer(&key, &exporter.0, &vault, number);
         if let Some(session) = self.session(no, device) {
             session.writing = number;
             session.locked_since = None;

@@ -29,7 +29,7 @@ impl<S: Store> Peer<S> {
 
     /// A member, or somebody who would be one, asks something of this keeper.
     pub(super) fn on_ask(&mut self, peer: DeviceId, ask: Ask) -> Result<(), StoreError> {
-        let Some(exporter) = self.lines.get(&peer).map(|line| line.exporter) else {
+        let Some(exporter) = self.lines.get(&peer).map(|line| line.exporter.clone()) else {
             return Ok(());
         };
         if self.vaults.ticket().is_none() {
@@ -42,7 +42,7 @@ impl<S: Store> Peer<S> {
         }
         let caller = Caller {
             device: peer,
-            exporter: &exporter,
+            exporter: &exporter.0,
             now_ms: self.ctx.wall_ms,
         };
         let answers = self
