@@ -26,7 +26,7 @@ use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMap, RelayMode, RelayUrl, Se
 use netwatch::gate;
 use offhook_proto::crypto::Secret;
 use offhook_proto::identity::DeviceId;
-use offhook_proto::overlay::ledger::{ADDRESSES_PER_DIAL_MAX, Answer, Ask, Kind, Punching, To, Urgency};
+use offhook_proto::overlay::ledger::{ADDRESSES_PER_DIAL_MAX, Answer, Ask, To, Urgency};
 use offhook_proto::peer::Input;
 use offhook_proto::wire::FRAME_BYTES_MAX;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -36,7 +36,14 @@ use tokio::time::timeout;
 use crate::driver::Message;
 use crate::flows::{Doorman, Flows};
 use crate::node::{Config, StartError};
-use crate::relay::{self, RELAYS_ADOPTED_MAX};
+use crate::relay::{self, RelayChoice};
+
+mod own;
+mod paths;
+
+use own::own_addresses;
+pub(crate) use paths::paths;
+pub use paths::{PathAddress, PathView};
 
 /// The application protocol, in the TLS handshake.
 pub(crate) const ALPN: &[u8] = b"offhook/1";
@@ -70,10 +77,6 @@ const WRITE_BYTES: usize = 64 * 1024;
 const CHUNK_BYTES: usize = 16 * 1024;
 /// How often dials that wait for a flow are looked at.
 const TURN_PERIOD: Duration = Duration::from_secs(1);
-/// Every so many turns the ledger is told which paths and relays are in use.
-const TURNS_PER_LOOK: u32 = 4;
-/// Every so many turns the network report asks the home relay again (every five minutes).
-const TURNS_PER_REPORT: u32 = 300;
 /// How long a closing line may take to deliver its last frames.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -124,59 +127,6 @@ pub(crate) enum Order {
 
 /// The connections that are up, for whoever wants to look at them.
 pub(crate) type Lines = Arc<Mutex<BTreeMap<DeviceId, Connection>>>;
-
-/// One network path of a line.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PathView {
-    /// The device at the other end.
-    pub peer: DeviceId,
-    /// Where it goes.
-    pub address: PathAddress,
-    /// Whether data goes this way now.
-    pub selected: bool,
-    /// The round-trip time.
-    pub rtt: Duration,
-    /// Bytes of UDP payload sent.
-    pub sent_bytes: u64,
-    /// Bytes of UDP payload received.
-    pub received_bytes: u64,
-}
-
-/// The remote end of a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PathAddress {
-    /// Straight to this address.
-    Direct(SocketAddr),
-    /// Through the relay with this URL.
-    Relay(String),
-    /// By another carrier.
-    Other(String),
-}
-
-/// The paths of all lines that are up.
-pub(crate) fn paths(lines: &Lines) -> Vec<PathView> {
-    let lines = locked(lines).clone();
-    let views = lines.iter().flat_map(|(peer, connection)| {
-        let paths = connection.paths();
-        let view = |path: iroh::endpoint::Path<'_>| {
-            let stats = path.stats();
-            PathView {
-                peer: *peer,
-                address: match path.remote_addr() {
-                    TransportAddr::Ip(address) => PathAddress::Direct(*address),
-                    TransportAddr::Relay(url) => PathAddress::Relay(url.to_string()),
-                    other => PathAddress::Other(other.to_string()),
-                },
-                selected: path.is_selected(),
-                rtt: stats.rtt,
-                sent_bytes: stats.udp_tx.bytes,
-                received_bytes: stats.udp_rx.bytes,
-            }
-        };
-        paths.iter().map(view).collect::<Vec<_>>()
-    });
-    views.collect()
-}
 
 /// Opens the endpoint.
 pub(crate) async fn bind(
@@ -284,19 +234,6 @@ pub(crate) struct Switchboard {
     relay_choice: RelayChoice,
 }
 
-/// Which relays of peers are used.
-struct RelayChoice {
-    adopted: BTreeSet<RelayUrl>,
-    no_public: bool,
-}
-
-impl RelayChoice {
-    /// The relay that a peer names, where it may be used.
-    fn of(&self, url: Option<&str>) -> Option<RelayUrl> {
-        relay::named_by_peer(url?, self.no_public)
-    }
-}
-
 /// What the switchboard's own tasks tell it.
 enum News {
     Connected(Connected),
@@ -364,10 +301,7 @@ impl Switchboard {
             news_in,
             news,
             own_in,
-            relay_choice: RelayChoice {
-                adopted: BTreeSet::new(),
-                no_public,
-            },
+            relay_choice: RelayChoice::new(no_public),
         }
     }
 
@@ -484,8 +418,7 @@ impl Switchboard {
     /// Takes over a relay that a member is reached by, so that others reach this node by it.
     async fn adopt(&mut self, relay: Option<&RelayUrl>) {
         let Some(url) = relay else { return };
-        let adopted = &mut self.relay_choice.adopted;
-        if adopted.len() < RELAYS_ADOPTED_MAX && adopted.insert(url.clone()) {
+        if self.relay_choice.adopt(url) {
             tracing::debug!(%url, "using the relay of a member");
             let config = Arc::new(relay::config_of(url.clone()));
             self.flows.note_home_relay(url.as_ref());
@@ -535,71 +468,6 @@ impl Switchboard {
         let task = task.abort_handle();
         if let Some(earlier) = self.dialling.insert(peer, Dialling { target, task }) {
             earlier.task.abort();
-        }
-    }
-
-    /// A connection to a peer's relay counts as long as it is used.
-    fn hold_relays(&mut self, granted: &[To]) {
-        for to in granted {
-            let To::Tcp(url) = to else { continue };
-            let is_new = self.flows.with(|ledger, now| {
-                let is_held = ledger.is_held(to);
-                !is_held && ledger.hold(to.clone(), Kind::Relay, "a peer's relay", now)
-            });
-            if is_new {
-                self.relays.insert(url.clone());
-            }
-        }
-    }
-
-    /// Gives those their turn who waited for a flow, and looks at the paths from time to time.
-    fn tend(&mut self, turn: u32) {
-        for (peer, granted) in self.flows.with(|ledger, now| ledger.poll(now)) {
-            let Some(wanted) = self.waiting.remove(&peer) else {
-                self.flows.with(|ledger, _| ledger.dial_ended(peer));
-                continue;
-            };
-            self.hold_relays(&granted);
-            let goal = part(&wanted, &granted);
-            self.begin_dial(peer, Some(wanted), Some(goal));
-        }
-        if turn.is_multiple_of(TURNS_PER_LOOK) {
-            self.look_at_paths();
-        }
-        self.flows.sample();
-        if turn.is_multiple_of(TURNS_PER_REPORT)
-            && let Some(url) = self.endpoint.addr().relay_urls().next()
-        {
-            self.flows.note_home_relay(url.as_ref());
-        }
-    }
-
-    /// Tells the ledger which flows carry lines, which relays are not used any more, and whether hole punching is worth it.
-    fn look_at_paths(&mut self) {
-        let views = paths(&self.open);
-        let mut direct = BTreeSet::new();
-        let mut relays = BTreeSet::new();
-        for view in &views {
-            match &view.address {
-                PathAddress::Direct(at) => {
-                    direct.insert(view.peer);
-                    self.flows.with(|ledger, _| ledger.carries(*at, view.peer));
-                }
-                PathAddress::Relay(url) => drop(relays.insert(url.clone())),
-                PathAddress::Other(_) => {}
-            }
-        }
-        let is_direct = self.lines.keys().all(|peer| direct.contains(peer));
-        let punching = match (self.catching_up, is_direct) {
-            (true, _) => Punching::CatchingUp,
-            (false, true) => Punching::NotNeeded,
-            (false, false) => Punching::Allowed,
-        };
-        self.flows.with(|ledger, _| ledger.set_punching(punching));
-        let dialled: BTreeSet<String> = self.dialling.values().flat_map(relays_of).collect();
-        let unused = |url: &String| !relays.contains(url) && !dialled.contains(url);
-        for url in self.relays.extract_if(.., |url| unused(url)) {
-            self.flows.with(|ledger, now| ledger.release(&To::Tcp(url), now));
         }
     }
 
@@ -794,11 +662,6 @@ fn part(target: &EndpointAddr, granted: &[To]) -> EndpointAddr {
         _ => false,
     };
     EndpointAddr::from_parts(target.id, target.addrs.iter().filter(is_granted).cloned())
-}
-
-fn relays_of(dial: &Dialling) -> Vec<String> {
-    let urls = dial.target.iter().flat_map(EndpointAddr::relay_urls);
-    urls.map(ToString::to_string).collect()
 }
 
 /// Whether an address can be one of a peer's at all.
@@ -1052,36 +915,12 @@ async fn watch_addresses(endpoint: Endpoint, inbox: mpsc::Sender<Message>, own: 
     }
 }
 
-/// Best first: public, private, link-local, and loopback only where there is nothing else.
-fn own_addresses(reported: &EndpointAddr, bound: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut all: Vec<SocketAddr> = reported.ip_addrs().copied().collect();
-    all.extend(bound.iter().copied());
-    all.retain(is_dialable);
-    all.sort_by_key(|at| (distance(at.ip()), at.is_ipv6(), *at));
-    all.dedup();
-    if all.iter().any(|at| !at.ip().is_loopback()) {
-        all.retain(|at| !at.ip().is_loopback());
-    }
-    all.truncate(OWN_ADDRESSES_MAX);
-    all
-}
-
-/// How far away others may be who can use an address.
-fn distance(ip: IpAddr) -> u8 {
-    match ip {
-        ip if ip.is_loopback() => 3,
-        IpAddr::V4(ip) if ip.is_link_local() => 2,
-        IpAddr::V6(ip) if ip.is_unicast_link_local() => 2,
-        IpAddr::V4(ip) if ip.is_private() => 1,
-        IpAddr::V6(ip) if ip.is_unique_local() => 1,
-        _ => 0,
-    }
-}
-
 fn locked(lines: &Lines) -> MutexGuard<'_, BTreeMap<DeviceId, Connection>> {
     // The map is whole after a panic, too: every change is one call.
     lines.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+mod tend;
 
 #[cfg(test)]
 mod gate_tests;

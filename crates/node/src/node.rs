@@ -19,7 +19,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::doctor::{self, Checkup};
 use crate::driver::{self, Driver, Message};
-use crate::endpoint::{self, PathView, Switchboard};
+use crate::endpoint::{self, Order, PathView, Switchboard};
 use crate::flows::{FlowSample, Flows};
 use crate::home::{Home, HomeError, store_path};
 use crate::journal::{LocalChange, Wording};
@@ -133,11 +133,7 @@ impl Node {
         let dir = home.dir().to_owned();
 
         let seed = secrets.device.0.seed();
-        let relay = match config.serve_relay.clone() {
-            Some(options) => Some(Relay::start(options).await?),
-            None => None,
-        };
-        config.relays.extend(relay.as_ref().map(Relay::url));
+        let relay = serve_relay(&mut config).await?;
         let flows = Flows::new(config.flows);
         let endpoint = endpoint::bind(&config, &seed, home.last_port(), &flows).await?;
         if let Some(port) = endpoint::port(&endpoint) {
@@ -151,7 +147,7 @@ impl Node {
         let (finished, done) = watch::channel(false);
         let (newest_event, newest) = watch::channel(0);
 
-        let driver = Driver::open(driver::Parts {
+        let parts = driver::Parts {
             home,
             secrets,
             name: config.name.clone(),
@@ -162,22 +158,8 @@ impl Node {
             flows: config.flows,
             wording: config.wording,
             newest_event,
-        })
-        .map_err(StartError::Store);
-        let driver = match driver {
-            Ok(driver) => driver,
-            Err(error) => {
-                endpoint.close().await;
-                return Err(error);
-            }
         };
-        let thread = std::thread::Builder::new()
-            .name("offhook-peer".into())
-            .spawn(move || driver.run());
-        if let Err(error) = thread {
-            endpoint.close().await;
-            return Err(StartError::Thread(error));
-        }
+        start_driver(parts, &endpoint).await?;
 
         let switchboard = Switchboard::new(
             endpoint.clone(),
@@ -187,19 +169,12 @@ impl Node {
         );
         let lines = switchboard.lines();
         let own = switchboard.own_addresses();
-        if config.lan {
+        let is_lan_on = config.lan;
+        if is_lan_on {
             flows.note_multicast();
         }
-        let is_lan_on = config.lan;
         let near = lan::start(&config, endpoint.clone(), inbox.clone(), stopping, own.clone());
-        tokio::spawn(async move {
-            switchboard.run(orders).await;
-            if let Some(relay) = relay {
-                relay.shutdown().await;
-            }
-            // Nobody may be listening any more.
-            let _ = finished.send(true);
-        });
+        tokio::spawn(run_network(switchboard, orders, relay, finished));
 
         Ok(NodeHandle {
             shared: Arc::new(Shared {
@@ -220,6 +195,44 @@ impl Node {
             }),
         })
     }
+}
+
+/// Serves as a relay where asked to, and uses it, too.
+async fn serve_relay(config: &mut Config) -> Result<Option<Relay>, StartError> {
+    let Some(options) = config.serve_relay.clone() else {
+        return Ok(None);
+    };
+    let relay = Relay::start(options).await?;
+    config.relays.push(relay.url());
+    Ok(Some(relay))
+}
+
+/// Opens the peer and starts its thread; where that fails the endpoint is closed again.
+async fn start_driver(parts: driver::Parts, endpoint: &Endpoint) -> Result<(), StartError> {
+    let started = Driver::open(parts).map_err(StartError::Store).and_then(|driver| {
+        let thread = std::thread::Builder::new().name("offhook-peer".into());
+        let running = thread.spawn(move || driver.run());
+        running.map(drop).map_err(StartError::Thread)
+    });
+    if started.is_err() {
+        endpoint.close().await;
+    }
+    started
+}
+
+/// The network's part of a node, until the driver is gone.
+async fn run_network(
+    switchboard: Switchboard,
+    orders: mpsc::UnboundedReceiver<Order>,
+    relay: Option<Relay>,
+    finished: watch::Sender<bool>,
+) {
+    switchboard.run(orders).await;
+    if let Some(relay) = relay {
+        relay.shutdown().await;
+    }
+    // Nobody may be listening any more.
+    let _ = finished.send(true);
 }
 
 /// A running node.

@@ -13,7 +13,7 @@
 //! *Which relays a node uses*: those configured, and the public ones of the iroh project unless they are turned off; beside them up to [`RELAYS_ADOPTED_MAX`] that it
 //! learnt from the records of members of its rooms. Nothing waits for a relay: without any the node works as before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, ready};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroU32;
@@ -38,7 +38,7 @@ pub const ADDRESS_DISCOVERY_PORT: u16 = iroh::defaults::DEFAULT_RELAY_QUIC_PORT;
 /// Connections of one client at the same time: its own, and the one that replaces it.
 pub const CONNECTIONS_PER_CLIENT_MAX: usize = 2;
 /// Relays taken over from members at the same time: each is a connection that a gateway counts.
-pub(crate) const RELAYS_ADOPTED_MAX: usize = 2;
+const RELAYS_ADOPTED_MAX: usize = 2;
 /// What a relay may take from one client at once, in seconds of its rate.
 const BURST_S: u32 = 2;
 
@@ -249,9 +249,35 @@ pub(crate) fn first_relays(configured: &[RelayUrl], with_public: bool) -> RelayM
     relays
 }
 
+/// Which relays of peers are used.
+#[derive(Debug)]
+pub(crate) struct RelayChoice {
+    adopted: BTreeSet<RelayUrl>,
+    no_public: bool,
+}
+
+impl RelayChoice {
+    pub(crate) fn new(no_public: bool) -> Self {
+        Self {
+            adopted: BTreeSet::new(),
+            no_public,
+        }
+    }
+
+    /// The relay that a peer names, where it may be used.
+    pub(crate) fn of(&self, url: Option<&str>) -> Option<RelayUrl> {
+        named_by_peer(url?, self.no_public)
+    }
+
+    /// Whether this relay is to be taken over now.
+    pub(crate) fn adopt(&mut self, url: &RelayUrl) -> bool {
+        self.adopted.len() < RELAYS_ADOPTED_MAX && self.adopted.insert(url.clone())
+    }
+}
+
 /// The relay that a peer names, where it may be asked: a bare address that is not this machine itself, so that no record makes a node knock at
 /// services of its own; and none of the public ones where those are turned off.
-pub(crate) fn named_by_peer(text: &str, no_public: bool) -> Option<RelayUrl> {
+fn named_by_peer(text: &str, no_public: bool) -> Option<RelayUrl> {
     let url: RelayUrl = text.parse().ok()?;
     let is_bare = matches!(url.scheme(), "http" | "https")
         && url.path() == "/"

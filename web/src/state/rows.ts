@@ -121,5 +121,12 @@ export function joinNewest(lines: readonly Line[], page: readonly Line[]): Line[
   // Gaps stand before the line that follows them, and the page repeats those before its first line only if it has them.
   const pageStartsWithGap = page[0]?.kind === "gap";
   while (pageStartsWithGap && keep > 0 && lines[keep - 1]?.kind === "gap") keep -= 1;
-  return [...lines.slice(0, keep), ...page];
+  return [...without(lines.slice(0, keep), page), ...page];
+}
+
+/** `lines` but for those that `others` has: what arrives late can move a line from one page to another, and none may stand twice. */
+export function without(lines: readonly Line[], others: readonly Line[]): Line[] {
+  const key = (line: Line) => `${line.kind === "gap"} ${line.id}`;
+  const known = new Set(others.map(key));
+  return lines.filter((line) => !known.has(key(line)));
 }

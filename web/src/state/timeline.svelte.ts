@@ -3,7 +3,7 @@
 import { api } from "../api/client";
 import type { Line, NodeEvent } from "../api/types";
 import { outbox } from "./outbox.svelte";
-import { belongsAtEnd, firstUnread, joinNewest, pendingRows, prependRows, rowsOf, type Row } from "./rows";
+import { belongsAtEnd, firstUnread, joinNewest, pendingRows, prependRows, rowsOf, without, type Row } from "./rows";
 
 const FIRST_LINES = 80;
 const OLDER_LINES = 200;
@@ -104,7 +104,7 @@ export class Timeline {
       const page = await api.entries(this.room, count, this.#cursor);
       this.#cursor = page.older;
       this.complete = page.older === null;
-      this.#prepend(page.entries);
+      this.#prepend(without(page.entries, this.lines));
     } finally {
       this.loading = false;
     }
@@ -131,7 +131,7 @@ export class Timeline {
       const page = await api.entries(this.room, OLDER_LINES, this.#newer);
       this.#newer = page.newer;
       this.detached = page.newer !== null;
-      this.#set([...this.lines, ...page.entries], false);
+      this.#set([...this.lines, ...without(page.entries, this.lines)], false);
     } finally {
       this.loading = false;
     }

@@ -13,7 +13,7 @@ export async function all_by_keyboard() {
 
   /** Backwards from the message box; a button in the first row may stand between. */
   const toMessages = async () => {
-    for (let step = 0; step < 6 && (await focused()) !== "Messages in Study"; step++) await page.keyboard.press("Shift+Tab");
+    for (let step = 0; step < 12 && (await focused()) !== "Messages in Study"; step++) await page.keyboard.press("Shift+Tab");
     assert.equal(await focused(), "Messages in Study");
   };
 

@@ -53,6 +53,7 @@ test("the newest page takes the place of what it covers", () => {
   expect(joinNewest([a, gap, c], [c, d])).toEqual([a, gap, c, d]);
   expect(joinNewest([a], [c, d])).toBeNull();
   expect(joinNewest([], [])).toEqual([]);
+  expect(joinNewest([a, d, b], [b, c, d]), "a line that moved stands once").toEqual([a, b, c, d]);
 });
 
 test("what is on its way goes on under the own name", () => {

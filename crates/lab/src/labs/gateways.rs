@@ -99,17 +99,7 @@ const PACKETS: u16 = 1_000;
 
 /// Sends numbered packets over a cable with faults and looks at what comes out.
 fn cable(site: &Site, figures: &mut Figures, wrong: &mut Vec<String>) -> Result<()> {
-    let (a, b) = (site.namespace("near")?, site.namespace("far")?);
-    let wire = Wire::new((&a, "w0"), (&b, "w1"), Faults::default(), 7)?;
-    for (end, interface, address) in [(&a, "w0", "10.9.0.1"), (&b, "w1", "10.9.0.2")] {
-        end.ip(&format!("addr add {address}/24 dev {interface}"))?;
-    }
-    let near = a.within(|| Ok(UdpSocket::bind("10.9.0.1:7000")?))?;
-    let far = b.within(|| Ok(UdpSocket::bind("10.9.0.2:7000")?))?;
-    far.set_read_timeout(Some(Duration::from_millis(600)))?;
-    near.send_to(b"so that the address is resolved", "10.9.0.2:7000")?;
-    far.recv(&mut [0; 64]).context("the cable carries nothing")?;
-
+    let (wire, near, far) = lay(site)?;
     let plain = shoot(&near, &far)?;
     wire.set(Faults::delay_ms(80));
     let delayed = shoot(&near, &far)?;
@@ -177,6 +167,21 @@ fn cable(site: &Site, figures: &mut Figures, wrong: &mut Vec<String>) -> Result<
             .map(|(what, _)| (*what).to_owned()),
     );
     Ok(())
+}
+
+/// A cable with a socket at each end.
+fn lay(site: &Site) -> Result<(Wire, UdpSocket, UdpSocket)> {
+    let (a, b) = (site.namespace("near")?, site.namespace("far")?);
+    let wire = Wire::new((&a, "w0"), (&b, "w1"), Faults::default(), 7)?;
+    for (end, interface, address) in [(&a, "w0", "10.9.0.1"), (&b, "w1", "10.9.0.2")] {
+        end.ip(&format!("addr add {address}/24 dev {interface}"))?;
+    }
+    let near = a.within(|| Ok(UdpSocket::bind("10.9.0.1:7000")?))?;
+    let far = b.within(|| Ok(UdpSocket::bind("10.9.0.2:7000")?))?;
+    far.set_read_timeout(Some(Duration::from_millis(600)))?;
+    near.send_to(b"so that the address is resolved", "10.9.0.2:7000")?;
+    far.recv(&mut [0; 64]).context("the cable carries nothing")?;
+    Ok((wire, near, far))
 }
 
 /// What came out.

@@ -136,23 +136,7 @@ pub(super) fn partition(site: &Site) -> Result<Outcome> {
     internet.namespace.ip("link set tofar master internet")?;
     far.ip("link set tonear master far")?;
 
-    let mut people = Vec::new();
-    for number in 0..2 * SIDE {
-        let name = format!("P{number}");
-        let machine = site.namespace(&name)?;
-        let address = format!("198.18.1.{}", 10 + number);
-        match number < SIDE {
-            true => internet.attach(&machine, &address)?,
-            false => attach_far(site, &far, &machine, &address)?,
-        }
-        let mut person = Person::new(site, &name, &machine)?;
-        person.up(&[])?;
-        people.push(person);
-    }
-    people[0].make_room(ROOM)?;
-    for friend in &people[1..] {
-        people[0].let_in(friend, ROOM)?;
-    }
+    let people = gather(site, &internet, &far)?;
     bridge.set(Faults {
         down: true,
         ..Faults::default()
@@ -178,16 +162,7 @@ pub(super) fn partition(site: &Site) -> Result<Outcome> {
             .with_context(|| format!("{} has {:?} of {all}", person.name, count(person)))?;
         each.push(start.elapsed());
     }
-    let order = |person: &Person| -> Result<Vec<String>> {
-        let lines = person.lines(&["export", ROOM])?;
-        let messages = lines.iter().filter(|line| line["kind"] == "message");
-        messages.map(|line| text_of(line, "text").map(str::to_owned)).collect()
-    };
-    let first = order(&people[0])?;
-    let differing = people
-        .iter()
-        .filter(|person| order(person).ok().as_ref() != Some(&first))
-        .count();
+    let differing = differing(&people)?;
     let mut figures = site.figures();
     figures.note("members", people.len());
     figures.note("missed_by_each", SIDE_MESSAGES);
@@ -201,6 +176,43 @@ pub(super) fn partition(site: &Site) -> Result<Outcome> {
         0 => Vec::new(),
         n => vec![format!("{n} of {} show another order", people.len())],
     }))
+}
+
+/// Half of them near, half far, all in one room.
+fn gather(site: &Site, internet: &Internet<'_>, far: &Namespace) -> Result<Vec<Person>> {
+    let mut people = Vec::new();
+    for number in 0..2 * SIDE {
+        let name = format!("P{number}");
+        let machine = site.namespace(&name)?;
+        let address = format!("198.18.1.{}", 10 + number);
+        match number < SIDE {
+            true => internet.attach(&machine, &address)?,
+            false => attach_far(site, far, &machine, &address)?,
+        }
+        let mut person = Person::new(site, &name, &machine)?;
+        person.up(&[])?;
+        people.push(person);
+    }
+    people[0].make_room(ROOM)?;
+    for friend in &people[1..] {
+        people[0].let_in(friend, ROOM)?;
+    }
+    Ok(people)
+}
+
+/// How many show the messages in another order than the first.
+fn differing(people: &[Person]) -> Result<usize> {
+    let order = |person: &Person| -> Result<Vec<String>> {
+        let lines = person.lines(&["export", ROOM])?;
+        let messages = lines.iter().filter(|line| line["kind"] == "message");
+        messages.map(|line| text_of(line, "text").map(str::to_owned)).collect()
+    };
+    let first = order(&people[0])?;
+    let mut differing = 0;
+    for person in people {
+        differing += usize::from(order(person)? != first);
+    }
+    Ok(differing)
 }
 
 fn attach_far(site: &Site, far: &Namespace, machine: &Namespace, address: &str) -> Result<()> {
