@@ -29,6 +29,9 @@ pub(crate) struct Flags {
     /// Print JSON on stdout: one object, or one a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Configuration file [default: ~/.config/offhook/config.toml; for --home, config.toml in it]
+    #[arg(long, global = true, value_name = "FILE", env = "OFFHOOK_CONFIG", hide_env = true)]
+    pub(crate) config: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -38,8 +41,6 @@ pub(crate) struct Flags {
 pub(crate) enum Verb {
     /// Run the node until Ctrl-C; with an invite, join its room
     Up(Up),
-    /// Run a node that keeps sealed entries for others, and cannot read them
-    Keeper(Keeper),
     /// Run a relay and nothing else, until Ctrl-C: it passes sealed packets on between nodes that cannot reach each other
     Relay(RelayFlags),
     /// Open the browser client, signed in
@@ -51,6 +52,12 @@ pub(crate) enum Verb {
     /// Make, list and revoke the tokens of programs
     #[command(subcommand)]
     Token(TokenVerb),
+    /// Let IRC clients in on this machine, or stop that
+    #[command(subcommand)]
+    Irc(IrcVerb),
+    /// Show and check how the node is set up
+    #[command(subcommand)]
+    Config(ConfigVerb),
     /// Show this node, its rooms and its peers
     Status,
     /// Say what works on this network, what does not, and what to try
@@ -148,6 +155,8 @@ pub(crate) enum Verb {
         #[command(flatten)]
         passphrase: Passphrase,
     },
+    /// Print the description of the local API (OpenAPI 3.1)
+    Openapi,
     /// Print a completion script
     Completions {
         /// The shell
@@ -155,7 +164,7 @@ pub(crate) enum Verb {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Up {
     /// Join this room once up
     pub(crate) invite: Option<String>,
@@ -174,9 +183,6 @@ pub(crate) struct Up {
     /// Use no public relay of the iroh project
     #[arg(long)]
     pub(crate) no_public_infrastructure: bool,
-    /// Also keep sealed entries for others' rooms
-    #[arg(long)]
-    pub(crate) keeper: bool,
     /// Tell others that they reach this node here, too: a forwarded port; several times for several
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) announce: Vec<SocketAddr>,
@@ -189,12 +195,41 @@ pub(crate) struct Up {
     /// The most flows (connections, as a gateway counts them) that this node may open, 8 or more
     #[arg(long, default_value_t = HARD_CAP, value_name = "N", value_parser = flow_cap)]
     pub(crate) flows: u16,
+    /// Install and start the node as a service of this user (systemd), instead of running it here
+    #[arg(long)]
+    pub(crate) service: bool,
     #[command(flatten)]
     pub(crate) relay_options: UpRelay,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Show what `offhook up` would be set up with
+    Show {
+        /// Say where each value comes from: flag, environment, file or default
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Read the configuration and say what is wrong with it
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IrcVerb {
+    /// Speak IRC on 127.0.0.1 and on a socket in the home, also after a restart
+    On {
+        /// The port
+        #[arg(long, default_value_t = crate::irc::PORT, value_name = "N")]
+        port: u16,
+    },
+    /// Speak IRC no more
+    Off,
+    /// Show whether IRC is spoken, and where
+    Status,
+}
+
 /// How `up --relay` serves.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct UpRelay {
     /// With --relay: where to listen, TCP [default: every address, port 3340]
     #[arg(long, value_name = "IP:PORT", requires = "relay")]
@@ -244,42 +279,6 @@ impl RelayFlags {
             ..usual
         }
     }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Keeper {
-    /// The name others see [default: the login name]
-    #[arg(long, value_name = "N")]
-    pub(crate) name: Option<String>,
-    /// Where to listen [default: every address, the port of the last run]
-    #[arg(long, value_name = "IP:PORT")]
-    pub(crate) listen: Option<SocketAddr>,
-    /// Ask no host but peers, ever: no relay, no look-up
-    #[arg(long)]
-    pub(crate) no_public_infrastructure: bool,
-    /// How many rooms at most
-    #[arg(long, default_value_t = 1024, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub(crate) rooms: u32,
-    /// How many MiB for each room at most
-    #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
-    pub(crate) room_mib: u32,
-    /// For how many days messages are kept
-    #[arg(long, default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=365))]
-    pub(crate) days: u32,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeepersVerb {
-    /// Name a keeper; its owner has the address from `offhook keeper`
-    Add {
-        /// The keeper's address
-        address: String,
-    },
-    /// Take a keeper away
-    Remove {
-        /// The beginning of the keeper's device
-        keeper: String,
-    },
 }
 
 #[derive(Debug, Args)]
@@ -365,14 +364,6 @@ pub(crate) enum RoomVerb {
         #[arg(value_name = "R")]
         room: String,
     },
-    /// List a room's keepers, name one, or take one away
-    Keepers {
-        /// The room
-        #[arg(value_name = "R")]
-        room: String,
-        #[command(subcommand)]
-        verb: Option<KeepersVerb>,
-    },
     /// Give a room another name
     Rename {
         /// The room
@@ -453,9 +444,6 @@ pub(crate) struct Send {
     /// The same client id again says nothing twice
     #[arg(long, value_name = "ANY")]
     pub(crate) client_id: Option<String>,
-    /// Wait up to so many seconds until two others hold it: then it is safe to go offline
-    #[arg(long, default_value_t = 0, value_name = "SECS")]
-    pub(crate) wait: u64,
 }
 
 #[derive(Debug, Args)]

@@ -120,10 +120,6 @@ kinds! {
     Length: "length", 422, BadInput, "Empty or too long";
     /// The invite cannot be used.
     BadInvite: "bad-invite", 422, BadInput, "The invite cannot be used";
-    /// A keeper's address cannot be used.
-    BadKeeper: "bad-keeper", 422, BadInput, "The keeper's address cannot be used";
-    /// No such keeper of the room.
-    NoKeeper: "no-keeper", 404, NotFound, "No such keeper";
     /// A backup or its passphrase cannot be used.
     BadBackup: "bad-backup", 422, BadInput, "The backup cannot be used";
     /// The room's keys are not here yet.
@@ -138,6 +134,8 @@ kinds! {
     Storage: "storage", 500, Failed, "Storage failed";
     /// Something else failed.
     Internal: "internal", 500, Failed, "Something failed";
+    /// The configuration cannot be used (command line only).
+    BadConfig: "bad-config", 400, BadInput, "The configuration cannot be used";
     /// No node is running (command line only).
     NoNode: "no-node", 503, NoNode, "No node is running";
     /// Another node is running on this home (command line only).
@@ -169,7 +167,7 @@ impl<'de> Deserialize<'de> for Kind {
 }
 
 /// One of several that a name may mean.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Candidate {
     /// Lower-case hex.
     pub(crate) id: String,
@@ -178,7 +176,7 @@ pub(crate) struct Candidate {
 }
 
 /// A problem document (RFC 9457).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Problem {
     /// Where the kind is described.
     #[serde(rename = "type")]
@@ -189,6 +187,7 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
     /// The kind.
     #[serde(rename = "code")]
+    #[schema(value_type = String)]
     pub(crate) kind: Kind,
     /// What an ambiguous name may mean.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::access::{Key, KeyKind, Scope};
 use crate::proto::history::RoomId;
@@ -25,7 +26,7 @@ pub(crate) fn time(unix_ms: u64) -> String {
 }
 
 /// `GET /status`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Status {
     pub(crate) person: String,
     pub(crate) device: String,
@@ -38,84 +39,18 @@ pub(crate) struct Status {
     pub(crate) http: Option<String>,
     pub(crate) rooms: Vec<Room>,
     pub(crate) peers: Vec<Peer>,
-    /// What this node keeps for others; null where it does not.
-    pub(crate) keeper: Option<KeeperNode>,
     pub(crate) versions: Versions,
 }
 
-/// What this node keeps for others.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct KeeperNode {
-    /// To be given to those whose rooms it shall keep.
-    pub(crate) address: String,
-    pub(crate) rooms: usize,
-    pub(crate) entries: u64,
-    pub(crate) bytes: u64,
-}
-
-/// `GET /rooms/{room}/keepers`.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Keepers {
-    pub(crate) room: String,
-    pub(crate) keepers: Vec<Keeper>,
-    /// How many a room should have.
-    pub(crate) advised: usize,
-}
-
-/// `POST /rooms/{room}/keepers`.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NewKeeper {
-    pub(crate) address: String,
-}
-
-/// A keeper of a room.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Keeper {
-    pub(crate) device: String,
-    pub(crate) up: bool,
-    pub(crate) pending: bool,
-    pub(crate) holds: u64,
-    pub(crate) lacks: u64,
-    pub(crate) bytes: Option<u64>,
-    pub(crate) bytes_max: Option<u64>,
-    pub(crate) days: Option<u32>,
-    pub(crate) seen: Option<String>,
-    pub(crate) uptime_permille: Option<u32>,
-    pub(crate) proofs: u32,
-    pub(crate) fault: Option<String>,
-    pub(crate) addresses: Vec<String>,
-}
-
-impl From<view::KeeperView> for Keeper {
-    fn from(view: view::KeeperView) -> Self {
-        Self {
-            device: hex(&view.device.0),
-            up: view.up,
-            pending: view.pending,
-            holds: view.holds,
-            lacks: view.lacks,
-            bytes: view.bytes,
-            bytes_max: view.bytes_max,
-            days: view.days,
-            seen: view.seen_ms.map(time),
-            uptime_permille: view.uptime_permille,
-            proofs: view.proofs,
-            fault: view.fault.map(|fault| fault.words()),
-            addresses: view.addresses.iter().map(SocketAddr::to_string).collect(),
-        }
-    }
-}
-
 /// What speaks.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Versions {
     pub(crate) offhook: String,
     pub(crate) api: String,
 }
 
 /// A peer and its line.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Peer {
     pub(crate) device: String,
     pub(crate) person: Option<String>,
@@ -143,7 +78,7 @@ impl Peer {
 }
 
 /// A room.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Room {
     pub(crate) room: String,
     pub(crate) name: String,
@@ -160,9 +95,6 @@ pub(crate) struct Room {
     pub(crate) missing: u64,
     pub(crate) sealed: u64,
     pub(crate) newest: Option<String>,
-    pub(crate) keepers: usize,
-    /// Own entries that two others have not said yet that they hold.
-    pub(crate) exposed: u64,
     pub(crate) pinned: bool,
     pub(crate) muted: bool,
     pub(crate) note_to_self: bool,
@@ -170,7 +102,7 @@ pub(crate) struct Room {
 }
 
 /// What was begun and not said yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Draft {
     pub(crate) text: String,
@@ -179,7 +111,7 @@ pub(crate) struct Draft {
 }
 
 /// How the person stands to a room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Standing {
     Joining,
@@ -212,8 +144,6 @@ impl Room {
             missing: view.missing,
             sealed: view.sealed,
             newest: view.newest.map(|id| id.to_string()),
-            keepers: view.keepers,
-            exposed: view.exposed,
             pinned: kept.pinned,
             muted: kept.muted,
             note_to_self: kept.note_to_self,
@@ -232,13 +162,13 @@ pub(crate) struct Kept {
 }
 
 /// `GET /rooms`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Rooms {
     pub(crate) rooms: Vec<Room>,
 }
 
 /// `POST /rooms`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewRoom {
     pub(crate) name: String,
@@ -247,14 +177,14 @@ pub(crate) struct NewRoom {
 }
 
 /// A room that was made, opened or is being joined.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct RoomMade {
     pub(crate) room: String,
     pub(crate) name: String,
 }
 
 /// `PATCH /rooms/{room}`: what is absent stays as it is.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RoomChange {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -266,14 +196,14 @@ pub(crate) struct RoomChange {
 }
 
 /// `GET /rooms/{room}/members`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Members {
     pub(crate) room: String,
     pub(crate) members: Vec<Member>,
 }
 
 /// A member.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Member {
     pub(crate) person: String,
     pub(crate) name: String,
@@ -301,14 +231,14 @@ impl From<view::MemberView> for Member {
 }
 
 /// `PUT /rooms/{room}/members/{person}/role`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RoleChange {
     pub(crate) role: String,
 }
 
 /// `POST /rooms/{room}/invites`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct NewInvite {
     pub(crate) expires_s: u64,
@@ -329,7 +259,7 @@ impl Default for NewInvite {
 }
 
 /// An invite that was made.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct InviteMade {
     pub(crate) invite: String,
     pub(crate) room: String,
@@ -340,20 +270,20 @@ pub(crate) struct InviteMade {
 }
 
 /// `POST /joins`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewJoin {
     pub(crate) invite: String,
 }
 
 /// `GET /contacts`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Contacts {
     pub(crate) contacts: Vec<Contact>,
 }
 
 /// Somebody known from a room.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Contact {
     pub(crate) person: String,
     pub(crate) name: String,
@@ -383,7 +313,7 @@ impl From<view::ContactView> for Contact {
 }
 
 /// `PATCH /contacts/{person}`: what is absent stays as it is.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ContactChange {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -395,7 +325,7 @@ pub(crate) struct ContactChange {
 }
 
 /// `POST /rooms/{room}/entries` and `POST /entries/{id}/replies`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewEntry {
     pub(crate) text: String,
@@ -404,34 +334,34 @@ pub(crate) struct NewEntry {
 }
 
 /// `PATCH /entries/{id}`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EntryChange {
     pub(crate) text: String,
 }
 
 /// `POST /rooms/{room}/read`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReadMark {
     pub(crate) up_to: String,
 }
 
 /// An entry that was written.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct EntryMade {
     pub(crate) id: String,
     pub(crate) room: String,
 }
 
 /// Done, and nothing else to tell.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Done {
     pub(crate) done: bool,
 }
 
 /// What a line of a timeline is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LineKind {
     /// A message.
@@ -447,7 +377,7 @@ pub(crate) enum LineKind {
 }
 
 /// How far an entry got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
     /// On this device only.
@@ -477,7 +407,7 @@ impl From<view::DeliveryState> for State {
 }
 
 /// A line of a timeline. Every line has the first nine; the rest is there for all kinds but gaps.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Line {
     pub(crate) id: String,
     pub(crate) room: String,
@@ -496,7 +426,7 @@ pub(crate) struct Line {
 }
 
 /// What an entry has beyond a gap.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct EntryDetail {
     pub(crate) author_name: String,
     pub(crate) mine: bool,
@@ -511,7 +441,7 @@ pub(crate) struct EntryDetail {
 }
 
 /// An emoji and who gave it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Reaction {
     pub(crate) emoji: String,
     pub(crate) persons: Vec<String>,
@@ -585,7 +515,7 @@ impl Line {
 }
 
 /// A page of a timeline, oldest line first.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Page {
     pub(crate) entries: Vec<Line>,
     /// Give it as `cursor` to get the page before; null on the oldest.
@@ -595,22 +525,18 @@ pub(crate) struct Page {
 }
 
 /// `GET /search`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Found {
     pub(crate) entries: Vec<Line>,
 }
 
 /// `GET /entries/{id}/where`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Whereabouts {
     pub(crate) id: String,
     pub(crate) state: State,
     pub(crate) saved: String,
     pub(crate) handed: Vec<String>,
-    /// Of `handed`, those that are keepers.
-    pub(crate) kept: Vec<String>,
-    /// Two others have said that they hold it.
-    pub(crate) safe: bool,
     pub(crate) reached: usize,
     pub(crate) read: usize,
     pub(crate) members: usize,
@@ -618,7 +544,7 @@ pub(crate) struct Whereabouts {
 }
 
 /// How far an entry got with one member.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct MemberState {
     pub(crate) person: String,
     pub(crate) name: String,
@@ -639,8 +565,6 @@ impl From<view::WhereView> for Whereabouts {
             state: view.state.into(),
             saved: time(view.saved_ms),
             handed: view.handed.iter().map(|device| hex(&device.0)).collect(),
-            kept: view.kept.iter().map(|device| hex(&device.0)).collect(),
-            safe: view.safe,
             reached: view.reached,
             read: view.read,
             members: view.members,
@@ -650,7 +574,7 @@ impl From<view::WhereView> for Whereabouts {
 }
 
 /// `GET /identity`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Identity {
     pub(crate) person: String,
     pub(crate) device: String,
@@ -658,27 +582,27 @@ pub(crate) struct Identity {
 }
 
 /// `PATCH /identity`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IdentityChange {
     pub(crate) name: String,
 }
 
 /// `PUT /focus`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Focus {
     pub(crate) room: Option<String>,
 }
 
 /// `GET /near`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Nearby {
     pub(crate) near: Vec<Neighbour>,
 }
 
 /// A node that announces itself nearby.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Neighbour {
     pub(crate) device: String,
     pub(crate) person: Option<String>,
@@ -691,29 +615,48 @@ pub(crate) struct Neighbour {
     pub(crate) heard_s: u64,
 }
 
+/// `GET /irc`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct IrcState {
+    pub(crate) on: bool,
+    pub(crate) at: Option<String>,
+    /// The Unix socket, where nothing is asked.
+    pub(crate) socket: Option<String>,
+}
+
+/// `PUT /irc`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IrcChange {
+    pub(crate) on: bool,
+    /// 6667 unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<u16>,
+}
+
 /// `POST /session`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SignIn {
     pub(crate) token: String,
 }
 
 /// `GET /session`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Session {
     pub(crate) scopes: Vec<String>,
     pub(crate) expires: Option<String>,
 }
 
 /// `POST /login-links`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct LoginLink {
     pub(crate) url: String,
     pub(crate) expires: String,
 }
 
 /// `POST /tokens`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewToken {
     pub(crate) name: String,
@@ -721,7 +664,7 @@ pub(crate) struct NewToken {
 }
 
 /// A token that was made: the only time that it is shown.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct TokenMade {
     pub(crate) token: String,
     #[serde(flatten)]
@@ -729,13 +672,13 @@ pub(crate) struct TokenMade {
 }
 
 /// `GET /tokens`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Tokens {
     pub(crate) tokens: Vec<Token>,
 }
 
 /// A program's token or a browser's session.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Token {
     pub(crate) id: String,
     pub(crate) kind: KeyKind,
@@ -763,42 +706,42 @@ impl From<Key> for Token {
 }
 
 /// `GET /events/consumers`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Consumers {
     pub(crate) newest: u64,
     pub(crate) consumers: Vec<Consumer>,
 }
 
 /// Somebody who follows the events and says how far.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Consumer {
     pub(crate) consumer: String,
     pub(crate) acknowledged: u64,
 }
 
 /// `PUT /events/consumers/{consumer}`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Acknowledged {
     pub(crate) acknowledged: u64,
 }
 
 /// `GET /identity/phrase`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Phrase {
     pub(crate) person: String,
     pub(crate) phrase: String,
 }
 
 /// `POST /backup`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewBackup {
     pub(crate) passphrase: String,
 }
 
 /// One event of the stream. `event` says which; the other fields depend on it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Event {
     /// An entry is new or is shown differently now.
@@ -824,7 +767,7 @@ pub(crate) enum Event {
 }
 
 /// How far a join has come.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "step", rename_all = "lowercase")]
 pub(crate) enum Step {
     Knocking { device: String },

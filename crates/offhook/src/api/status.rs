@@ -11,6 +11,13 @@ use super::{Surface, desk, storage_problem};
 use crate::problem::Problem;
 use crate::proto::peer::view;
 
+#[utoipa::path(
+    get,
+    path = "/status",
+    description = "This node at a glance.",
+    responses((status = 200, body = Status), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn status(State(surface): State<Surface>) -> Result<Json<Status>, Problem> {
     let (me, rooms, peers) = surface
         .query(|peer| {
@@ -25,7 +32,6 @@ pub(super) async fn status(State(surface): State<Surface>) -> Result<Json<Status
         Peer::new(view, path)
     };
     let addresses = surface.node.addresses();
-    let keeper = super::keepers::own(&surface).await?;
     Ok(Json(Status {
         person: hex(&me.person.0),
         device: hex(&me.device.0),
@@ -37,7 +43,6 @@ pub(super) async fn status(State(surface): State<Surface>) -> Result<Json<Status
         http: surface.http.map(crate::http::base_url),
         rooms,
         peers: peers.into_iter().map(peer).collect(),
-        keeper,
         versions: Versions {
             offhook: env!("CARGO_PKG_VERSION").to_owned(),
             api: "v1".to_owned(),

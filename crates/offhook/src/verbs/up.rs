@@ -15,20 +15,19 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::keepers::own_lines;
 use super::{Context, Done, Stop, join, keys};
 use crate::api::model::{Event, LoginLink, Room, Standing, Status};
 use crate::api::{self, Surface};
 use crate::client::{Client, Target};
-use crate::flags::{Keeper, Up, UpRelay};
+use crate::flags::Up;
 use crate::http;
 use crate::http::patience::{Limits, Patient};
 use crate::problem::{Kind, Problem};
 use crate::proto::identity::NAME_BYTES_MAX;
-use crate::proto::keeper;
 use crate::proto::overlay::ledger;
 use crate::proto::peer::Command;
 use crate::render::{Style, clean_line, short};
+use crate::service;
 
 /// The local record of the port on which HTTP is spoken: it stays the same over restarts, for bookmarks' sake.
 const HTTP_PORT: &str = "http-port";
@@ -39,42 +38,7 @@ const ADDRESS_WAIT: Duration = Duration::from_millis(500);
 /// How long `up INVITE` waits before it says why the join takes long; the node goes on trying.
 const JOIN_WAIT_S: u64 = 30;
 
-/// A node that keeps for others and is nobody's: the same as `offhook up --keeper`, with its limits.
-pub(super) async fn keep(context: Context, flags: Keeper) -> Done {
-    let vault_bytes_max = u64::from(flags.room_mib) << 20;
-    let limits = keeper::Limits {
-        vaults_max: usize::try_from(flags.rooms).unwrap_or(usize::MAX),
-        vault_bytes_max,
-        // One log may fill a quarter: no single device takes the room from the others.
-        log_bytes_max: vault_bytes_max / 4,
-        days: flags.days,
-    };
-    let up = Up {
-        invite: None,
-        name: flags.name,
-        listen: flags.listen,
-        http: Some(http::Listen::Off),
-        flows: ledger::HARD_CAP,
-        announce: Vec::new(),
-        use_relay: Vec::new(),
-        relay: false,
-        relay_options: UpRelay {
-            relay_listen: None,
-            relay_url: None,
-        },
-        headless: true,
-        no_public_infrastructure: flags.no_public_infrastructure,
-        keeper: true,
-    };
-    run_with(context, up, Some(limits)).await
-}
-
 pub(super) async fn run(context: Context, flags: Up) -> Done {
-    let limits = flags.keeper.then(keeper::Limits::default);
-    run_with(context, flags, limits).await
-}
-
-async fn run_with(context: Context, flags: Up, keeps: Option<keeper::Limits>) -> Done {
     // Before anything else: a signal during the start ends it cleanly too.
     let mut signals = Signals::new()?;
     if let Some(invite) = &flags.invite {
@@ -82,7 +46,7 @@ async fn run_with(context: Context, flags: Up, keeps: Option<keeper::Limits>) ->
     }
     log_to_stderr();
     let node = tokio::select! {
-        started = start(&context, &flags, keeps) => started?,
+        started = start(&context, &flags) => started?,
         () = signals.any() => return Ok(()),
     };
     let (end, ending) = watch::channel(false);
@@ -93,7 +57,9 @@ async fn run_with(context: Context, flags: Up, keeps: Option<keeper::Limits>) ->
                 result = talk(&context, &node, &flags) => result,
                 () = signals.any() => Ok(()),
                 () = node.stopped() => Err(stopped()),
+                () = service::feed_watchdog(node.clone()) => Ok(()),
             };
+            service::notify("STOPPING=1");
             end.send_replace(true);
             let requests = tokio::time::timeout(REQUESTS_END, served);
             let _ = tokio::join!(requests, node.shutdown());
@@ -105,7 +71,7 @@ async fn run_with(context: Context, flags: Up, keeps: Option<keeper::Limits>) ->
     result
 }
 
-async fn start(context: &Context, flags: &Up, keeps: Option<keeper::Limits>) -> Result<NodeHandle, Stop> {
+async fn start(context: &Context, flags: &Up) -> Result<NodeHandle, Stop> {
     if flags
         .name
         .as_ref()
@@ -130,10 +96,6 @@ async fn start(context: &Context, flags: &Up, keeps: Option<keeper::Limits>) -> 
             let named = node.command(Command::SetName { name }).await;
             named.map_err(|error| Problem::new(Kind::Length, error.to_string()))?;
         }
-    }
-    if let Some(limits) = keeps {
-        let kept = node.command(Command::Keep { limits }).await;
-        kept.map_err(|error| Problem::new(Kind::Storage, error.to_string()))?;
     }
     Ok(node)
 }
@@ -192,6 +154,7 @@ async fn serve(
     }
     let surface = Surface::new(node.clone(), home.to_owned(), at, ending.clone()).await;
     let surface = surface.map_err(|error| Problem::new(Kind::Storage, error.to_string()))?;
+    surface.irc().resume(&surface).await;
     let listener = UnixListener::bind(&path).map_err(cannot)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(cannot)?;
     let ended = move || {
@@ -242,6 +205,7 @@ async fn talk(context: &Context, node: &NodeHandle, flags: &Up) -> Done {
             other => other?,
         }
     }
+    service::notify("READY=1");
     while let Some(event) = events.next().await? {
         if let Event::Notice { text, .. } = event {
             context.out.talk(&clean_line(&text));
@@ -279,17 +243,13 @@ fn greeting(status: &Status, link: Option<&LoginLink>, context: &Context, style:
         ),
         None => "to begin: offhook room new NAME, then: offhook invite NAME".to_owned(),
     };
-    let keeper: String = match &status.keeper {
-        Some(own) => own_lines(own).iter().map(|line| format!("{line}\n")).collect(),
-        None => String::new(),
-    };
     let page = match (link, &status.http) {
         (Some(link), _) => format!("page     {}\n", link.url),
         (None, Some(http)) => format!("page     {http}/  (`offhook open` signs a browser in)\n"),
         (None, None) => String::new(),
     };
     format!(
-        "you      {you}  person {}  device {}\nhome     {}\nnetwork  {}\n{page}{keeper}{next}\nCtrl-C stops the node\n",
+        "you      {you}  person {}  device {}\nhome     {}\nnetwork  {}\n{page}{next}\nCtrl-C stops the node\n",
         short(&status.person),
         short(&status.device),
         context.home.display(),
