@@ -294,6 +294,11 @@ impl Store for SqliteStore {
         Ok(())
     }
 
+    fn delete_entry(&mut self, key: EntryKey) -> Result<(), StoreError> {
+        self.run("DELETE FROM entry WHERE id = ?", [key.to_u64().cast_signed()])?;
+        Ok(())
+    }
+
     fn entries(&self, log: LogNo, from: u32, to: u32, limit: usize) -> Result<Vec<(u32, Vec<u8>)>, StoreError> {
         let id = |seq| EntryKey { log, seq }.to_u64().cast_signed();
         self.db

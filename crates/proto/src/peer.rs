@@ -20,6 +20,7 @@ use rand_core::SeedableRng;
 use crate::crypto::{SealKeyPair, Secret};
 use crate::history::{Class, Entry, EntryId, EntryRef, LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityState, NAME_BYTES_MAX, PREKEY_ROTATION_DAYS, PersonId};
+use crate::keeper::Vaults;
 use crate::overlay::ledger::{Limits, Urgency};
 use crate::overlay::plan::{Planner, Reason};
 use crate::rooms::{Doorway, HistoryPolicy, Invite, LogCertificate, Op, Role, RoomKind};
@@ -35,6 +36,7 @@ mod commands;
 mod dial;
 mod exchange;
 mod join;
+mod keeping;
 mod keyring;
 mod line;
 mod order;
@@ -45,6 +47,7 @@ mod room;
 mod standing;
 mod table;
 mod timeline;
+mod vaults;
 pub mod view;
 
 pub use command::{Command, CommandError, Post, Reply};
@@ -52,6 +55,7 @@ pub use timeline::TIMELINE_MAX;
 
 use author::Written;
 use dial::Dial;
+use keeping::Keeping;
 use line::Line;
 use people::Person;
 use record::{LogRecord, Me, Prekey, RoomRecord, StoredStanding};
@@ -347,6 +351,14 @@ pub struct Peer<S> {
     receipts_due: BTreeSet<RoomNo>,
     reconcile_at: Instant,
     opened_room: Option<RoomNo>,
+    /// Keepers of own rooms.
+    keepers: BTreeMap<(RoomNo, DeviceId), Keeping>,
+    /// Keepers with whom something is due at the end of this input.
+    tend: BTreeSet<(RoomNo, DeviceId)>,
+    /// What is kept for others.
+    vaults: Vaults,
+    /// When that is next looked through.
+    sweep_at: Option<Instant>,
     /// What the shell was told last about catching up.
     told_catching_up: Option<bool>,
     planner: Planner,
@@ -378,6 +390,7 @@ impl<S: Store> Peer<S> {
             next_room: 1,
             blocked: BTreeSet::new(),
         };
+        let vaults = Vaults::load(&store)?;
         let mut peer = Self {
             store,
             secrets,
@@ -406,6 +419,10 @@ impl<S: Store> Peer<S> {
             receipts_due: BTreeSet::new(),
             reconcile_at: now + RECONCILE_EVERY,
             opened_room: None,
+            keepers: BTreeMap::new(),
+            tend: BTreeSet::new(),
+            vaults,
+            sweep_at: None,
             told_catching_up: None,
             planner: Planner::new(Limits::default()),
             held: BTreeMap::new(),
@@ -443,6 +460,7 @@ impl<S: Store> Peer<S> {
         self.load_people()?;
         self.load_book()?;
         self.load_rooms()?;
+        self.load_keepers()?;
         if restored {
             for room in self.rooms.values_mut() {
                 room.own_stale = true;
@@ -601,7 +619,10 @@ impl<S: Store> Peer<S> {
                 address,
             } => self.line_up(peer, exporter, address)?,
             Input::LineDown { peer } => self.line_down(peer)?,
-            Input::DialFailed { peer } => self.dial_failed(peer),
+            Input::DialFailed { peer } => {
+                self.sample_keeper(peer, false);
+                self.dial_failed(peer);
+            }
             Input::Frame { peer, bytes } => self.frame(peer, &bytes)?,
             Input::Found { peer, addresses } => {
                 self.note_near(peer);
@@ -617,6 +638,7 @@ impl<S: Store> Peer<S> {
             Input::NetworkChanged => self.dial_everybody_soon(),
             Input::Timeout => self.timeout()?,
         }
+        self.tend_keepers()?;
         self.plan_lines();
         self.tell_catching_up();
         self.save()?;
@@ -651,6 +673,13 @@ impl<S: Store> Peer<S> {
             self.reconcile_at = now + RECONCILE_EVERY;
             self.plan_due = true;
             self.reconcile_all()?;
+            self.save_keepers()?;
+        }
+        if self.next_keeper_step().is_some_and(|at| at <= now) {
+            self.keepers_timeout()?;
+        }
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            self.sweep_vaults()?;
         }
         Ok(())
     }
@@ -664,6 +693,8 @@ impl<S: Store> Peer<S> {
             (!self.lines.is_empty()).then_some((self.reconcile_at, "compare states")),
             self.plan_at.map(|at| (at, "plan lines")),
             self.next_knock().map(|at| (at, "knock at another door")),
+            self.next_keeper_step().map(|at| (at, "see to a keeper")),
+            self.sweep_at.map(|at| (at, "drop what has expired")),
         ];
         due.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
@@ -683,7 +714,7 @@ impl<S: Store> Peer<S> {
         self.knock(peer);
         self.offer_pairs(peer)?;
         self.send_addresses(peer);
-        Ok(())
+        self.keeper_line_up(peer)
     }
 
     fn line_down(&mut self, peer: DeviceId) -> Result<(), StoreError> {
@@ -696,6 +727,8 @@ impl<S: Store> Peer<S> {
 
     fn drop_line(&mut self, peer: DeviceId) {
         if self.lines.remove(&peer).is_some() {
+            self.keeper_line_down(peer);
+            self.vaults.line_down(&peer);
             self.ctx.event(Event::Line { peer, up: false });
         }
         for room in self.rooms.values_mut() {
@@ -752,6 +785,8 @@ impl<S: Store> Peer<S> {
                 Ok(())
             }
             Frame::Offer { invite } => self.on_offer(peer, &invite),
+            Frame::ToKeeper { ask } => self.on_ask(peer, ask),
+            Frame::Keeper { answer } => self.on_answer(peer, answer),
             Frame::Removed { name, shown } => self.on_removed(peer, name, &shown),
             Frame::Unknown { name } => self.on_unknown(peer, name),
             Frame::Admitted { name, shown } => self.on_admitted(peer, name, &shown),
@@ -809,13 +844,17 @@ impl<S: Store> Peer<S> {
             | Frame::Removed { .. }
             | Frame::Unknown { .. }
             | Frame::Admitted { .. }
-            | Frame::Offer { .. } => Ok(()),
+            | Frame::Offer { .. }
+            | Frame::ToKeeper { .. }
+            | Frame::Keeper { .. } => Ok(()),
         }
     }
 
     /// A room's membership changed.
     fn roster_changed(&mut self, no: RoomNo) -> Result<(), StoreError> {
         self.learn_members(no)?;
+        self.learn_keepers(no)?;
+        self.keepers_due(no);
         self.note_standing(no)?;
         self.plan_due = true;
         self.retry_limbo(no)?;

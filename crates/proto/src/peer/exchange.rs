@@ -33,6 +33,10 @@ pub(super) const UNKNOWN_TAGS_MAX: usize = 4096;
 impl<S: Store> Peer<S> {
     /// Says which rooms there are: all, or those that the line has not been told.
     pub(super) fn greet(&mut self, peer: DeviceId) {
+        if self.is_only_keeper(&peer) {
+            // It shares no room, and need not learn how many there are.
+            return;
+        }
         let Some(line) = self.lines.get_mut(&peer) else { return };
         let me = self.ctx.device;
         let mut rooms: Vec<Named> = Vec::new();
@@ -312,7 +316,7 @@ impl<S: Store> Peer<S> {
     }
 
     /// What others hold exists. The own log included; but that they hold more of it than is here is believed only when they show it, see [`Self::take_run`].
-    fn note_known(&mut self, no: RoomNo, has: &BTreeMap<LogKey, IntervalSet>) {
+    pub(super) fn note_known(&mut self, no: RoomNo, has: &BTreeMap<LogKey, IntervalSet>) {
         let Some(room) = self.rooms.get_mut(&no) else { return };
         for (log, seqs) in has {
             if !room.roster.logs.contains_key(log) {
@@ -550,7 +554,13 @@ impl<S: Store> Peer<S> {
     }
 
     /// Takes one run from a peer. What belongs to a log that is nobody's yet waits until the membership changes.
-    fn take_run(&mut self, peer: DeviceId, no: RoomNo, log: LogKey, entries: Vec<Entry>) -> Result<(), StoreError> {
+    pub(super) fn take_run(
+        &mut self,
+        peer: DeviceId,
+        no: RoomNo,
+        log: LogKey,
+        entries: Vec<Entry>,
+    ) -> Result<(), StoreError> {
         let needs_roster = |room: &Room| room.roster_dirty && !room.roster.logs.contains_key(&log);
         if self.rooms.get(&no).is_some_and(needs_roster) {
             self.settle(no)?;
@@ -619,6 +629,7 @@ impl<S: Store> Peer<S> {
         if outcome.new.is_empty() {
             return Ok(());
         }
+        self.keepers_due(no);
         // What comes in before the first look into a room is what was said before.
         if self.planner.has_visited(no.0) {
             self.note_spoken(no);
@@ -1032,6 +1043,7 @@ impl<S: Store> Peer<S> {
         if written.entries.is_empty() {
             return;
         }
+        self.keepers_due(no);
         let peers: Vec<DeviceId> = self.lines.keys().copied().collect();
         for peer in peers {
             if !self.may_serve(peer, no) {

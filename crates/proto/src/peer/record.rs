@@ -4,8 +4,10 @@ use crate::crypto::{Hash, Secret};
 use crate::history::entry::{self, PAYLOAD_BYTES_MAX};
 use crate::history::{Clock, Entry, EntryId, EntryRef, Header, IntervalSet, LogKey, RoomId};
 use crate::identity::{IdentityBundle, PersonId};
+use crate::keeper::audit::{Fault, Uptime};
+use crate::keeper::frame::{Holding, LOGS_MAX};
 use crate::peer::room::effective_of;
-use crate::rooms::{Address, RelayUrl};
+use crate::rooms::{Address, RelayUrl, VaultId};
 use crate::store::{LogNo, RoomNo, StoreError};
 use crate::wire::{Reader, Wire, WireError, put_bytes, put_varint};
 use crate::{wire_enum, wire_struct};
@@ -191,6 +193,56 @@ pub(super) struct DeliveryRecord {
     pub read: u32,
 }
 wire_struct!(DeliveryRecord { reached, read });
+
+/// What is known of one keeper of one room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeeperRecord {
+    /// Its vault of the room.
+    pub vault: VaultId,
+    /// Opens the vault; there until it is open.
+    pub ticket: Option<[u8; 16]>,
+    /// What it last said it holds.
+    pub held: Vec<Holding>,
+    /// Stands for that.
+    pub digest: [u8; 8],
+    /// How often it was there.
+    pub uptime: Uptime,
+    /// When that was last counted, in milliseconds since 1970.
+    pub sampled_ms: u64,
+    /// When it last answered, in milliseconds since 1970; 0 for never.
+    pub seen_ms: u64,
+    /// Challenges that it met.
+    pub proofs: u32,
+    /// What was found wrong with it.
+    pub fault: Option<Fault>,
+}
+wire_struct!(KeeperRecord {
+    vault,
+    ticket,
+    held: list(LOGS_MAX),
+    digest,
+    uptime,
+    sampled_ms,
+    seen_ms,
+    proofs,
+    fault
+});
+
+impl KeeperRecord {
+    pub(super) fn new(vault: VaultId) -> Self {
+        Self {
+            vault,
+            ticket: None,
+            held: Vec::new(),
+            digest: [0; 8],
+            uptime: Uptime::default(),
+            sampled_ms: 0,
+            seen_ms: 0,
+            proofs: 0,
+            fault: None,
+        }
+    }
+}
 
 /// The person who knows of the deletion, as stored with an annotation.
 #[derive(Debug, Clone, PartialEq, Eq)]

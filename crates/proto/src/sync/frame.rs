@@ -7,6 +7,7 @@
 use crate::crypto::{Secret, Signature};
 use crate::history::{Entry, EpochId, IntervalSet, LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityBundle, PersonId};
+use crate::keeper::{Answer, Ask};
 use crate::rooms::{Address, Invite, InviteUse, LogCertificate, RelayUrl};
 use crate::sync::vector::Changes;
 use crate::wire::{Reader, Wire, WireError, put_varint};
@@ -496,6 +497,16 @@ pub enum Frame {
         /// Ancestors first.
         shown: Vec<ShownEntry>,
     },
+    /// Asks something of the receiver as a keeper.
+    ToKeeper {
+        /// What.
+        ask: Ask,
+    },
+    /// Answers as a keeper.
+    Keeper {
+        /// What.
+        answer: Answer,
+    },
 }
 wire_enum!(Frame {
     0 => Hello { rooms: list(ROOMS_MAX) },
@@ -520,6 +531,8 @@ wire_enum!(Frame {
     19 => Offer { invite },
     20 => Unknown { name },
     21 => Admitted { name, shown: list(SHOWN_MAX) },
+    32 => ToKeeper { ask },
+    33 => Keeper { answer },
 });
 
 /// The name of the room that a frame is about.
@@ -547,7 +560,9 @@ macro_rules! name_in {
             | Frame::Knock { .. }
             | Frame::Welcome { .. }
             | Frame::Refused { .. }
-            | Frame::Offer { .. } => None,
+            | Frame::Offer { .. }
+            | Frame::ToKeeper { .. }
+            | Frame::Keeper { .. } => None,
         }
     };
 }
@@ -579,7 +594,7 @@ mod tests {
         }
 
         #[test]
-        fn any_tagged_bytes_decode_or_are_refused(tag in 0u8..22, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn any_tagged_bytes_decode_or_are_refused(tag in 0u8..34, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut framed = vec![tag];
             framed.extend_from_slice(&bytes);
             if let Ok(frame) = Frame::from_bytes(&framed) {

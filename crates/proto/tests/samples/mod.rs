@@ -5,9 +5,12 @@ use offhook_proto::history::{
     Body, Class, Clock, Entry, EntryId, EntryRef, EpochId, Header, IntervalSet, LogKey, RoomId, Said, entry,
 };
 use offhook_proto::identity::{DeviceId, DeviceKey, IdentityBundle, PersonId, RootKey};
+use offhook_proto::keeper::access::{prove_writer, reader_tag};
+use offhook_proto::keeper::frame::{Holding, KeptRanges, KeptRun, State};
+use offhook_proto::keeper::{Access, Answer, Ask, KeeperAddress, Refusal};
 use offhook_proto::rooms::{
-    Address, Control, ControlPayload, Cutoff, Doorway, Equivocation, HistoryPolicy, Invite, InviteUse, LogCertificate,
-    Op, RelayUrl, Role, RoomKind, Slot,
+    Address, Control, ControlPayload, Cutoff, Doorway, Equivocation, HistoryPolicy, Invite, InviteUse, KeeperPlace,
+    LogCertificate, Op, RelayUrl, Role, RoomKind, Slot, VaultId,
 };
 use offhook_proto::sync::frame::{
     AddressRecord, AnswerEnd, Ends, EpochGift, LogName, LogRanges, Receipt, RoomHello, RoomName, Run, Runs, ShownEntry,
@@ -29,9 +32,17 @@ pub(crate) fn all() -> Vec<(&'static str, Samples)> {
         ("frame", frames()),
         ("identity", vec![("bundle", identity().to_bytes())]),
         ("invite", invites()),
+        (
+            "keeper_address",
+            vec![
+                ("inside", keeper_address().to_bytes()),
+                ("link", keeper_address().to_link().into_bytes()),
+            ],
+        ),
         ("payload", vec![("two-slots", payload().to_bytes())]),
         ("line", lines()),
         ("said", said()),
+        ("vault", vec![("kept-and-fetched", conversation())]),
         ("vector", vec![("two-logs", vector().to_bytes())]),
     ]
 }
@@ -325,6 +336,7 @@ fn frames() -> Samples {
             },
         ),
     ];
+    let frames = frames.into_iter().chain(keeper_frames());
     frames
         .into_iter()
         .map(|(name, frame)| (name, frame.to_bytes()))
@@ -450,6 +462,12 @@ fn control() -> Samples {
         ("admit", control_of(vec![admit()])),
         ("settings", control_of(settings())),
         ("removals", control_of(removals())),
+        (
+            "keepers",
+            control_of(vec![Op::SetKeepers {
+                keepers: vec![keeper_place()],
+            }]),
+        ),
     ]
 }
 
@@ -553,4 +571,146 @@ fn equivocation() -> Equivocation {
         a: signed(header(Class::Message, b"one", 0), None),
         b: signed(header(Class::Message, b"two", 0), None),
     }
+}
+
+fn vault() -> VaultId {
+    VaultId([31; 16])
+}
+
+fn keeper_place() -> KeeperPlace {
+    KeeperPlace {
+        device: device(),
+        vault: vault(),
+        addresses: vec![Address("192.0.2.9:4433".parse().expect("an address"))],
+        relay: None,
+    }
+}
+
+/// A keeper's address, as it is stored and inside its link.
+fn keeper_address() -> KeeperAddress {
+    KeeperAddress {
+        device: device(),
+        ticket: [32; 16],
+        addresses: vec![Address("192.0.2.9:4433".parse().expect("an address"))],
+        relay: None,
+    }
+}
+
+fn access() -> Access {
+    let readers = vec![
+        reader_tag(&vault(), &device()),
+        reader_tag(&vault(), &DeviceId([34; 32])),
+    ];
+    let owner = device_key();
+    Access::issue(vault(), 1, owner.public(), log_key().public(), readers, &owner)
+}
+
+/// A vault is made, given an entry, and asked for it.
+fn conversation() -> Vec<u8> {
+    let mut script = Vec::new();
+    for (_, frame) in keeper_frames() {
+        if let Frame::ToKeeper { ask } = frame {
+            let bytes = ask.to_bytes();
+            offhook_proto::wire::put_bytes(&mut script, &bytes);
+        }
+    }
+    script
+}
+
+fn keeper_frames() -> Vec<(&'static str, Frame)> {
+    let (vault, log) = (vault(), LogKey(log_key().public()));
+    let entry = signed(header(Class::Message, b"kept", 1), Some(b"kept"));
+    let runs = || {
+        vec![KeptRun {
+            log,
+            entries: vec![entry.clone()],
+        }]
+    };
+    let ranges = || {
+        vec![KeptRanges {
+            log,
+            seqs: IntervalSet::range(1, 9),
+        }]
+    };
+    let to = |ask: Ask| Frame::ToKeeper { ask };
+    let from = |answer: Answer| Frame::Keeper { answer };
+    let state = State {
+        vault,
+        number: 1,
+        owner: device_key().public(),
+        write: log_key().public(),
+        fingerprint: access().fingerprint(),
+        held: Some(vec![Holding {
+            log,
+            held: IntervalSet::range(1, 9),
+            bare: IntervalSet::range(4, 4),
+        }]),
+        digest: [35; 8],
+        bytes: 4096,
+        bytes_max: 1 << 26,
+        days: 30,
+    };
+    let proof = prove_writer(&log_key(), &[36; 32], &vault, 1);
+    vec![
+        (
+            "keeper-redeem",
+            to(Ask::Redeem {
+                ticket: [32; 16],
+                access: access(),
+            }),
+        ),
+        ("keeper-open", to(Ask::Open { vault, known: [35; 8] })),
+        ("keeper-renew", to(Ask::Renew { access: access() })),
+        ("keeper-write", to(Ask::Write { vault, proof })),
+        ("keeper-put", to(Ask::Put { vault, runs: runs() })),
+        (
+            "keeper-get",
+            to(Ask::Get {
+                vault,
+                ranges: ranges(),
+            }),
+        ),
+        (
+            "keeper-challenge",
+            to(Ask::Challenge {
+                vault,
+                log,
+                seq: 1,
+                key: [37; 32],
+            }),
+        ),
+        ("keeper-state", from(Answer::State { state })),
+        ("keeper-entries", from(Answer::Entries { vault, runs: runs() })),
+        ("keeper-done", from(Answer::Done { vault, complete: true })),
+        (
+            "keeper-durable",
+            from(Answer::Durable {
+                vault,
+                ranges: ranges(),
+            }),
+        ),
+        (
+            "keeper-news",
+            from(Answer::News {
+                vault,
+                ranges: ranges(),
+            }),
+        ),
+        (
+            "keeper-proof",
+            from(Answer::Proof {
+                vault,
+                log,
+                seq: 1,
+                hash: Some([38; 32]),
+            }),
+        ),
+        (
+            "keeper-refused",
+            from(Answer::Refused {
+                vault,
+                why: Refusal::Full {},
+            }),
+        ),
+    ]
 }
