@@ -64,6 +64,21 @@ const TEST: &[Need] = &[
         source: Source::Apt("linphone-cli"),
     },
     Need {
+        what: "tmux (the tests with IRC clients)",
+        probe: &["sh", "-c", "command -v tmux"],
+        source: Source::Apt("tmux"),
+    },
+    Need {
+        what: "the IRC client irssi (tests)",
+        probe: &["sh", "-c", "command -v irssi"],
+        source: Source::Apt("irssi"),
+    },
+    Need {
+        what: "the IRC client WeeChat without a screen (tests)",
+        probe: &["sh", "-c", "command -v weechat-headless"],
+        source: Source::Apt("weechat-headless"),
+    },
+    Need {
         what: "node 20.19 or newer (the browser client's tests and build; https://nodejs.org where the system's is older)",
         probe: &[
             "node",

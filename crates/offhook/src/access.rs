@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use offhook_node::journal::{self, KEYS_PREFIX};
+use offhook_node::journal::{self, KEYS_PREFIX, LocalChange};
 use offhook_node::{NodeError, NodeHandle};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -34,7 +34,7 @@ const TOKEN_PREFIX: &str = "oht_";
 const CONTEXT: &str = "offhook 1 api key";
 
 /// One kind of thing that a key allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Scope {
     /// Rooms, entries, people, events.
@@ -100,7 +100,7 @@ impl Grant {
 }
 
 /// What a key is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum KeyKind {
     /// A browser, by cookie.
@@ -131,7 +131,7 @@ impl Key {
         self.expires_ms().is_none_or(|end| now_ms < end)
     }
 
-    fn record(&self) -> (String, Option<Vec<u8>>) {
+    fn record(&self) -> LocalChange {
         (format!("{KEYS_PREFIX}{}", self.id), serde_json::to_vec(self).ok())
     }
 }
@@ -315,7 +315,7 @@ impl Access {
 }
 
 /// Drops what has ended, else the session that was not used for the longest. Tokens are never dropped.
-fn make_room(keys: &mut BTreeMap<String, Key>, now_ms: i64) -> Result<Vec<(String, Option<Vec<u8>>)>, Problem> {
+fn make_room(keys: &mut BTreeMap<String, Key>, now_ms: i64) -> Result<Vec<LocalChange>, Problem> {
     let mut sessions: Vec<&Key> = keys.values().filter(|key| key.kind == KeyKind::Session).collect();
     sessions.sort_by_key(|key| key.used_ms);
     let ended = sessions.iter().filter(|key| !key.is_live(now_ms)).count();

@@ -29,6 +29,9 @@ pub(crate) struct Flags {
     /// Print JSON on stdout: one object, or one a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Configuration file [default: ~/.config/offhook/config.toml; for --home, config.toml in it]
+    #[arg(long, global = true, value_name = "FILE", env = "OFFHOOK_CONFIG", hide_env = true)]
+    pub(crate) config: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -49,6 +52,12 @@ pub(crate) enum Verb {
     /// Make, list and revoke the tokens of programs
     #[command(subcommand)]
     Token(TokenVerb),
+    /// Let IRC clients in on this machine, or stop that
+    #[command(subcommand)]
+    Irc(IrcVerb),
+    /// Show and check how the node is set up
+    #[command(subcommand)]
+    Config(ConfigVerb),
     /// Show this node, its rooms and its peers
     Status,
     /// Say what works on this network, what does not, and what to try
@@ -146,6 +155,8 @@ pub(crate) enum Verb {
         #[command(flatten)]
         passphrase: Passphrase,
     },
+    /// Print the description of the local API (OpenAPI 3.1)
+    Openapi,
     /// Print a completion script
     Completions {
         /// The shell
@@ -153,7 +164,7 @@ pub(crate) enum Verb {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Up {
     /// Join this room once up
     pub(crate) invite: Option<String>,
@@ -184,12 +195,41 @@ pub(crate) struct Up {
     /// The most flows (connections, as a gateway counts them) that this node may open, 8 or more
     #[arg(long, default_value_t = HARD_CAP, value_name = "N", value_parser = flow_cap)]
     pub(crate) flows: u16,
+    /// Install and start the node as a service of this user (systemd), instead of running it here
+    #[arg(long)]
+    pub(crate) service: bool,
     #[command(flatten)]
     pub(crate) relay_options: UpRelay,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Show what `offhook up` would be set up with
+    Show {
+        /// Say where each value comes from: flag, environment, file or default
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Read the configuration and say what is wrong with it
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IrcVerb {
+    /// Speak IRC on 127.0.0.1 and on a socket in the home, also after a restart
+    On {
+        /// The port
+        #[arg(long, default_value_t = crate::irc::PORT, value_name = "N")]
+        port: u16,
+    },
+    /// Speak IRC no more
+    Off,
+    /// Show whether IRC is spoken, and where
+    Status,
+}
+
 /// How `up --relay` serves.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct UpRelay {
     /// With --relay: where to listen, TCP [default: every address, port 3340]
     #[arg(long, value_name = "IP:PORT", requires = "relay")]

@@ -1,19 +1,22 @@
 //! Shell: the one binary. The command line, and the local API that it speaks; `offhook-node` runs the peer.
 //!
 //! [`flags`] is what was typed, [`verbs`] carries it out by asking the API through [`client`]; `offhook up` runs the node and serves [`api`] on the
-//! control socket in the home and, with the browser client, over [`http`] on loopback, where [`access`] says who may do what. [`problem`] has every error with its exit code; [`render`] is what people see; [`archive`] and [`seal`] are backups. [`plot`] draws.
+//! control socket in the home and, with the browser client, over [`http`] and [`irc`] on loopback, where [`access`] says who may do what. [`problem`] has every error with its exit code; [`render`] is what people see; [`archive`] and [`seal`] are backups. [`plot`] draws.
 
 mod access;
 mod api;
 mod archive;
 mod client;
+mod config;
 mod flags;
 mod home;
 mod http;
+mod irc;
 mod plot;
 mod problem;
 mod render;
 mod seal;
+mod service;
 mod verbs;
 
 use std::process::ExitCode;

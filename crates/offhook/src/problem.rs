@@ -134,6 +134,8 @@ kinds! {
     Storage: "storage", 500, Failed, "Storage failed";
     /// Something else failed.
     Internal: "internal", 500, Failed, "Something failed";
+    /// The configuration cannot be used (command line only).
+    BadConfig: "bad-config", 400, BadInput, "The configuration cannot be used";
     /// No node is running (command line only).
     NoNode: "no-node", 503, NoNode, "No node is running";
     /// Another node is running on this home (command line only).
@@ -165,7 +167,7 @@ impl<'de> Deserialize<'de> for Kind {
 }
 
 /// One of several that a name may mean.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Candidate {
     /// Lower-case hex.
     pub(crate) id: String,
@@ -174,7 +176,7 @@ pub(crate) struct Candidate {
 }
 
 /// A problem document (RFC 9457).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Problem {
     /// Where the kind is described.
     #[serde(rename = "type")]
@@ -185,6 +187,7 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
     /// The kind.
     #[serde(rename = "code")]
+    #[schema(value_type = String)]
     pub(crate) kind: Kind,
     /// What an ambiguous name may mean.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -306,3 +306,46 @@ fn a_start_is_quick() {
     ada.up();
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
+
+#[test]
+fn a_configuration_is_used_and_what_is_wrong_in_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ada = Machine::new(folder.path(), "ada");
+    assert_eq!(ada.run(&["config", "check"]).code, 0, "none is needed");
+    fs::create_dir_all(&ada.home).unwrap();
+    let file = ada.home.join("config.toml");
+    fs::write(&file, "name = \"Ada of the file\"\nhttp = \"off\"\n").unwrap();
+    let shown = ada.lines(&["config", "show"]);
+    let name = shown.iter().find(|line| line["key"] == "name").unwrap();
+    assert_eq!(name["value"], "Ada of the file");
+    assert!(name["origin"].as_str().unwrap().starts_with("file "), "{name}");
+    let listen = shown.iter().find(|line| line["key"] == "listen").unwrap();
+    assert_eq!(
+        (&listen["value"], &listen["origin"]),
+        (&Value::Null, &Value::from("default"))
+    );
+    let status = ada.up_with(&["--listen", "127.0.0.1:0"]);
+    assert_eq!(
+        (&status["name"], &status["http"]),
+        (&Value::from("Ada of the file"), &Value::Null)
+    );
+    ada.stop();
+    fs::write(&file, "nmae = \"x\"\n").unwrap();
+    for args in [["config", "check"], ["config", "show"]] {
+        let ran = ada.run(&args);
+        assert_eq!(
+            (ran.code, ran.stderr.contains("did you mean `name`?")),
+            (7, true),
+            "{}",
+            ran.stderr
+        );
+    }
+    assert_eq!(ada.run(&["up"]).code, 7, "a wrong file is not passed over");
+    let ran = ada.run(&["--config", "/nowhere/at/all.toml", "config", "check"]);
+    assert_eq!(
+        (ran.code, ran.stderr.contains("cannot read")),
+        (7, true),
+        "{}",
+        ran.stderr
+    );
+}

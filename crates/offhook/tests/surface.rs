@@ -335,3 +335,70 @@ fn the_recovery_phrase_has_24_words() {
     assert_eq!(phrase["person"], status["person"]);
     assert_eq!(phrase["phrase"].as_str().unwrap().split(' ').count(), 24);
 }
+
+#[test]
+fn the_description_is_the_one_that_is_checked_in_and_every_address_in_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ada = Machine::new(folder.path(), "ada");
+    let made = ada.run(&["openapi"]).stdout;
+    let checked_in = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+    let checked_in = std::fs::read_to_string(checked_in).unwrap_or_default();
+    assert!(
+        made == checked_in,
+        "the API changed: run `offhook openapi > docs/openapi.json`"
+    );
+    let api: Value = serde_json::from_str(&made).unwrap();
+    assert!(api["openapi"].as_str().unwrap().starts_with("3.1"));
+    ada.up();
+    let in_words = include_str!("../../../docs/api.md");
+    for (path, item) in api["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys().filter(|key| *key != "parameters") {
+            if path.ends_with("/events") {
+                continue;
+            }
+            let asked = path.replace(['{', '}'], "");
+            let request = format!(
+                "{} {asked} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+                method.to_uppercase()
+            );
+            let answer = ada.raw(&request);
+            let code = answer
+                .split("\"code\":\"")
+                .nth(1)
+                .and_then(|rest| rest.split('"').next());
+            assert!(
+                !matches!(code, Some("no-endpoint" | "bad-method")),
+                "{method} {path}: {answer}"
+            );
+        }
+        let words = path.trim_start_matches("/api/v1");
+        assert!(
+            in_words.contains(&format!("{words}`")) || in_words.contains(&format!("{words} ")),
+            "docs/api.md lacks {words}"
+        );
+    }
+}
+
+#[test]
+fn metrics_name_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ada = Machine::new(folder.path(), "ada");
+    let status = ada.up();
+    ada.json(&["room", "new", "Kitchen"]);
+    ada.say("Kitchen", "hello");
+    let answer = ada.raw("GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let (head, body) = split(&answer);
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(
+        body.contains("offhook_messages 1\n") && body.contains("process_resident_memory_bytes "),
+        "{body}"
+    );
+    for secret in [
+        "Kitchen",
+        "ada",
+        &status["person"].as_str().unwrap()[..8],
+        &status["device"].as_str().unwrap()[..8],
+    ] {
+        assert!(!body.contains(secret), "{secret} in {body}");
+    }
+}

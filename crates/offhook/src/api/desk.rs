@@ -82,6 +82,14 @@ pub(super) async fn set_marks(
 }
 
 /// `GET /rooms/{room}/draft`: an empty text where there is none.
+#[utoipa::path(
+    get,
+    path = "/rooms/{room}/draft",
+    description = "What was begun and not said yet.",
+    params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id")),
+    responses((status = 200, body = Draft), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn draft(State(surface): State<Surface>, Path(room): Path<String>) -> Result<Json<Draft>, Problem> {
     let room = surface
         .query(move |peer| describe(peer, names::room(peer, &room)?))
@@ -93,6 +101,15 @@ pub(super) async fn draft(State(surface): State<Surface>, Path(room): Path<Strin
 }
 
 /// `PUT /rooms/{room}/draft`: an empty text takes it away.
+#[utoipa::path(
+    put,
+    path = "/rooms/{room}/draft",
+    description = "Keep a draft; an empty text takes it away.",
+    params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id")),
+    request_body = Draft,
+    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["send"]))
+)]
 pub(super) async fn set_draft(
     State(surface): State<Surface>,
     Path(room): Path<String>,
@@ -115,6 +132,13 @@ pub(super) async fn set_draft(
 }
 
 /// `POST /note-to-self`: the room that only this person is in; made the first time.
+#[utoipa::path(
+    post,
+    path = "/note-to-self",
+    description = "The room that only you are in; made the first time.",
+    responses((status = 200, body = RoomMade), (status = 201, body = RoomMade), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["send"]))
+)]
 pub(super) async fn note_to_self(State(surface): State<Surface>) -> Result<(StatusCode, Json<RoomMade>), Problem> {
     let known = surface.query(|peer| {
         let Some(id) = local(peer.store(), NOTE).map_err(storage_problem)? else {
@@ -148,6 +172,14 @@ pub(super) async fn note_to_self(State(surface): State<Surface>) -> Result<(Stat
 }
 
 /// `PUT /focus`: which room is on the screen, so that it is fetched first.
+#[utoipa::path(
+    put,
+    path = "/focus",
+    description = "Which room is on the screen, so that it is fetched first.",
+    request_body = Focus,
+    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["send"]))
+)]
 pub(super) async fn focus(State(surface): State<Surface>, Body(focus): Body<Focus>) -> Result<StatusCode, Problem> {
     let room = match focus.room {
         Some(room) => Some(room_id(&surface, room).await?),
@@ -158,6 +190,14 @@ pub(super) async fn focus(State(surface): State<Surface>, Body(focus): Body<Focu
 }
 
 /// `GET /settings/{program}`: what a program keeps here, `{}` at first.
+#[utoipa::path(
+    get,
+    path = "/settings/{program}",
+    description = "What a program keeps here.",
+    params(("program" = String, Path, description = "The program's name")),
+    responses((status = 200, body = Value), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn settings(
     State(surface): State<Surface>,
     Path(program): Path<String>,
@@ -169,6 +209,15 @@ pub(super) async fn settings(
 }
 
 /// `PUT /settings/{program}`: replaces it whole.
+#[utoipa::path(
+    put,
+    path = "/settings/{program}",
+    description = "Replace what a program keeps here.",
+    params(("program" = String, Path, description = "The program's name")),
+    request_body = Value,
+    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn set_settings(
     State(surface): State<Surface>,
     Path(program): Path<String>,
@@ -200,13 +249,22 @@ fn settings_name(program: &str) -> Result<String, Problem> {
 }
 
 /// What to draw.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Drawn {
     text: String,
 }
 
 /// `GET /qr`: a text as a QR code, for an invite that a telephone reads.
+#[utoipa::path(
+    get,
+    path = "/qr",
+    description = "A text as a QR code.",
+    params(Drawn),
+    responses((status = 200, content_type = "image/svg+xml", body = String), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn qr(Query(drawn): Query<Drawn>) -> Result<Response, Problem> {
     let too_long = || Problem::new(Kind::Length, format!("a QR code holds 1 to {QR_BYTES_MAX} bytes"));
     if drawn.text.is_empty() || drawn.text.len() > QR_BYTES_MAX {

@@ -27,13 +27,13 @@ const CLOCK_OFF_MS: u64 = 2 * 60 * 1000;
 const EARLIEST_MS: u64 = 1_767_225_600_000;
 
 /// `GET /doctor`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Doctor {
     pub(crate) checks: Vec<Check>,
 }
 
 /// One check.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Check {
     /// `network`, `udp`, `nat`, `relay`, `portal`, `clock`, `multicast`, `budget` or `peer`.
     pub(crate) name: String,
@@ -45,7 +45,7 @@ pub(crate) struct Check {
 }
 
 /// How a check came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
     /// It works.
@@ -67,12 +67,27 @@ fn check(name: &str, verdict: Verdict, text: impl Into<String>, advice: &str) ->
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/doctor",
+    description = "What works on this network, what does not, and what to try.",
+    responses((status = 200, body = Doctor), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn doctor(State(surface): State<Surface>) -> Result<Json<Doctor>, Problem> {
     Ok(Json(Doctor {
         checks: examine(&surface).await?,
     }))
 }
 
+#[utoipa::path(
+    get,
+    path = "/doctor/{person}",
+    description = "The same, and whether a person can be reached.",
+    params(("person" = String, Path, description = "A person's id, a name, or the beginning of an id")),
+    responses((status = 200, body = Doctor), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn doctor_of(
     State(surface): State<Surface>,
     Path(wanted): Path<String>,

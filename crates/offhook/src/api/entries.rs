@@ -33,8 +33,9 @@ const CLIENT_ID: &str = "offhook 1 api client id";
 const CLIENT_ID_BYTES_MAX: usize = 128;
 
 /// Which lines of a timeline: at most one of the four places.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Which {
     limit: Option<usize>,
     /// An entry's id.
@@ -82,6 +83,14 @@ impl Which {
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/rooms/{room}/entries",
+    description = "A page of a timeline.",
+    params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id"), Which),
+    responses((status = 200, body = Page), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn page(
     State(surface): State<Surface>,
     Path(room): Path<String>,
@@ -179,7 +188,85 @@ fn read_page<S: Store>(peer: &Peer<S>, room: RoomId, place: Place, limit: usize)
     })
 }
 
+/// A stretch of a timeline, for surfaces other than HTTP.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stretch {
+    Newest,
+    Before(EntryId),
+    After(EntryId),
+    /// The entry itself and what is behind it.
+    From(EntryId),
+}
+
+/// Lines of a stretch, at most `limit`, oldest first.
+pub(crate) async fn stretch(
+    surface: &Surface,
+    room: RoomId,
+    stretch: Stretch,
+    limit: usize,
+) -> Result<Vec<Line>, Problem> {
+    let limit = limit.min(PAGE_LINES_MAX);
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let read = surface.query(move |peer| {
+        let (place, first) = match stretch {
+            Stretch::Newest => (Place::Newest, None),
+            Stretch::Before(id) => (Place::Before(id), None),
+            Stretch::After(id) => (Place::After(id), None),
+            Stretch::From(id) => (Place::After(id), peer.entry(id).map_err(storage_problem)?),
+        };
+        let me = peer.me().person;
+        let mut lines: Vec<Line> = first.into_iter().map(|entry| Line::entry(entry, &me)).collect();
+        if lines.len() < limit {
+            lines.extend(read_page(peer, room, place, limit - lines.len())?.entries);
+        }
+        Ok(lines)
+    });
+    read.await
+}
+
+/// The newest lines of a room named by its id.
+pub(crate) async fn newest_lines(surface: &Surface, room: &str, limit: usize) -> Result<Vec<Line>, Problem> {
+    let room = room_id(surface, room.to_owned()).await?;
+    stretch(surface, room, Stretch::Newest, limit).await
+}
+
+/// One line.
+pub(crate) async fn line(surface: &Surface, id: EntryId) -> Result<Line, Problem> {
+    let read = surface.query(move |peer| {
+        let entry = peer.entry(id).map_err(storage_problem)?.ok_or_else(no_entry)?;
+        Ok(Line::entry(entry, &peer.me().person))
+    });
+    read.await
+}
+
+/// The first entry at or after a time.
+pub(crate) async fn entry_at(surface: &Surface, room: RoomId, unix_ms: i64) -> Result<Option<EntryId>, Problem> {
+    let unix_ms = u64::try_from(unix_ms).unwrap_or(0);
+    let read = surface.query(move |peer| peer.entry_at(room, unix_ms).map_err(storage_problem));
+    read.await
+}
+
+/// The room of two with a person named by their id; made where there is none.
+pub(crate) async fn chat_with(surface: &Surface, person: &str) -> Result<RoomId, Problem> {
+    let wanted = person.to_owned();
+    let person = surface.query(move |peer| names::person(peer, &wanted)).await?;
+    match surface.command(Command::Chat { person }).await? {
+        Reply::Room(room) => Ok(room),
+        _ => Err(odd_reply()),
+    }
+}
+
 /// All of a room as JSON lines, oldest first. The pages are gathered from the newest backwards, so all of it is in memory once.
+#[utoipa::path(
+    get,
+    path = "/rooms/{room}/export",
+    description = "Every line, oldest first.",
+    params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id")),
+    responses((status = 200, content_type = "application/x-ndjson", body = String), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn export(State(surface): State<Surface>, Path(room): Path<String>) -> Result<Response, Problem> {
     let room = room_id(&surface, room).await?;
     let mut pages = Vec::new();
@@ -207,6 +294,15 @@ fn json_lines(lines: &[Line]) -> Result<Vec<u8>, Problem> {
     Ok(bytes)
 }
 
+#[utoipa::path(
+    post,
+    path = "/rooms/{room}/entries",
+    description = "Say something.",
+    params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id")),
+    request_body = NewEntry,
+    responses((status = 201, body = EntryMade), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["send"]))
+)]
 pub(super) async fn say(
     State(surface): State<Surface>,
     Path(room): Path<String>,
@@ -220,6 +316,15 @@ pub(super) async fn say(
     Ok((StatusCode::CREATED, Json(made)))
 }
 
+#[utoipa::path(
+    post,
+    path = "/entries/{id}/replies",
+    description = "Answer a message.",
+    params(("id" = String, Path, description = "An entry's id")),
+    request_body = NewEntry,
+    responses((status = 201, body = EntryMade), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["send"]))
+)]
 pub(super) async fn reply(
     State(surface): State<Surface>,
     Path(id): Path<String>,
@@ -246,6 +351,15 @@ fn client_id(text: Option<&str>) -> Result<Option<[u8; 16]>, Problem> {
     Ok(hash.first_chunk().copied())
 }
 
+#[utoipa::path(
+    patch,
+    path = "/entries/{id}",
+    description = "Give an own message another text.",
+    params(("id" = String, Path, description = "An entry's id")),
+    request_body = EntryChange,
+    responses((status = 200, body = EntryMade), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["send"]))
+)]
 pub(super) async fn edit(
     State(surface): State<Surface>,
     Path(id): Path<String>,
@@ -256,11 +370,27 @@ pub(super) async fn edit(
     Ok(Json(write(&surface, room, Post::Edit { target, text }, None).await?))
 }
 
+#[utoipa::path(
+    delete,
+    path = "/entries/{id}",
+    description = "Take a message away, everywhere.",
+    params(("id" = String, Path, description = "An entry's id")),
+    responses((status = 200, body = EntryMade), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["send"]))
+)]
 pub(super) async fn remove(State(surface): State<Surface>, Path(id): Path<String>) -> Result<Json<EntryMade>, Problem> {
     let (target, room) = entry_and_room(&surface, &id).await?;
     Ok(Json(write(&surface, room, Post::Delete { target }, None).await?))
 }
 
+#[utoipa::path(
+    put,
+    path = "/entries/{id}/reactions/{emoji}",
+    description = "React to a message.",
+    params(("id" = String, Path, description = "An entry's id"), ("emoji" = String, Path, description = "One emoji")),
+    responses((status = 200, body = EntryMade), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["send"]))
+)]
 pub(super) async fn react(
     State(surface): State<Surface>,
     Path((id, emoji)): Path<(String, String)>,
@@ -268,6 +398,14 @@ pub(super) async fn react(
     set_reaction(&surface, &id, emoji, true).await
 }
 
+#[utoipa::path(
+    delete,
+    path = "/entries/{id}/reactions/{emoji}",
+    description = "Withdraw a reaction.",
+    params(("id" = String, Path, description = "An entry's id"), ("emoji" = String, Path, description = "One emoji")),
+    responses((status = 200, body = EntryMade), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["send"]))
+)]
 pub(super) async fn unreact(
     State(surface): State<Surface>,
     Path((id, emoji)): Path<(String, String)>,
@@ -292,6 +430,14 @@ async fn write(surface: &Surface, room: RoomId, post: Post, client_id: Option<[u
     })
 }
 
+#[utoipa::path(
+    get,
+    path = "/entries/{id}",
+    description = "One line.",
+    params(("id" = String, Path, description = "An entry's id")),
+    responses((status = 200, body = Line), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn show(State(surface): State<Surface>, Path(id): Path<String>) -> Result<Json<Line>, Problem> {
     let id = names::entry(&id)?;
     let line = surface.query(move |peer| {
@@ -301,6 +447,14 @@ pub(super) async fn show(State(surface): State<Surface>, Path(id): Path<String>)
     Ok(Json(line.await?))
 }
 
+#[utoipa::path(
+    get,
+    path = "/entries/{id}/where",
+    description = "How far an entry got, and why not further.",
+    params(("id" = String, Path, description = "An entry's id")),
+    responses((status = 200, body = Whereabouts), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn whereabouts(
     State(surface): State<Surface>,
     Path(id): Path<String>,
@@ -310,6 +464,15 @@ pub(super) async fn whereabouts(
     Ok(Json(view.await?.into()))
 }
 
+#[utoipa::path(
+    post,
+    path = "/rooms/{room}/read",
+    description = "All up to an entry has been seen.",
+    params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id")),
+    request_body = ReadMark,
+    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["send"]))
+)]
 pub(super) async fn mark_read(
     State(surface): State<Surface>,
     Path(room): Path<String>,
@@ -322,14 +485,23 @@ pub(super) async fn mark_read(
 }
 
 /// What to look for.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Wanted {
     words: String,
     room: Option<String>,
     limit: Option<usize>,
 }
 
+#[utoipa::path(
+    get,
+    path = "/search",
+    description = "Find messages, newest first.",
+    params(Wanted),
+    responses((status = 200, body = Found), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn search(
     State(surface): State<Surface>,
     Query(wanted): Query<Wanted>,

@@ -49,14 +49,23 @@ pub(super) fn written(event: &Event) -> Vec<u8> {
 }
 
 /// From where to stream.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Since {
     after: Option<u64>,
     consumer: Option<String>,
 }
 
 /// `GET /events`.
+#[utoipa::path(
+    get,
+    path = "/events",
+    description = "The numbered event stream (server-sent events).",
+    params(Since),
+    responses((status = 200, content_type = "text/event-stream", body = Event), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn events(
     State(surface): State<Surface>,
     Extension(grant): Extension<Grant>,
@@ -131,6 +140,15 @@ fn consumer_name(consumer: &str) -> Result<String, Problem> {
 }
 
 /// `PUT /events/consumers/{consumer}`: all up to this event has been dealt with.
+#[utoipa::path(
+    put,
+    path = "/events/consumers/{consumer}",
+    description = "All up to an event has been dealt with.",
+    params(("consumer" = String, Path, description = "The consumer's name")),
+    request_body = Acknowledged,
+    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn acknowledge(
     State(surface): State<Surface>,
     Path(consumer): Path<String>,
@@ -147,6 +165,13 @@ pub(super) async fn acknowledge(
 }
 
 /// `GET /events/consumers`.
+#[utoipa::path(
+    get,
+    path = "/events/consumers",
+    description = "Who follows the events, and how far.",
+    responses((status = 200, body = Consumers), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn consumers(State(surface): State<Surface>) -> Result<Json<Consumers>, Problem> {
     let kept = desk::kept(&surface, CONSUMERS, CONSUMERS_MAX).await?;
     let consumer = |(name, place): (String, Vec<u8>)| {
@@ -162,6 +187,14 @@ pub(super) async fn consumers(State(surface): State<Surface>) -> Result<Json<Con
 }
 
 /// `DELETE /events/consumers/{consumer}`.
+#[utoipa::path(
+    delete,
+    path = "/events/consumers/{consumer}",
+    description = "Forget a consumer.",
+    params(("consumer" = String, Path, description = "The consumer's name")),
+    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn forget(
     State(surface): State<Surface>,
     Path(consumer): Path<String>,

@@ -22,6 +22,13 @@ const CHUNKS_WAITING_MAX: usize = 16;
 /// How much is gathered before it is handed over.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+#[utoipa::path(
+    get,
+    path = "/identity",
+    description = "Who this node is.",
+    responses((status = 200, body = Identity), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn me(State(surface): State<Surface>) -> Result<Json<Identity>, Problem> {
     let me = surface.query(|peer| Ok(peer.me())).await?;
     Ok(Json(Identity {
@@ -31,6 +38,14 @@ pub(super) async fn me(State(surface): State<Surface>) -> Result<Json<Identity>,
     }))
 }
 
+#[utoipa::path(
+    patch,
+    path = "/identity",
+    description = "Go by another name.",
+    request_body = IdentityChange,
+    responses((status = 200, body = Identity), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn rename(
     State(surface): State<Surface>,
     Body(change): Body<IdentityChange>,
@@ -39,6 +54,13 @@ pub(super) async fn rename(
     me(State(surface)).await
 }
 
+#[utoipa::path(
+    get,
+    path = "/identity/phrase",
+    description = "The recovery phrase.",
+    responses((status = 200, body = Phrase), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn phrase(State(surface): State<Surface>) -> Result<Json<Phrase>, Problem> {
     let secrets = offhook_node::home::read_secrets(&surface.home);
     let secrets = secrets.map_err(|error| Problem::new(Kind::Storage, error.to_string()))?;
@@ -49,6 +71,14 @@ pub(super) async fn phrase(State(surface): State<Surface>) -> Result<Json<Phrase
 }
 
 /// Copies the store at one moment, then seals and streams the copy. A stream that ends early is no backup: its last chunk is missing.
+#[utoipa::path(
+    post,
+    path = "/backup",
+    description = "Everything in one sealed file; one that ends early does not open.",
+    request_body = NewBackup,
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn backup(State(surface): State<Surface>, Body(new): Body<NewBackup>) -> Result<Response, Problem> {
     let passphrase = Zeroizing::new(new.passphrase);
     if passphrase.is_empty() {

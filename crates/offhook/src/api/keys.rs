@@ -7,7 +7,7 @@ use axum::{Extension, Json};
 use jiff::Timestamp;
 
 use super::Surface;
-use super::model::{LoginLink, NewToken, Session, SignIn, Token, TokenMade, Tokens, time};
+use super::model::{IrcChange, IrcState, LoginLink, NewToken, Session, SignIn, Token, TokenMade, Tokens, time};
 use super::request::{Body, Path};
 use crate::access::{Grant, Key, KeyKind};
 use crate::http;
@@ -17,6 +17,13 @@ use crate::problem::{Kind, Problem};
 const COOKIE_S: u64 = 400 * 24 * 3600;
 
 /// `POST /session`: the secret of a login link against a session's cookie.
+#[utoipa::path(
+    post,
+    path = "/session",
+    description = "Exchange the secret of a login link for a cookie.",
+    request_body = SignIn,
+    responses((status = 200, body = Session), (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
 pub(super) async fn sign_in(
     State(surface): State<Surface>,
     headers: HeaderMap,
@@ -31,6 +38,13 @@ pub(super) async fn sign_in(
 }
 
 /// `GET /session`: what whoever asks may do.
+#[utoipa::path(
+    get,
+    path = "/session",
+    description = "What whoever asks may do.",
+    responses((status = 200, body = Session), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn session(
     State(surface): State<Surface>,
     Extension(grant): Extension<Grant>,
@@ -57,6 +71,13 @@ fn described(key: &Key) -> Session {
 }
 
 /// `DELETE /session`: ends the session that asks.
+#[utoipa::path(
+    delete,
+    path = "/session",
+    description = "End the session that asks.",
+    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn sign_out(
     State(surface): State<Surface>,
     Extension(grant): Extension<Grant>,
@@ -72,6 +93,13 @@ pub(super) async fn sign_out(
 }
 
 /// `POST /login-links`: an address that signs a browser in, once.
+#[utoipa::path(
+    post,
+    path = "/login-links",
+    description = "An address that signs a browser in, once.",
+    responses((status = 201, body = LoginLink), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn new_link(State(surface): State<Surface>) -> Result<(StatusCode, Json<LoginLink>), Problem> {
     let at = surface.http.ok_or_else(no_http)?;
     let (secret, life) = surface.access.new_link()?;
@@ -87,12 +115,27 @@ fn no_http() -> Problem {
     Problem::new(Kind::NoHttp, "this node speaks no HTTP; start it without `--http off`")
 }
 
+#[utoipa::path(
+    get,
+    path = "/tokens",
+    description = "Tokens of programs and sessions of browsers.",
+    responses((status = 200, body = Tokens), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn list(State(surface): State<Surface>) -> Json<Tokens> {
     Json(Tokens {
         tokens: surface.access.list().into_iter().map(Token::from).collect(),
     })
 }
 
+#[utoipa::path(
+    post,
+    path = "/tokens",
+    description = "Make a token; the only time that it is shown.",
+    request_body = NewToken,
+    responses((status = 201, body = TokenMade), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn new_token(
     State(surface): State<Surface>,
     Body(new): Body<NewToken>,
@@ -105,7 +148,56 @@ pub(super) async fn new_token(
     Ok((StatusCode::CREATED, Json(made)))
 }
 
+#[utoipa::path(
+    delete,
+    path = "/tokens/{token}",
+    description = "Make a token or session worth nothing.",
+    params(("token" = String, Path, description = "An id, or a token's name")),
+    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn revoke(State(surface): State<Surface>, Path(token): Path<String>) -> Result<StatusCode, Problem> {
     surface.access.revoke(&token).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[utoipa::path(
+    get,
+    path = "/irc",
+    description = "Whether IRC is spoken on this machine, and where.",
+    responses((status = 200, body = IrcState), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
+pub(super) async fn irc(State(surface): State<Surface>) -> Json<IrcState> {
+    let at = surface.irc().at().await;
+    let socket = at.map(|_| crate::irc::socket_path(surface.home()).display().to_string());
+    Json(IrcState {
+        on: at.is_some(),
+        at: at.map(|at| at.to_string()),
+        socket,
+    })
+}
+
+#[utoipa::path(
+    put,
+    path = "/irc",
+    description = "Turn IRC on or off, also for the next runs.",
+    request_body = IrcChange,
+    responses((status = 200, body = IrcState), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
+pub(super) async fn set_irc(
+    State(surface): State<Surface>,
+    Body(change): Body<IrcChange>,
+) -> Result<Json<IrcState>, Problem> {
+    match change.on {
+        true => {
+            let at = change
+                .port
+                .map(|port| std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port)));
+            surface.irc().turn_on(&surface, at).await?;
+        }
+        false => surface.irc().turn_off(&surface).await?,
+    }
+    Ok(irc(State(surface)).await)
 }

@@ -14,9 +14,10 @@ pub(crate) mod model;
 pub(crate) mod network;
 
 mod desk;
-mod entries;
+pub(crate) mod entries;
 mod identity;
 mod keys;
+mod metrics;
 mod names;
 mod people;
 mod request;
@@ -26,20 +27,26 @@ mod status;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, patch, post, put};
+use axum::routing::get;
 use axum::serve::Listener;
 use axum::{Extension, Router};
 use jiff::Timestamp;
+use offhook_node::journal::LocalChange;
 use offhook_node::{NodeError, NodeHandle, PathAddress, PathView, SqliteStore};
 use tokio::sync::watch;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Components, Info};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::access::{Access, Grant, Scope};
+use crate::irc::Irc;
 use crate::problem::{Kind, Problem};
 use crate::proto::peer::{Command, CommandError, Peer, Reply};
 use crate::proto::store::StoreError;
@@ -52,6 +59,7 @@ const BODY_BYTES_MAX: usize = 512 * 1024;
 pub(crate) struct Surface {
     node: NodeHandle,
     access: Arc<Access>,
+    irc: Irc,
     home: Arc<PathBuf>,
     /// Where HTTP is spoken.
     http: Option<SocketAddr>,
@@ -71,6 +79,7 @@ impl Surface {
         Ok(Self {
             access: Arc::new(Access::load(node.clone()).await?),
             node,
+            irc: Irc::default(),
             home: Arc::new(home),
             http,
             since: Timestamp::now(),
@@ -83,11 +92,38 @@ impl Surface {
         Arc::clone(&self.access)
     }
 
-    async fn command(&self, command: Command) -> Result<Reply, Problem> {
+    /// Carries out a command.
+    pub(crate) async fn command(&self, command: Command) -> Result<Reply, Problem> {
         self.node.command(command).await.map_err(node_problem)
     }
 
-    async fn query<T: Send + 'static>(
+    /// Writes local records.
+    pub(crate) async fn write_local(&self, changes: Vec<LocalChange>) -> Result<(), Problem> {
+        self.node.write_local(changes, None).await.map_err(node_problem)
+    }
+
+    /// Turns true when the program is about to end.
+    pub(crate) fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.clone()
+    }
+
+    /// The number of the newest event.
+    pub(crate) fn newest_event(&self) -> u64 {
+        *self.node.newest_event().borrow()
+    }
+
+    /// The home's folder.
+    pub(crate) fn home(&self) -> &std::path::Path {
+        &self.home
+    }
+
+    /// Whether IRC is spoken, and where.
+    pub(crate) fn irc(&self) -> &Irc {
+        &self.irc
+    }
+
+    /// Reads the peer.
+    pub(crate) async fn query<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&Peer<SqliteStore>) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
@@ -113,92 +149,121 @@ where
 
 /// The API; what lies outside it is answered by the fallback.
 pub(crate) fn router(surface: Surface) -> Router {
-    let v1 = Router::new()
-        .route("/session", post(keys::sign_in))
-        .merge(need(Scope::Read, read_routes()))
-        .merge(need(Scope::Send, send_routes()))
-        .merge(need(Scope::Admin, admin_routes()))
-        .with_state(surface);
+    let (v1, _) = routes().split_for_parts();
+    let v1_state = surface.clone();
+    let v1 = v1.route("/openapi.json", get(document)).with_state(surface);
+    let figures = OpenApiRouter::new().routes(routes!(metrics::metrics));
+    let (figures, _) = need(Scope::Metrics, figures).with_state(v1_state).split_for_parts();
     Router::new()
         .nest("/api/v1", v1)
+        .merge(figures)
         .fallback(no_endpoint)
         .method_not_allowed_fallback(bad_method)
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
+/// Every route with its description: there is none without.
+fn routes() -> OpenApiRouter<Surface> {
+    OpenApiRouter::new()
+        .routes(routes!(keys::sign_in))
+        .merge(need(Scope::Read, read_routes()))
+        .merge(need(Scope::Send, send_routes()))
+        .merge(need(Scope::Admin, admin_routes()))
+}
+
+/// The description of the API (OpenAPI 3.1), made from the routes.
+pub(crate) fn description() -> String {
+    let mut api = OpenApiRouter::<Surface>::new()
+        .nest("/api/v1", routes())
+        .routes(routes!(metrics::metrics))
+        .into_openapi();
+    api.info = Info::new("Offhook's local API", "v1");
+    api.info.description =
+        Some("What a node answers on loopback and on its control socket; docs/api.md says it in words.".to_owned());
+    let mut schemes = Components::new();
+    let cookie = ApiKeyValue::with_description("offhook-PORT", "From POST /api/v1/session");
+    schemes.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
+    schemes.add_security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    let components = api.components.get_or_insert_default();
+    components.security_schemes = schemes.security_schemes;
+    // Plain data: it has a form always.
+    api.to_pretty_json().unwrap_or_default() + "\n"
+}
+
+/// `GET /openapi.json`: no secret, so whoever reaches this may have it.
+async fn document() -> impl IntoResponse {
+    static TEXT: LazyLock<String> = LazyLock::new(description);
+    ([(axum::http::header::CONTENT_TYPE, "application/json")], TEXT.as_str())
+}
+
 /// What only looks.
-fn read_routes() -> Router<Surface> {
-    Router::new()
-        .route("/session", get(keys::session).delete(keys::sign_out))
-        .route("/status", get(status::status))
-        .route("/doctor", get(doctor::doctor))
-        .route("/doctor/{person}", get(doctor::doctor_of))
-        .route("/flows", get(network::flows))
-        .route("/flows/history", get(network::history))
-        .route("/lines", get(network::lines))
-        .route("/events", get(feed::events))
-        .route("/events/consumers", get(feed::consumers))
-        .route(
-            "/events/consumers/{consumer}",
-            put(feed::acknowledge).delete(feed::forget),
-        )
-        .route("/search", get(entries::search))
-        .route("/contacts", get(people::contacts))
-        .route("/contacts/{person}", get(people::contact))
-        .route("/near", get(people::near))
-        .route("/rooms", get(rooms::list))
-        .route("/rooms/{room}", get(rooms::show))
-        .route("/rooms/{room}/members", get(rooms::members))
-        .route("/rooms/{room}/entries", get(entries::page))
-        .route("/rooms/{room}/export", get(entries::export))
-        .route("/rooms/{room}/draft", get(desk::draft))
-        .route("/entries/{id}", get(entries::show))
-        .route("/entries/{id}/where", get(entries::whereabouts))
-        .route("/settings/{program}", get(desk::settings))
-        .route("/identity", get(identity::me))
-        .route("/qr", get(desk::qr))
+fn read_routes() -> OpenApiRouter<Surface> {
+    OpenApiRouter::new()
+        .routes(routes!(keys::session, keys::sign_out))
+        .routes(routes!(status::status))
+        .routes(routes!(doctor::doctor))
+        .routes(routes!(doctor::doctor_of))
+        .routes(routes!(network::flows))
+        .routes(routes!(network::history))
+        .routes(routes!(network::lines))
+        .routes(routes!(identity::me))
+        .routes(routes!(rooms::list))
+        .routes(routes!(rooms::show))
+        .routes(routes!(rooms::members))
+        .routes(routes!(desk::draft))
+        .routes(routes!(desk::settings))
+        .routes(routes!(desk::qr))
+        .routes(routes!(people::contacts))
+        .routes(routes!(people::contact))
+        .routes(routes!(people::near))
+        .routes(routes!(entries::page))
+        .routes(routes!(entries::export))
+        .routes(routes!(entries::show))
+        .routes(routes!(entries::whereabouts))
+        .routes(routes!(entries::search))
+        .routes(routes!(feed::events))
+        .routes(routes!(feed::consumers))
+        .routes(routes!(feed::acknowledge, feed::forget))
 }
 
 /// What says something, or keeps a place.
-fn send_routes() -> Router<Surface> {
-    Router::new()
-        .route("/rooms/{room}/entries", post(entries::say))
-        .route("/rooms/{room}/read", post(entries::mark_read))
-        .route("/rooms/{room}/draft", put(desk::set_draft))
-        .route("/entries/{id}", patch(entries::edit).delete(entries::remove))
-        .route("/entries/{id}/replies", post(entries::reply))
-        .route(
-            "/entries/{id}/reactions/{emoji}",
-            put(entries::react).delete(entries::unreact),
-        )
-        .route("/focus", put(desk::focus))
-        .route("/note-to-self", post(desk::note_to_self))
-        .route("/contacts/{person}/chat", post(people::chat))
+fn send_routes() -> OpenApiRouter<Surface> {
+    OpenApiRouter::new()
+        .routes(routes!(desk::set_draft))
+        .routes(routes!(desk::note_to_self))
+        .routes(routes!(desk::focus))
+        .routes(routes!(people::chat))
+        .routes(routes!(entries::say))
+        .routes(routes!(entries::mark_read))
+        .routes(routes!(entries::edit, entries::remove))
+        .routes(routes!(entries::reply))
+        .routes(routes!(entries::react, entries::unreact))
 }
 
 /// What changes rooms, people, this node, and who may do what.
-fn admin_routes() -> Router<Surface> {
-    Router::new()
-        .route("/contacts/{person}", patch(people::change))
-        .route("/rooms", post(rooms::create))
-        .route("/rooms/{room}", patch(rooms::change))
-        .route("/rooms/{room}/leave", post(rooms::leave))
-        .route("/rooms/{room}/members/{person}", delete(rooms::remove))
-        .route("/rooms/{room}/members/{person}/role", put(rooms::set_role))
-        .route("/rooms/{room}/invites", post(rooms::invite))
-        .route("/joins", post(rooms::join))
-        .route("/joins/{room}", delete(rooms::cancel_join))
-        .route("/settings/{program}", put(desk::set_settings))
-        .route("/identity", patch(identity::rename))
-        .route("/identity/phrase", get(identity::phrase))
-        .route("/backup", post(identity::backup))
-        .route("/login-links", post(keys::new_link))
-        .route("/tokens", get(keys::list).post(keys::new_token))
-        .route("/tokens/{token}", delete(keys::revoke))
+fn admin_routes() -> OpenApiRouter<Surface> {
+    OpenApiRouter::new()
+        .routes(routes!(keys::irc, keys::set_irc))
+        .routes(routes!(keys::new_link))
+        .routes(routes!(keys::list, keys::new_token))
+        .routes(routes!(keys::revoke))
+        .routes(routes!(identity::rename))
+        .routes(routes!(identity::phrase))
+        .routes(routes!(identity::backup))
+        .routes(routes!(rooms::create))
+        .routes(routes!(rooms::change))
+        .routes(routes!(rooms::leave))
+        .routes(routes!(rooms::set_role))
+        .routes(routes!(rooms::remove))
+        .routes(routes!(rooms::invite))
+        .routes(routes!(rooms::join))
+        .routes(routes!(rooms::cancel_join))
+        .routes(routes!(desk::set_settings))
+        .routes(routes!(people::change))
 }
 
 /// The routes, for those who may.
-fn need(scope: Scope, routes: Router<Surface>) -> Router<Surface> {
+fn need(scope: Scope, routes: OpenApiRouter<Surface>) -> OpenApiRouter<Surface> {
     routes.route_layer(middleware::from_fn(move |request, next| require(scope, request, next)))
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::access::{Key, KeyKind, Scope};
 use crate::proto::history::RoomId;
@@ -25,7 +26,7 @@ pub(crate) fn time(unix_ms: u64) -> String {
 }
 
 /// `GET /status`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Status {
     pub(crate) person: String,
     pub(crate) device: String,
@@ -42,14 +43,14 @@ pub(crate) struct Status {
 }
 
 /// What speaks.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Versions {
     pub(crate) offhook: String,
     pub(crate) api: String,
 }
 
 /// A peer and its line.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Peer {
     pub(crate) device: String,
     pub(crate) person: Option<String>,
@@ -77,7 +78,7 @@ impl Peer {
 }
 
 /// A room.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Room {
     pub(crate) room: String,
     pub(crate) name: String,
@@ -101,7 +102,7 @@ pub(crate) struct Room {
 }
 
 /// What was begun and not said yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Draft {
     pub(crate) text: String,
@@ -110,7 +111,7 @@ pub(crate) struct Draft {
 }
 
 /// How the person stands to a room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Standing {
     Joining,
@@ -161,13 +162,13 @@ pub(crate) struct Kept {
 }
 
 /// `GET /rooms`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Rooms {
     pub(crate) rooms: Vec<Room>,
 }
 
 /// `POST /rooms`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewRoom {
     pub(crate) name: String,
@@ -176,14 +177,14 @@ pub(crate) struct NewRoom {
 }
 
 /// A room that was made, opened or is being joined.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct RoomMade {
     pub(crate) room: String,
     pub(crate) name: String,
 }
 
 /// `PATCH /rooms/{room}`: what is absent stays as it is.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RoomChange {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -195,14 +196,14 @@ pub(crate) struct RoomChange {
 }
 
 /// `GET /rooms/{room}/members`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Members {
     pub(crate) room: String,
     pub(crate) members: Vec<Member>,
 }
 
 /// A member.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Member {
     pub(crate) person: String,
     pub(crate) name: String,
@@ -230,14 +231,14 @@ impl From<view::MemberView> for Member {
 }
 
 /// `PUT /rooms/{room}/members/{person}/role`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RoleChange {
     pub(crate) role: String,
 }
 
 /// `POST /rooms/{room}/invites`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct NewInvite {
     pub(crate) expires_s: u64,
@@ -258,7 +259,7 @@ impl Default for NewInvite {
 }
 
 /// An invite that was made.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct InviteMade {
     pub(crate) invite: String,
     pub(crate) room: String,
@@ -269,20 +270,20 @@ pub(crate) struct InviteMade {
 }
 
 /// `POST /joins`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewJoin {
     pub(crate) invite: String,
 }
 
 /// `GET /contacts`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Contacts {
     pub(crate) contacts: Vec<Contact>,
 }
 
 /// Somebody known from a room.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Contact {
     pub(crate) person: String,
     pub(crate) name: String,
@@ -312,7 +313,7 @@ impl From<view::ContactView> for Contact {
 }
 
 /// `PATCH /contacts/{person}`: what is absent stays as it is.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ContactChange {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -324,7 +325,7 @@ pub(crate) struct ContactChange {
 }
 
 /// `POST /rooms/{room}/entries` and `POST /entries/{id}/replies`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewEntry {
     pub(crate) text: String,
@@ -333,34 +334,34 @@ pub(crate) struct NewEntry {
 }
 
 /// `PATCH /entries/{id}`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EntryChange {
     pub(crate) text: String,
 }
 
 /// `POST /rooms/{room}/read`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReadMark {
     pub(crate) up_to: String,
 }
 
 /// An entry that was written.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct EntryMade {
     pub(crate) id: String,
     pub(crate) room: String,
 }
 
 /// Done, and nothing else to tell.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Done {
     pub(crate) done: bool,
 }
 
 /// What a line of a timeline is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LineKind {
     /// A message.
@@ -376,7 +377,7 @@ pub(crate) enum LineKind {
 }
 
 /// How far an entry got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
     /// On this device only.
@@ -406,7 +407,7 @@ impl From<view::DeliveryState> for State {
 }
 
 /// A line of a timeline. Every line has the first nine; the rest is there for all kinds but gaps.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Line {
     pub(crate) id: String,
     pub(crate) room: String,
@@ -425,7 +426,7 @@ pub(crate) struct Line {
 }
 
 /// What an entry has beyond a gap.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct EntryDetail {
     pub(crate) author_name: String,
     pub(crate) mine: bool,
@@ -440,7 +441,7 @@ pub(crate) struct EntryDetail {
 }
 
 /// An emoji and who gave it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Reaction {
     pub(crate) emoji: String,
     pub(crate) persons: Vec<String>,
@@ -514,7 +515,7 @@ impl Line {
 }
 
 /// A page of a timeline, oldest line first.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Page {
     pub(crate) entries: Vec<Line>,
     /// Give it as `cursor` to get the page before; null on the oldest.
@@ -524,13 +525,13 @@ pub(crate) struct Page {
 }
 
 /// `GET /search`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Found {
     pub(crate) entries: Vec<Line>,
 }
 
 /// `GET /entries/{id}/where`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Whereabouts {
     pub(crate) id: String,
     pub(crate) state: State,
@@ -543,7 +544,7 @@ pub(crate) struct Whereabouts {
 }
 
 /// How far an entry got with one member.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct MemberState {
     pub(crate) person: String,
     pub(crate) name: String,
@@ -573,7 +574,7 @@ impl From<view::WhereView> for Whereabouts {
 }
 
 /// `GET /identity`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Identity {
     pub(crate) person: String,
     pub(crate) device: String,
@@ -581,27 +582,27 @@ pub(crate) struct Identity {
 }
 
 /// `PATCH /identity`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IdentityChange {
     pub(crate) name: String,
 }
 
 /// `PUT /focus`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Focus {
     pub(crate) room: Option<String>,
 }
 
 /// `GET /near`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Nearby {
     pub(crate) near: Vec<Neighbour>,
 }
 
 /// A node that announces itself nearby.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Neighbour {
     pub(crate) device: String,
     pub(crate) person: Option<String>,
@@ -614,29 +615,48 @@ pub(crate) struct Neighbour {
     pub(crate) heard_s: u64,
 }
 
+/// `GET /irc`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct IrcState {
+    pub(crate) on: bool,
+    pub(crate) at: Option<String>,
+    /// The Unix socket, where nothing is asked.
+    pub(crate) socket: Option<String>,
+}
+
+/// `PUT /irc`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IrcChange {
+    pub(crate) on: bool,
+    /// 6667 unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<u16>,
+}
+
 /// `POST /session`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SignIn {
     pub(crate) token: String,
 }
 
 /// `GET /session`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Session {
     pub(crate) scopes: Vec<String>,
     pub(crate) expires: Option<String>,
 }
 
 /// `POST /login-links`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct LoginLink {
     pub(crate) url: String,
     pub(crate) expires: String,
 }
 
 /// `POST /tokens`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewToken {
     pub(crate) name: String,
@@ -644,7 +664,7 @@ pub(crate) struct NewToken {
 }
 
 /// A token that was made: the only time that it is shown.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct TokenMade {
     pub(crate) token: String,
     #[serde(flatten)]
@@ -652,13 +672,13 @@ pub(crate) struct TokenMade {
 }
 
 /// `GET /tokens`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Tokens {
     pub(crate) tokens: Vec<Token>,
 }
 
 /// A program's token or a browser's session.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Token {
     pub(crate) id: String,
     pub(crate) kind: KeyKind,
@@ -686,42 +706,42 @@ impl From<Key> for Token {
 }
 
 /// `GET /events/consumers`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Consumers {
     pub(crate) newest: u64,
     pub(crate) consumers: Vec<Consumer>,
 }
 
 /// Somebody who follows the events and says how far.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Consumer {
     pub(crate) consumer: String,
     pub(crate) acknowledged: u64,
 }
 
 /// `PUT /events/consumers/{consumer}`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Acknowledged {
     pub(crate) acknowledged: u64,
 }
 
 /// `GET /identity/phrase`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Phrase {
     pub(crate) person: String,
     pub(crate) phrase: String,
 }
 
 /// `POST /backup`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewBackup {
     pub(crate) passphrase: String,
 }
 
 /// One event of the stream. `event` says which; the other fields depend on it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Event {
     /// An entry is new or is shown differently now.
@@ -747,7 +767,7 @@ pub(crate) enum Event {
 }
 
 /// How far a join has come.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "step", rename_all = "lowercase")]
 pub(crate) enum Step {
     Knocking { device: String },

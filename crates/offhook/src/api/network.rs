@@ -14,7 +14,7 @@ use crate::proto::overlay::ledger::{FlowView, Kind, LedgerView, To, Urgency, Wai
 use crate::proto::peer::view::LineState;
 
 /// `GET /flows`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Flows {
     /// Flows that a gateway may see now.
     pub(crate) now: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Flows {
 }
 
 /// One flow.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Flow {
     /// `path`, `dial`, `punch`, `inbound`, `relay`, `lookup`, `probe` or `lan`.
     pub(crate) kind: String,
@@ -47,7 +47,7 @@ pub(crate) struct Flow {
 }
 
 /// Somebody who waits for a flow.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Waiting {
     pub(crate) device: String,
     /// `urgent`, `cover` or `spare`.
@@ -58,7 +58,7 @@ pub(crate) struct Waiting {
 }
 
 /// A destination that packets were refused to.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Refused {
     pub(crate) to: String,
     pub(crate) times: u64,
@@ -66,7 +66,7 @@ pub(crate) struct Refused {
 }
 
 /// One moment of `GET /flows/history` and of a recording.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Sample {
     pub(crate) time: String,
     pub(crate) now: u64,
@@ -78,7 +78,8 @@ pub(crate) struct Sample {
 }
 
 /// One line of `GET /lines`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = PeerLine)]
 pub(crate) struct Line {
     pub(crate) device: String,
     pub(crate) name: String,
@@ -95,21 +96,35 @@ pub(crate) struct Line {
 }
 
 /// `GET /lines`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Lines {
     pub(crate) lines: Vec<Line>,
 }
 
 /// `GET /flows/history`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct History {
     pub(crate) samples: Vec<Sample>,
 }
 
+#[utoipa::path(
+    get,
+    path = "/flows",
+    description = "What a gateway sees of this node: every flow, and who waits for one.",
+    responses((status = 200, body = Flows), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn flows(State(surface): State<Surface>) -> Json<Flows> {
     Json(surface.node.flows().into())
 }
 
+#[utoipa::path(
+    get,
+    path = "/flows/history",
+    description = "Flows over the last hour.",
+    responses((status = 200, body = History), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn history(State(surface): State<Surface>) -> Json<History> {
     let limits = surface.node.flows().limits;
     let sample = |sample: FlowSample| {
@@ -127,6 +142,13 @@ pub(super) async fn history(State(surface): State<Surface>) -> Json<History> {
     Json(History { samples })
 }
 
+#[utoipa::path(
+    get,
+    path = "/lines",
+    description = "The lines to peers, and why each is held.",
+    responses((status = 200, body = Lines), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn lines(State(surface): State<Surface>) -> Result<Json<Lines>, Problem> {
     let states = surface.query(|peer| Ok(peer.lines())).await?;
     let used = surface.node.paths().into_iter().filter(|path| path.selected);

@@ -13,12 +13,27 @@ use crate::problem::{Kind, Problem};
 use crate::proto::identity::PersonId;
 use crate::proto::peer::{Command, Reply};
 
+#[utoipa::path(
+    get,
+    path = "/contacts",
+    description = "Everybody known from any room.",
+    responses((status = 200, body = Contacts), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn contacts(State(surface): State<Surface>) -> Result<Json<Contacts>, Problem> {
     let views = surface.query(|peer| peer.contacts().map_err(storage_problem)).await?;
     let contacts = views.into_iter().map(Contact::from).collect();
     Ok(Json(Contacts { contacts }))
 }
 
+#[utoipa::path(
+    get,
+    path = "/contacts/{person}",
+    description = "One contact.",
+    params(("person" = String, Path, description = "A person's id, a name, or the beginning of an id")),
+    responses((status = 200, body = Contact), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn contact(
     State(surface): State<Surface>,
     Path(person): Path<String>,
@@ -33,6 +48,15 @@ pub(super) async fn contact(
     Ok(Json(found.await?.into()))
 }
 
+#[utoipa::path(
+    patch,
+    path = "/contacts/{person}",
+    description = "Name, verify or block somebody, here only.",
+    params(("person" = String, Path, description = "A person's id, a name, or the beginning of an id")),
+    request_body = ContactChange,
+    responses((status = 200, body = Contact), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn change(
     State(surface): State<Surface>,
     Path(wanted): Path<String>,
@@ -50,6 +74,14 @@ pub(super) async fn change(
     contact(State(surface), Path(hex(&person.0))).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/contacts/{person}/chat",
+    description = "Open the room of two.",
+    params(("person" = String, Path, description = "A person's id, a name, or the beginning of an id")),
+    responses((status = 201, body = RoomMade), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["send"]))
+)]
 pub(super) async fn chat(
     State(surface): State<Surface>,
     Path(wanted): Path<String>,
@@ -68,6 +100,13 @@ pub(super) async fn chat(
 }
 
 /// `GET /near`: who announces themselves on this network and this machine. A claim, unless a line is up.
+#[utoipa::path(
+    get,
+    path = "/near",
+    description = "Who announces themselves on this network and this machine.",
+    responses((status = 200, body = Nearby), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn near(State(surface): State<Surface>) -> Result<Json<Nearby>, Problem> {
     let seen = surface.node.near();
     let peers = surface.query(|peer| Ok(peer.peers())).await?;

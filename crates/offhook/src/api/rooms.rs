@@ -19,11 +19,26 @@ use crate::proto::rooms::{HistoryPolicy, Invite, Role};
 type Answer<T> = Result<Json<T>, Problem>;
 type Created<T> = Result<(StatusCode, Json<T>), Problem>;
 
+#[utoipa::path(
+    get,
+    path = "/rooms",
+    description = "All rooms, the most recently active first.",
+    responses((status = 200, body = Rooms), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn list(State(surface): State<Surface>) -> Answer<Rooms> {
     let rooms = surface.query(|peer| desk::describe_all(peer, peer.rooms().map_err(storage_problem)?));
     Ok(Json(Rooms { rooms: rooms.await? }))
 }
 
+#[utoipa::path(
+    post,
+    path = "/rooms",
+    description = "Make a room.",
+    request_body = NewRoom,
+    responses((status = 201, body = RoomMade), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn create(State(surface): State<Surface>, Body(new): Body<NewRoom>) -> Created<RoomMade> {
     let history = match &new.history {
         None => HistoryPolicy::All {},
@@ -46,11 +61,28 @@ fn bad_history(text: &str) -> Problem {
     Problem::new(Kind::BadRequest, detail)
 }
 
+#[utoipa::path(
+    get,
+    path = "/rooms/{room}",
+    description = "One room.",
+    params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id")),
+    responses((status = 200, body = Room), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn show(State(surface): State<Surface>, Path(room): Path<String>) -> Answer<Room> {
     let room = surface.query(move |peer| desk::describe(peer, names::room(peer, &room)?));
     Ok(Json(room.await?))
 }
 
+#[utoipa::path(
+    patch,
+    path = "/rooms/{room}",
+    description = "Rename, pin or mute a room.",
+    params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id")),
+    request_body = RoomChange,
+    responses((status = 200, body = Room), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn change(
     State(surface): State<Surface>,
     Path(room): Path<String>,
@@ -64,12 +96,28 @@ pub(super) async fn change(
     show(State(surface), Path(hex(&room.0))).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/rooms/{room}/leave",
+    description = "Leave a room; what was said stays readable here.",
+    params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id")),
+    responses((status = 200, body = Done), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn leave(State(surface): State<Surface>, Path(room): Path<String>) -> Answer<Done> {
     let room = room_id(&surface, room).await?;
     surface.command(Command::LeaveRoom { room }).await?;
     Ok(Json(Done { done: true }))
 }
 
+#[utoipa::path(
+    get,
+    path = "/rooms/{room}/members",
+    description = "Who is in a room.",
+    params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id")),
+    responses((status = 200, body = Members), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn members(State(surface): State<Surface>, Path(room): Path<String>) -> Answer<Members> {
     let members = surface.query(move |peer| {
         let room = names::room_id(peer, &room)?;
@@ -83,6 +131,14 @@ pub(super) async fn members(State(surface): State<Surface>, Path(room): Path<Str
     Ok(Json(members.await?))
 }
 
+#[utoipa::path(
+    delete,
+    path = "/rooms/{room}/members/{person}",
+    description = "Remove a member and change the keys.",
+    params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id"), ("person" = String, Path, description = "A person's id, a name, or the beginning of an id")),
+    responses((status = 200, body = Done), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn remove(
     State(surface): State<Surface>,
     Path((room, person)): Path<(String, String)>,
@@ -92,6 +148,15 @@ pub(super) async fn remove(
     Ok(Json(Done { done: true }))
 }
 
+#[utoipa::path(
+    put,
+    path = "/rooms/{room}/members/{person}/role",
+    description = "Give a member a role.",
+    params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id"), ("person" = String, Path, description = "A person's id, a name, or the beginning of an id")),
+    request_body = RoleChange,
+    responses((status = 200, body = Done), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn set_role(
     State(surface): State<Surface>,
     Path((room, person)): Path<(String, String)>,
@@ -110,6 +175,15 @@ fn role(text: &str) -> Result<Role, Problem> {
     })
 }
 
+#[utoipa::path(
+    post,
+    path = "/rooms/{room}/invites",
+    description = "Make an invite.",
+    params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id")),
+    request_body = NewInvite,
+    responses((status = 201, body = InviteMade), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn invite(
     State(surface): State<Surface>,
     Path(room): Path<String>,
@@ -138,6 +212,14 @@ pub(super) async fn invite(
     Ok((StatusCode::CREATED, Json(made)))
 }
 
+#[utoipa::path(
+    post,
+    path = "/joins",
+    description = "Use an invite; progress comes as events.",
+    request_body = NewJoin,
+    responses((status = 202, body = RoomMade), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn join(State(surface): State<Surface>, Body(new): Body<NewJoin>) -> Created<RoomMade> {
     let invite = Invite::from_link(&new.invite).map_err(|bad| Problem::new(Kind::BadInvite, bad.to_string()))?;
     let name = invite.room_name.clone();
@@ -151,6 +233,14 @@ pub(super) async fn join(State(surface): State<Surface>, Body(new): Body<NewJoin
     Ok((StatusCode::ACCEPTED, Json(joining)))
 }
 
+#[utoipa::path(
+    delete,
+    path = "/joins/{room}",
+    description = "Give up a join that has not succeeded.",
+    params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id")),
+    responses((status = 200, body = Done), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["admin"]))
+)]
 pub(super) async fn cancel_join(State(surface): State<Surface>, Path(room): Path<String>) -> Answer<Done> {
     let room = room_id(&surface, room).await?;
     surface.command(Command::CancelJoin { room }).await?;

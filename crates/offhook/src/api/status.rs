@@ -11,6 +11,13 @@ use super::{Surface, desk, storage_problem};
 use crate::problem::Problem;
 use crate::proto::peer::view;
 
+#[utoipa::path(
+    get,
+    path = "/status",
+    description = "This node at a glance.",
+    responses((status = 200, body = Status), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("session" = []), ("token" = ["read"]))
+)]
 pub(super) async fn status(State(surface): State<Surface>) -> Result<Json<Status>, Problem> {
     let (me, rooms, peers) = surface
         .query(|peer| {

@@ -35,6 +35,15 @@ pub(crate) enum Listen {
     At(SocketAddr),
 }
 
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(at) => write!(f, "{at}"),
+        }
+    }
+}
+
 impl std::str::FromStr for Listen {
     type Err = String;
 

@@ -1,4 +1,4 @@
-//! `offhook open` and `offhook token`: who may come in by HTTP and IRC.
+//! `offhook open`, `offhook token` and `offhook irc`: who may come in by HTTP and IRC.
 
 use std::process::{Command, Stdio};
 
@@ -6,9 +6,9 @@ use hyper::Method;
 
 use super::{Context, Done, Stop};
 use crate::access::{KeyKind, Scope};
-use crate::api::model::{LoginLink, NewToken, Token, TokenMade, Tokens};
+use crate::api::model::{IrcChange, IrcState, LoginLink, NewToken, Token, TokenMade, Tokens};
 use crate::client::Target;
-use crate::flags::TokenVerb;
+use crate::flags::{IrcVerb, TokenVerb};
 use crate::render::{clean_line, moment};
 
 pub(super) async fn open(context: &Context, print: bool) -> Done {
@@ -80,4 +80,29 @@ fn line(token: &Token) -> String {
         scopes.join(","),
         moment(&token.used)
     )
+}
+
+pub(super) async fn irc(context: &Context, verb: IrcVerb) -> Done {
+    let target = Target::new(&["irc"]);
+    let state: IrcState = match verb {
+        IrcVerb::Status => context.node.get(target).await?,
+        IrcVerb::On { port } => {
+            let change = IrcChange {
+                on: true,
+                port: Some(port),
+            };
+            context.node.send(Method::PUT, target, Some(&change)).await?
+        }
+        IrcVerb::Off => {
+            let change = IrcChange { on: false, port: None };
+            context.node.send(Method::PUT, target, Some(&change)).await?
+        }
+    };
+    context.out.either(&state, |_| match (&state.at, &state.socket) {
+        (Some(at), Some(socket)) => format!(
+            "IRC      {at}, and {socket}\n\
+             sign in  SASL PLAIN, any name, and as the password a token: offhook token new weechat --scope read,send\n"
+        ),
+        _ => "IRC is off; turn it on with: offhook irc on\n".to_owned(),
+    })
 }

@@ -1,6 +1,7 @@
 //! The verbs of the command line. Each asks the API and prints what comes back; only `up`, `restore` and `completions` work without a node.
 
 mod backup;
+mod configuration;
 mod contacts;
 mod delivery;
 mod doctor;
@@ -21,6 +22,7 @@ use clap::CommandFactory as _;
 use serde::Serialize;
 
 use crate::client::Client;
+use crate::config;
 use crate::flags::{Flags, IdentityVerb, Verb};
 use crate::home;
 use crate::problem::{Kind, Problem};
@@ -106,19 +108,35 @@ struct Context {
 /// Carries out what was typed.
 pub(crate) async fn run(flags: Flags) -> Done {
     let out = Out::new(flags.json);
-    if let Verb::Completions { shell } = flags.verb {
-        return completions(shell, out);
+    match flags.verb {
+        Verb::Completions { shell } => return completions(shell, out),
+        Verb::Openapi => return out.data(&crate::api::description()),
+        _ => {}
     }
-    let home = home::locate(flags.home.as_deref())?;
+    let (file, must_exist) = config::file(flags.config.as_deref(), flags.home.as_deref());
+    if let Verb::Config(verb) = &flags.verb {
+        return configuration::run(out, verb, file.as_deref(), must_exist);
+    }
+    let given_home = flags.home;
+    let home = home::locate(given_home.as_deref())?;
     let context = Context {
         node: Client::new(&home),
         home,
         out,
     };
     match flags.verb {
-        Verb::Up(up) => up::run(context, up).await,
+        Verb::Up(up) if up.service => {
+            let told = crate::service::install(given_home.as_ref().map(|_| context.home.as_path()))?;
+            context.out.talk(told.trim_end());
+            Ok(())
+        }
+        Verb::Up(mut up) => {
+            config::complete(&mut up, config::read(file.as_deref(), must_exist)?);
+            up::run(context, up).await
+        }
         Verb::Open { print } => keys::open(&context, print).await,
         Verb::Token(verb) => keys::run(&context, verb).await,
+        Verb::Irc(verb) => keys::irc(&context, verb).await,
         Verb::Relay(relay) => relay::run(&context, &relay).await,
         Verb::Status => status::run(&context).await,
         Verb::Doctor { person } => doctor::run(&context, person.as_deref()).await,
@@ -146,7 +164,7 @@ pub(crate) async fn run(flags: Flags) -> Done {
             verify,
             passphrase,
         } => backup::restore(&context, &file, verify, &passphrase),
-        Verb::Completions { shell } => completions(shell, out),
+        Verb::Completions { .. } | Verb::Openapi | Verb::Config(_) => Ok(()),
     }
 }
 

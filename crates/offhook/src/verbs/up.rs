@@ -27,6 +27,7 @@ use crate::proto::identity::NAME_BYTES_MAX;
 use crate::proto::overlay::ledger;
 use crate::proto::peer::Command;
 use crate::render::{Style, clean_line, short};
+use crate::service;
 
 /// The local record of the port on which HTTP is spoken: it stays the same over restarts, for bookmarks' sake.
 const HTTP_PORT: &str = "http-port";
@@ -56,7 +57,9 @@ pub(super) async fn run(context: Context, flags: Up) -> Done {
                 result = talk(&context, &node, &flags) => result,
                 () = signals.any() => Ok(()),
                 () = node.stopped() => Err(stopped()),
+                () = service::feed_watchdog(node.clone()) => Ok(()),
             };
+            service::notify("STOPPING=1");
             end.send_replace(true);
             let requests = tokio::time::timeout(REQUESTS_END, served);
             let _ = tokio::join!(requests, node.shutdown());
@@ -151,6 +154,7 @@ async fn serve(
     }
     let surface = Surface::new(node.clone(), home.to_owned(), at, ending.clone()).await;
     let surface = surface.map_err(|error| Problem::new(Kind::Storage, error.to_string()))?;
+    surface.irc().resume(&surface).await;
     let listener = UnixListener::bind(&path).map_err(cannot)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(cannot)?;
     let ended = move || {
@@ -201,6 +205,7 @@ async fn talk(context: &Context, node: &NodeHandle, flags: &Up) -> Done {
             other => other?,
         }
     }
+    service::notify("READY=1");
     while let Some(event) = events.next().await? {
         if let Event::Notice { text, .. } = event {
             context.out.talk(&clean_line(&text));

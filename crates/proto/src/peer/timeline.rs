@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::entry::{Class, EntryId, LogKey, RoomId};
+use crate::history::entry::{Class, Clock, EntryId, LogKey, RoomId};
 use crate::history::{Body, Said};
 use crate::identity::{DeviceId, PersonId};
 use crate::peer::record::{Annotations, LATE, SEALED, Stored, StoredStanding};
@@ -300,6 +300,31 @@ impl<S: Store> Peer<S> {
             }
         }
         Ok(Some(lines))
+    }
+
+    /// The first entry of a room's timeline at or after a time.
+    pub fn entry_at(&self, room: RoomId, unix_ms: u64) -> Result<Option<EntryId>, StoreError> {
+        let Some(room) = self.by_id.get(&room).and_then(|no| self.rooms.get(no)) else {
+            return Ok(None);
+        };
+        let end = after_prefix(&table::key(table::ORDER, &[&room.no.0.to_be_bytes()]));
+        let effective = (Clock::at_ms(unix_ms).0 ^ (1 << 63)).cast_signed();
+        let mut from = table::order(room.no, effective, &[0; 8], 0);
+        loop {
+            let page = self.store.scan(&from, &end, Direction::Ascending, 16)?;
+            let Some((last, _)) = page.last() else { return Ok(None) };
+            from.clone_from(last);
+            from.push(0);
+            for (key, _) in page {
+                let Some((_, log, seq)) = table::order_parts(&key) else {
+                    continue;
+                };
+                let id = EntryId { log, seq };
+                if self.view(room, id)?.is_some() {
+                    return Ok(Some(id));
+                }
+            }
+        }
     }
 
     /// Entries of the same log right before this one that exist and are not here.

@@ -1,0 +1,321 @@
+//! How `offhook up` is set up: flags, then the environment, then a file in TOML, then defaults. Works with no file at all.
+//!
+//! The file is `config.toml` in the XDG configuration folder (`~/.config/offhook`), for a home given with `--home` the one in that home, or the one that
+//! `--config` or `OFFHOOK_CONFIG` names. Every key is in [`KEYS`]; an unknown one is an error that says which was meant.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy as _;
+
+use crate::flags::Up;
+use crate::http::Listen;
+use crate::problem::{Kind, Problem};
+
+/// No configuration file is longer than this.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// One thing that can be set.
+pub(crate) struct Key {
+    /// In the file.
+    pub(crate) name: &'static str,
+    /// In the environment.
+    pub(crate) variable: &'static str,
+    /// What holds where nothing is said.
+    pub(crate) default: &'static str,
+    /// For the sentence about a wrong value.
+    pub(crate) form: &'static str,
+    /// Whether a value is one.
+    fits: fn(&str) -> bool,
+}
+
+/// Everything that can be set.
+pub(crate) const KEYS: &[Key] = &[
+    Key {
+        name: "name",
+        variable: "OFFHOOK_NAME",
+        default: "the login name",
+        form: "1 to 64 bytes of text",
+        fits: |text| (1..=crate::proto::identity::NAME_BYTES_MAX).contains(&text.len()),
+    },
+    Key {
+        name: "listen",
+        variable: "OFFHOOK_LISTEN",
+        default: "every address, the port of the last run",
+        form: "an address and port, as \"0.0.0.0:4001\"",
+        fits: |text| text.parse::<std::net::SocketAddr>().is_ok(),
+    },
+    Key {
+        name: "http",
+        variable: "OFFHOOK_HTTP",
+        default: "127.0.0.1, the port of the last run",
+        form: "a port, \"127.0.0.1:PORT\", \"[::1]:PORT\" or \"off\"",
+        fits: |text| text.parse::<Listen>().is_ok(),
+    },
+    Key {
+        name: "headless",
+        variable: "OFFHOOK_HEADLESS",
+        default: "false",
+        form: "true or false",
+        fits: is_switch,
+    },
+    Key {
+        name: "no_public_infrastructure",
+        variable: "OFFHOOK_NO_PUBLIC_INFRASTRUCTURE",
+        default: "false",
+        form: "true or false",
+        fits: is_switch,
+    },
+];
+
+fn is_switch(text: &str) -> bool {
+    matches!(text, "true" | "false")
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Flag,
+    Environment(&'static str),
+    File(PathBuf),
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("flag"),
+            Self::Environment(variable) => write!(f, "environment {variable}"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// One key as it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub(crate) key: &'static str,
+    /// None where the default holds.
+    pub(crate) value: Option<String>,
+    pub(crate) origin: Origin,
+}
+
+/// Which file is read, and whether it must be there.
+pub(crate) fn file(given: Option<&Path>, home_given: Option<&Path>) -> (Option<PathBuf>, bool) {
+    match (given, home_given) {
+        (Some(path), _) => (Some(path.to_owned()), true),
+        (None, Some(home)) => (Some(home.join("config.toml")), false),
+        (None, None) => {
+            let strategy = etcetera::choose_base_strategy().ok();
+            (
+                strategy.map(|strategy| strategy.config_dir().join("offhook/config.toml")),
+                false,
+            )
+        }
+    }
+}
+
+/// What holds, from the file and the environment.
+pub(crate) fn read(path: Option<&Path>, must_exist: bool) -> Result<Vec<Setting>, Problem> {
+    let text = match path {
+        Some(path) => read_file(path, must_exist)?,
+        None => None,
+    };
+    let in_file = match (&text, path) {
+        (Some(text), Some(path)) => parse(text, path)?,
+        _ => Vec::new(),
+    };
+    let mut settings = Vec::new();
+    for key in KEYS {
+        let variable = std::env::var(key.variable).ok().filter(|value| !value.is_empty());
+        if let Some(value) = &variable
+            && !(key.fits)(value)
+        {
+            return Err(wrong(&format!("{} in the environment", key.variable), value, key));
+        }
+        let from_file = in_file
+            .iter()
+            .find(|(name, _)| *name == key.name)
+            .map(|(_, value)| value.clone());
+        let (value, origin) = match (variable, from_file, path) {
+            (Some(value), _, _) => (Some(value), Origin::Environment(key.variable)),
+            (None, Some(value), Some(path)) => (Some(value), Origin::File(path.to_owned())),
+            _ => (None, Origin::Default),
+        };
+        settings.push(Setting {
+            key: key.name,
+            value,
+            origin,
+        });
+    }
+    Ok(settings)
+}
+
+fn read_file(path: &Path, must_exist: bool) -> Result<Option<String>, Problem> {
+    let cannot = |why: String| bad(format!("cannot read the configuration {}: {why}", path.display()));
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => Ok(None),
+        // A home that is a file has no configuration in it; that it is one is told by whoever opens it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory && !must_exist => Ok(None),
+        Err(error) => Err(cannot(error.to_string())),
+        Ok(facts) if facts.len() > FILE_BYTES_MAX => Err(cannot(format!("it is longer than {FILE_BYTES_MAX} bytes"))),
+        Ok(_) => std::fs::read_to_string(path)
+            .map(Some)
+            .map_err(|error| cannot(error.to_string())),
+    }
+}
+
+/// The keys and values of a file, all of them known and fitting.
+fn parse(text: &str, path: &Path) -> Result<Vec<(&'static str, String)>, Problem> {
+    let table: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| bad(format!("{}: {}", path.display(), error.to_string().trim_end())))?;
+    let mut values = Vec::new();
+    for (name, value) in table {
+        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+            return Err(bad(format!(
+                "{}: there is no key `{name}`{}",
+                path.display(),
+                suggestion(&name)
+            )));
+        };
+        let value = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(on) => on.to_string(),
+            other => other.type_str().to_owned(),
+        };
+        if !(key.fits)(&value) {
+            return Err(wrong(&format!("{}: `{name}`", path.display()), &value, key));
+        }
+        values.push((key.name, value));
+    }
+    Ok(values)
+}
+
+fn wrong(place: &str, value: &str, key: &Key) -> Problem {
+    bad(format!("{place}: `{value}` does not fit; it takes {}", key.form))
+}
+
+fn bad(detail: String) -> Problem {
+    Problem::new(Kind::BadConfig, detail)
+}
+
+/// Which key was meant, where one is near; else all.
+fn suggestion(name: &str) -> String {
+    let distances = KEYS.iter().map(|key| (distance(name, key.name), key.name));
+    match distances.min() {
+        Some((near, meant)) if near <= 2.max(name.len() / 3) => format!("; did you mean `{meant}`?"),
+        _ => {
+            let names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+            format!("; there are {}", names.join(", "))
+        }
+    }
+}
+
+/// How many letters are added, left out or changed (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(64).enumerate() {
+        let mut corner = i;
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let changed = corner + usize::from(x != *y);
+            corner = row[j + 1];
+            row[j + 1] = changed.min(corner + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+/// Fills into the flags what was not typed, and says where each value comes from.
+pub(crate) fn complete(flags: &mut Up, mut settings: Vec<Setting>) -> Vec<Setting> {
+    for setting in &mut settings {
+        let typed = match setting.key {
+            "name" => flags.name.clone(),
+            "listen" => flags.listen.map(|at| at.to_string()),
+            "http" => flags.http.map(|listen| listen.to_string()),
+            "headless" => flags.headless.then(|| "true".to_owned()),
+            _ => flags.no_public_infrastructure.then(|| "true".to_owned()),
+        };
+        if typed.is_some() {
+            setting.value = typed;
+            setting.origin = Origin::Flag;
+            continue;
+        }
+        let Some(value) = &setting.value else { continue };
+        match setting.key {
+            "name" => flags.name = Some(value.clone()),
+            "listen" => flags.listen = value.parse().ok(),
+            "http" => flags.http = value.parse().ok(),
+            "headless" => flags.headless = value == "true",
+            _ => flags.no_public_infrastructure = value == "true",
+        }
+    }
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Vec<(&'static str, String)>, String> {
+        parse(text, Path::new("config.toml")).map_err(|problem| problem.detail)
+    }
+
+    #[test]
+    fn every_key_can_be_written() {
+        let text = "name = \"Ada\"\nlisten = \"0.0.0.0:4001\"\nhttp = 8080\nheadless = true\nno_public_infrastructure = false\n";
+        let values = parsed(text).unwrap();
+        assert_eq!(values.len(), KEYS.len());
+        assert!(values.contains(&("http", "8080".to_owned())));
+        assert_eq!(parsed(""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_what_would_be_right() {
+        for (text, said) in [
+            ("htpp = 1", "there is no key `htpp`; did you mean `http`?"),
+            ("zebra_crossing = 1", "there are name, listen, http, headless"),
+            ("headless = \"yes\"", "`yes` does not fit; it takes true or false"),
+            ("listen = \"here\"", "it takes an address and port"),
+            ("http = \"0.0.0.0:80\"", "`0.0.0.0:80` does not fit"),
+            ("http = [1]", "`array` does not fit"),
+            ("name = ", "line 1"),
+        ] {
+            let detail = parsed(text).unwrap_err();
+            assert!(detail.contains(said), "{text}: {detail}");
+        }
+    }
+
+    #[test]
+    fn what_was_typed_goes_before_the_file() {
+        let setting = |key, value: &str| Setting {
+            key,
+            value: Some(value.to_owned()),
+            origin: Origin::Environment("X"),
+        };
+        let mut up = Up {
+            name: Some("Ada".to_owned()),
+            ..Up::default()
+        };
+        let settings = complete(&mut up, vec![setting("name", "Bea"), setting("headless", "true")]);
+        assert_eq!((up.name.as_deref(), up.headless), (Some("Ada"), true));
+        assert_eq!(settings[0].origin, Origin::Flag);
+        assert_eq!(settings[1].origin, Origin::Environment("X"));
+    }
+
+    #[test]
+    fn letters_are_counted() {
+        for (a, b, letters) in [
+            ("", "abc", 3),
+            ("http", "http", 0),
+            ("htpp", "http", 1),
+            ("lsten", "listen", 1),
+        ] {
+            assert_eq!(distance(a, b), letters);
+        }
+    }
+}
