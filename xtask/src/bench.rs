@@ -80,6 +80,12 @@ pub(crate) const BENCHES: &[Bench] = &[
         measures: "100,000 entries of 200 authors checked, decrypted and stored, in memory and on disk: per second",
     },
     Bench {
+        name: "powercut",
+        package: "offhook-node",
+        home: Home::Examples,
+        measures: "the store after 100 power cuts, beside one that does not sync: acknowledged entries lost",
+    },
+    Bench {
         name: "room",
         package: "offhook-node",
         home: Home::Examples,

@@ -9,6 +9,20 @@ use crate::prerequisites;
 
 /// Builds the programs under test and passes everything on to the lab's own command line.
 pub(crate) fn run(args: &[String]) -> Result<()> {
+    if let [name, rest @ ..] = args
+        && name == "exchange-cut"
+    {
+        prerequisites::for_tests()?;
+        let example = [
+            "run",
+            "--package",
+            "offhook-exchange",
+            "--example",
+            "exchange_cut",
+            "--",
+        ];
+        return run_command(cargo(example).args(rest));
+    }
     if args.iter().any(|arg| arg == "--list") {
         return run_command(cargo(["run", "--quiet", "--package", "offhook-lab", "--"]).args(args));
     }

@@ -59,6 +59,16 @@ const TEST: &[Need] = &[
         source: Source::Apt("baresip-core"),
     },
     Need {
+        what: "ip (network namespaces for the exchange's tests)",
+        probe: &["sh", "-c", "command -v ip"],
+        source: Source::Apt("iproute2"),
+    },
+    Need {
+        what: "pip (the engine for the exchange's tests)",
+        probe: &["python3", "-m", "pip", "--version"],
+        source: Source::Apt("python3-pip"),
+    },
+    Need {
         what: "the phone linphone (the exchange's tests)",
         probe: &["sh", "-c", "command -v linphonec"],
         source: Source::Apt("linphone-cli"),

@@ -8,11 +8,13 @@
 //! * `session`: session timers (RFC 4028), which also find calls whose phones are gone
 //! * `transfer`: REFER blind and attended, INVITE with Replaces
 //! * `media`: session descriptions and relay ports
+//! * `moving`: telling phones where a call goes on after a takeover
 //! * `ending`: BYE, clearing, the call record
 
 mod change;
 mod ending;
 mod media;
+mod moving;
 mod session;
 mod setup;
 mod transfer;
@@ -118,6 +120,8 @@ struct LegSetup {
     offer_in_answer: bool,
     /// The 2xx of this server transaction awaits its ACK.
     ack_wanted: Option<ServerId>,
+    /// When to tell again where the call goes on.
+    move_at: Option<Moment>,
     /// The client transaction and CSeq of a 2xx whose ACK waits for the other side's.
     ack_owed: Option<(ClientId, u32)>,
 }
@@ -213,6 +217,8 @@ pub enum Purpose {
     Prack,
     /// Refresh the session.
     Refresh,
+    /// Tell where the call goes on.
+    Move,
     /// Carry a request across.
     Forward {
         /// The transaction to answer.
@@ -430,6 +436,7 @@ impl Call {
         match purpose {
             Purpose::Invite => self.invite_response(leg, client, status, message, ctx),
             Purpose::Refresh => self.refresh_response(leg, client, status, message, ctx),
+            Purpose::Move => self.move_response(leg, client, status, message, ctx),
             Purpose::Forward { server, from, offered } => {
                 self.forward_response(leg, client, Forwarded { server, from, offered }, message, ctx);
             }
@@ -456,7 +463,8 @@ impl Call {
                 .unacknowledged
                 .as_ref()
                 .map(|u| (u.next, "reliable provisional response"));
-            timer.into_iter().chain(reliable)
+            let moving = leg.setup.move_at.map(|at| (at, "move"));
+            timer.into_iter().chain(reliable).chain(moving)
         });
         ring.into_iter().chain(legs).min()
     }
@@ -471,6 +479,7 @@ impl Call {
         for leg in legs {
             self.provisional_due(leg, ctx);
             self.session_due(leg, ctx);
+            self.move_due(leg, ctx);
         }
     }
 
@@ -490,7 +499,7 @@ impl Call {
 
     fn add_leg(&mut self, leg: Leg) -> LegId {
         let id = self.next_leg;
-        self.next_leg += 1;
+        self.next_leg = self.next_leg.wrapping_add(1);
         self.legs.insert(id, leg);
         id
     }

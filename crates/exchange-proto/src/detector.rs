@@ -3,7 +3,8 @@
 //! An owner renews its lease with every witness each heartbeat. A renewal counts from the moment it was *sent*, by the
 //! owner's clock, and holds for `lease_ms`; the owner [`Member::may_act`] while a majority of renewals hold. A witness
 //! counts from the moment it *received*, later by construction, and adds `drift_ms`; until then it grants nobody else.
-//! A standby that misses `misses` heartbeats claims the next epoch; it owns when a majority has granted. So:
+//! A standby that misses a number of heartbeats (fewer, the better its place) claims the next epoch; it owns when a
+//! majority has granted. An owner that stops releases its lease instead, and names its successor. So:
 //! * two members never may act at once, whatever is lost, late, repeated, or however long a member was paused,
 //!   as long as clocks run apart by less than `drift_ms` in a lease;
 //! * a paused owner that wakes finds its lease out and is silent; a higher epoch seen makes it a standby;
@@ -14,18 +15,18 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::Moment;
 
 /// A member or a witness.
-pub type NodeId = u8;
+pub type NodeId = u64;
 
 /// Durations; the defaults suit one network with a 20 ms heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// Between heartbeats, ms.
     pub heartbeat_ms: u64,
-    /// Heartbeats missed before a claim.
-    pub misses: u64,
     /// How long a renewal holds, ms.
     pub lease_ms: u64,
     /// How far two clocks may run apart within a lease, ms.
@@ -36,7 +37,6 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             heartbeat_ms: 20,
-            misses: 3,
             lease_ms: 100,
             drift_ms: 5,
         }
@@ -44,11 +44,23 @@ impl Default for Timing {
 }
 
 /// What travels between members and witnesses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Message {
     /// Owner to standby.
     Heartbeat {
         /// Its epoch.
+        epoch: u64,
+    },
+    /// Former owner to the standby that shall claim at once.
+    Handover {
+        /// The epoch that was released.
+        epoch: u64,
+    },
+    /// Former owner to witness: the lease is over.
+    Released {
+        /// Who held it.
+        member: NodeId,
+        /// For which epoch.
         epoch: u64,
     },
     /// Member to witness: renew, or take over with a new epoch.
@@ -104,12 +116,28 @@ impl Witness {
         }
     }
 
-    /// Answers a claim.
-    pub fn handle(&mut self, claim: Message, timing: Timing, now: Moment) -> Option<Message> {
-        let Message::Claim { member, epoch, sent } = claim else {
+    /// One that restarted and remembers which epoch it granted last, but not whether that lease is out.
+    pub fn recalled(id: NodeId, epoch: u64, timing: Timing, now: Moment) -> Self {
+        Self {
+            epoch,
+            ..Self::restarted(id, timing, now)
+        }
+    }
+
+    /// The epoch that it granted last.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Answers a claim; takes note of a release.
+    pub fn handle(&mut self, message: Message, timing: Timing, now: Moment) -> Option<Message> {
+        if let Message::Released { member, epoch } = message {
+            self.released(member, epoch, now);
+        }
+        let Message::Claim { member, epoch, sent } = message else {
             return None;
         };
-        let renewal = self.holder == Some(member) && epoch == self.epoch;
+        let renewal = self.holder == Some(member) && epoch >= self.epoch;
         let free = now >= self.until && epoch > self.epoch;
         if !renewal && !free {
             return Some(Message::Refused { epoch: self.epoch });
@@ -122,6 +150,14 @@ impl Witness {
             epoch,
             sent,
         })
+    }
+
+    /// Whoever released will not act again under that epoch: a renewal that comes late finds no holder.
+    fn released(&mut self, member: NodeId, epoch: u64, now: Moment) {
+        if self.holder == Some(member) && self.epoch == epoch {
+            self.holder = None;
+            self.until = now;
+        }
     }
 }
 
@@ -136,17 +172,20 @@ pub enum Role {
     Claimant,
 }
 
-/// A member of a pair.
+/// A member of a shard: its owner, or one that stands by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Member {
     id: NodeId,
-    peer: NodeId,
+    peers: Vec<NodeId>,
     witnesses: Vec<NodeId>,
     role: Role,
     epoch: u64,
+    /// Heartbeats missed before a claim.
+    misses: u64,
     /// When the newest renewal granted by each witness was sent.
     grants: BTreeMap<NodeId, Moment>,
-    heard: Moment,
+    /// The last heartbeat; a standby that has never heard one does not claim.
+    heard: Option<Moment>,
     next: Moment,
 }
 
@@ -154,16 +193,25 @@ pub struct Member {
 pub type Envelope = (NodeId, Message);
 
 impl Member {
-    /// A member that starts as standby: who begins is settled by the same claims as everything else.
-    pub fn new(id: NodeId, peer: NodeId, witnesses: Vec<NodeId>, now: Moment) -> Self {
+    /// A member that claims when it hears nobody: who begins is settled by the same claims as everything else.
+    pub fn home(id: NodeId, peers: Vec<NodeId>, witnesses: Vec<NodeId>, misses: u64, now: Moment) -> Self {
+        Self {
+            heard: Some(now),
+            ..Self::standby(id, peers, witnesses, misses, now)
+        }
+    }
+
+    /// A member that claims only from an owner that it has heard.
+    pub fn standby(id: NodeId, peers: Vec<NodeId>, witnesses: Vec<NodeId>, misses: u64, now: Moment) -> Self {
         Self {
             id,
-            peer,
+            peers,
             witnesses,
             role: Role::Standby,
             epoch: 0,
+            misses,
             grants: BTreeMap::new(),
-            heard: now,
+            heard: None,
             next: now,
         }
     }
@@ -178,32 +226,54 @@ impl Member {
         self.epoch
     }
 
-    /// Whether it may send anything in its shard's name **now**; to be asked before each sending.
-    pub fn may_act(&self, timing: Timing, now: Moment) -> bool {
-        let holding = self
-            .grants
-            .values()
-            .filter(|sent| sent.plus_ms(timing.lease_ms) > now)
-            .count();
-        self.role == Role::Owner && holding > self.witnesses.len() / 2
+    /// Who grants leases: the same for everybody, and for ever once there are enough.
+    pub fn set_witnesses(&mut self, witnesses: Vec<NodeId>) {
+        self.witnesses = witnesses;
     }
 
-    /// The next deadline.
-    pub fn poll_timeout(&self, timing: Timing) -> Moment {
+    /// Who else is told that it lives.
+    pub fn set_peers(&mut self, peers: Vec<NodeId>) {
+        self.peers = peers;
+    }
+
+    /// How many heartbeats it misses before it claims: more for one that knows less or is farther away.
+    pub fn set_misses(&mut self, misses: u64) {
+        self.misses = misses;
+    }
+
+    /// Until when it may act, as far as is known now; `None` when it may not.
+    pub fn lease_until(&self, timing: Timing) -> Option<Moment> {
+        if self.role != Role::Owner {
+            return None;
+        }
+        // With a majority of n, the lease ends when the (n/2 + 1)-th newest renewal does.
+        let mut sent: Vec<Moment> = self.grants.values().copied().collect();
+        sent.sort_unstable_by(|a, b| b.cmp(a));
+        sent.get(self.witnesses.len() / 2)
+            .map(|sent| sent.plus_ms(timing.lease_ms))
+    }
+
+    /// Whether it may send anything in its shard's name **now**; to be asked before each sending.
+    pub fn may_act(&self, timing: Timing, now: Moment) -> bool {
+        self.lease_until(timing).is_some_and(|until| until > now)
+    }
+
+    /// The next deadline; `None` while it waits for a first heartbeat.
+    pub fn poll_timeout(&self, timing: Timing) -> Option<Moment> {
         match self.role {
-            Role::Owner | Role::Claimant => self.next,
-            Role::Standby => self.heard.plus_ms(timing.heartbeat_ms * timing.misses),
+            Role::Owner | Role::Claimant => Some(self.next),
+            Role::Standby => self.heard.map(|at| at.plus_ms(timing.heartbeat_ms * self.misses)),
         }
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, timing: Timing, now: Moment) -> Vec<Envelope> {
-        if self.poll_timeout(timing) > now {
+        if self.poll_timeout(timing).is_none_or(|at| at > now) {
             return Vec::new();
         }
         if self.role == Role::Standby {
             self.role = Role::Claimant;
-            self.epoch += 1;
+            self.epoch = self.epoch.saturating_add(1);
             self.grants.clear();
         }
         self.next = now.plus_ms(timing.heartbeat_ms);
@@ -213,24 +283,64 @@ impl Member {
             sent: now,
         };
         let mut out: Vec<Envelope> = self.witnesses.iter().map(|witness| (*witness, claim)).collect();
-        if self.role == Role::Owner {
-            out.push((self.peer, Message::Heartbeat { epoch: self.epoch }));
+        // An owner without lease is silent, so that somebody who can get one claims it.
+        if self.may_act(timing, now) {
+            let heartbeat = Message::Heartbeat { epoch: self.epoch };
+            out.extend(self.peers.iter().map(|peer| (*peer, heartbeat)));
         }
+        out
+    }
+
+    /// Stops acting at once and lets `successor` claim without waiting.
+    pub fn release(&mut self, successor: NodeId, now: Moment) -> Vec<Envelope> {
+        if self.role != Role::Owner {
+            return Vec::new();
+        }
+        let epoch = self.epoch;
+        self.follow(epoch, now);
+        let released = Message::Released { member: self.id, epoch };
+        let mut out: Vec<Envelope> = self.witnesses.iter().map(|witness| (*witness, released)).collect();
+        out.push((successor, Message::Handover { epoch }));
         out
     }
 
     /// Takes a message.
     pub fn handle(&mut self, message: Message, timing: Timing, now: Moment) {
         match message {
-            Message::Heartbeat { epoch } if epoch >= self.epoch && self.role != Role::Owner => self.follow(epoch, now),
-            Message::Heartbeat { epoch } if epoch > self.epoch => self.follow(epoch, now),
+            Message::Heartbeat { epoch } => self.heartbeat(epoch, now),
+            Message::Handover { epoch } if epoch >= self.epoch && self.role == Role::Standby => {
+                self.epoch = epoch;
+                self.heard = Some(Moment(0));
+            }
             Message::Granted { witness, epoch, sent } if epoch == self.epoch && self.role != Role::Standby => {
                 let newest = self.grants.entry(witness).or_insert(sent);
                 *newest = sent.max(*newest);
                 self.role_by_grants(timing, now);
             }
-            Message::Refused { epoch } if epoch >= self.epoch && self.role == Role::Claimant => self.follow(epoch, now),
-            Message::Refused { epoch } if epoch > self.epoch => self.follow(epoch, now),
+            Message::Refused { epoch } => self.refused(epoch, timing, now),
+            _ => {}
+        }
+    }
+
+    fn heartbeat(&mut self, epoch: u64, now: Moment) {
+        let follows = match self.role {
+            Role::Owner => epoch > self.epoch,
+            Role::Standby => epoch >= self.epoch,
+            // The owner that it took for dead lives.
+            Role::Claimant => epoch.saturating_add(1) >= self.epoch,
+        };
+        if follows {
+            self.follow(epoch, now);
+        }
+    }
+
+    /// Some witness has promised an epoch. To a claimant below it that is somebody else's. An owner with a majority
+    /// need not step down for one witness that it had lost: it goes above, keeping what the others have granted.
+    fn refused(&mut self, epoch: u64, timing: Timing, now: Moment) {
+        match self.role {
+            Role::Claimant if epoch >= self.epoch => self.follow(epoch, now),
+            Role::Owner if epoch > self.epoch && self.may_act(timing, now) => self.epoch = epoch.saturating_add(1),
+            Role::Owner if epoch > self.epoch => self.follow(epoch, now),
             _ => {}
         }
     }
@@ -251,6 +361,6 @@ impl Member {
         self.role = Role::Standby;
         self.epoch = epoch;
         self.grants.clear();
-        self.heard = now;
+        self.heard = Some(now);
     }
 }

@@ -88,7 +88,7 @@ impl Dialog {
 
     /// The next request, without Via and Contact.
     pub fn next_request(&mut self, method: Method) -> Message {
-        self.local_cseq += 1;
+        self.local_cseq = self.local_cseq.saturating_add(1);
         let number = self.local_cseq;
         self.request_with_cseq(method, number)
     }

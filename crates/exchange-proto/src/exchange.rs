@@ -8,6 +8,8 @@ mod effects;
 mod incoming;
 mod takeover;
 
+pub use takeover::Place;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -17,7 +19,7 @@ use crate::flow::{Flow, Transport};
 use crate::guard::Guard;
 use crate::registrar::{Binding, Change, Registrar};
 use crate::relay::{PortPool, RelayCommand};
-use crate::replica::{Key, Record};
+use crate::replica::{Key, Record, Setup};
 use crate::route::Tables;
 use crate::sip::Message;
 use crate::sip::digest::Nonces;
@@ -29,6 +31,9 @@ use crate::transaction::{ClientId, Elapsed, ServerId, Transactions, Transmit};
 pub const CALLS_MAX: usize = 20_000;
 /// Keep-alive to phones behind translators over UDP, ms.
 pub const KEEP_ALIVE_MS: u64 = 25_000;
+
+/// No deadline is further away than ten years, ms.
+const DEADLINE_MS_MAX: u64 = 315_360_000_000;
 
 /// How media travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +118,19 @@ pub enum Input {
     FlowClosed(Flow),
     /// The configuration was pushed.
     Tables(Tables),
+    /// Another node's bindings of an account.
+    Elsewhere {
+        /// Whose.
+        account: String,
+        /// At which node.
+        node: u64,
+        /// All of them.
+        bindings: Vec<Binding>,
+    },
+    /// The call record of this call is stored where it outlives this node.
+    Recorded(String),
+    /// No new calls from now on: this node is about to stop.
+    Drain,
     /// A deadline.
     Timeout,
 }
@@ -204,7 +222,16 @@ pub struct Exchange {
     clients: BTreeMap<ClientId, ClientOwner>,
     /// INVITE transactions of phones, until acknowledged.
     invites: BTreeMap<ServerId, (String, LegId)>,
+    /// Version last put out under each key.
     replicas: BTreeMap<Key, u64>,
+    /// Calls in set-up, as a standby would begin them anew; those that have changed since they were put out.
+    setups: BTreeMap<String, Setup>,
+    setups_changed: BTreeSet<String>,
+    /// Call records that are not stored for good yet.
+    ended: BTreeMap<String, CallRecord>,
+    /// Bindings at other nodes.
+    elsewhere: BTreeMap<String, BTreeMap<u64, Vec<Binding>>>,
+    draining: bool,
     keep_alive_at: Moment,
     /// The request being answered: where from, how long, which; until its sender has proved itself.
     asked: Option<(Flow, usize, ServerId)>,
@@ -237,6 +264,11 @@ impl Exchange {
             clients: BTreeMap::new(),
             invites: BTreeMap::new(),
             replicas: BTreeMap::new(),
+            setups: BTreeMap::new(),
+            setups_changed: BTreeSet::new(),
+            ended: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
+            draining: false,
             keep_alive_at: wall.plus_ms(KEEP_ALIVE_MS),
             asked: None,
             counters: Counters::default(),
@@ -257,6 +289,13 @@ impl Exchange {
             Input::Received { flow, bytes } => self.received(flow, &bytes, now),
             Input::FlowClosed(flow) => self.flow_closed(flow, now),
             Input::Tables(tables) => self.tables = tables,
+            Input::Elsewhere {
+                account,
+                node,
+                bindings,
+            } => self.elsewhere(account, node, bindings),
+            Input::Recorded(call) => self.recorded(&call),
+            Input::Drain => self.draining = true,
             Input::Timeout => self.timeout(now),
         }
         self.outputs.send.extend(self.transactions.drain_transmits());
@@ -273,10 +312,9 @@ impl Exchange {
             .into_iter()
             .flatten()
             .min()?;
-        Some((
-            self.clock.0 + std::time::Duration::from_millis(at.since_ms(self.clock.1)),
-            why,
-        ))
+        // A damaged record may name a time that no clock reaches.
+        let wait_ms = at.since_ms(self.clock.1).min(DEADLINE_MS_MAX);
+        Some((self.clock.0 + std::time::Duration::from_millis(wait_ms), why))
     }
 
     fn moment(&self, now: Instant) -> Moment {
@@ -340,6 +378,18 @@ impl Exchange {
         }
         for client in self.transactions.flow_closed(flow) {
             self.unanswered(client, now);
+        }
+    }
+
+    fn elsewhere(&mut self, account: String, node: u64, bindings: Vec<Binding>) {
+        let nodes = self.elsewhere.entry(account.clone()).or_default();
+        if bindings.is_empty() {
+            nodes.remove(&node);
+        } else {
+            nodes.insert(node, bindings);
+        }
+        if nodes.is_empty() {
+            self.elsewhere.remove(&account);
         }
     }
 

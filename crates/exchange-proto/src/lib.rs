@@ -6,6 +6,8 @@
 //! * [`registrar`] where phones are; [`route`] where a number leads; [`guard`] whom not to answer
 //! * [`bridge`] the call machine; [`relay`] which media ports and who may use them
 //! * [`replica`] versioned records for a standby; [`detector`] who may act, by lease and epoch
+//! * [`protection`] which changes standbys have
+//! * [`locator`] which instances there are and who stands by for whom; [`wire`] what instances say to each other
 //!
 //! Not here yet: ring groups, forwarding, voicemail, conferences, trunks, presence, WebSocket.
 
@@ -16,7 +18,10 @@ pub mod detector;
 pub mod dialog;
 mod exchange;
 pub mod flow;
+pub mod fuzzing;
 pub mod guard;
+pub mod locator;
+pub mod protection;
 pub mod registrar;
 pub mod relay;
 pub mod replica;
@@ -25,7 +30,9 @@ pub mod sip;
 pub mod time;
 pub mod token;
 pub mod transaction;
+pub mod wire;
 
 pub use exchange::{
-    CALLS_MAX, CallView, Config, Counters, Exchange, Input, KEEP_ALIVE_MS, MediaPath, Outputs, Seeds, StoreCommand,
+    CALLS_MAX, CallView, Config, Counters, Exchange, Input, KEEP_ALIVE_MS, MediaPath, Outputs, Place, Seeds,
+    StoreCommand,
 };

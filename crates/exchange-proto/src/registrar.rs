@@ -64,7 +64,8 @@ impl Binding {
             })
     }
 
-    fn replaces(&self, other: &Binding) -> bool {
+    /// Whether this is the same contact, or the same flow of the same phone.
+    pub fn replaces(&self, other: &Binding) -> bool {
         match (&self.instance, self.reg_id, &other.instance, other.reg_id) {
             (Some(a), Some(x), Some(b), Some(y)) => a == b && x == y,
             _ => match (Uri::parse(&self.contact), Uri::parse(&other.contact)) {

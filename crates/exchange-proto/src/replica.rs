@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bridge::Call;
+use crate::bridge::{Call, CallRecord};
+use crate::flow::Flow;
 use crate::registrar::Binding;
+use crate::relay::{MediaSource, RelayCommand};
+use crate::sip::sdp::Sdp;
 
 /// Version of the bodies' layout.
 pub const SCHEMA: u8 = 1;
@@ -23,6 +26,10 @@ pub enum Key {
     Call(String),
     /// The bindings of one account.
     Bindings(String),
+    /// One call that nobody has answered yet. After the bindings: its INVITE is taken anew from a known phone.
+    Setup(String),
+    /// The call record of a call that is over, until it is stored for good.
+    Ended(String),
 }
 
 /// One versioned piece of state.
@@ -38,6 +45,17 @@ pub struct Record {
     pub version: u64,
     /// Encoded state; `None` when it is gone.
     pub body: Option<Vec<u8>>,
+}
+
+/// What it takes to begin a call in set-up again: the caller's INVITE as it came, and the INVITEs that ring phones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setup {
+    /// Where the INVITE came from.
+    pub flow: Flow,
+    /// As it came.
+    pub invite: Vec<u8>,
+    /// What was sent, and where to: to be cancelled.
+    pub rung: Vec<(Flow, Vec<u8>)>,
 }
 
 /// Why a record's body could not be read.
@@ -73,6 +91,35 @@ impl Record {
             version: 0,
             body,
         }
+    }
+
+    /// The record of a call in set-up.
+    pub fn setup(key: &str, setup: &Setup, owner: u64, epoch: u64) -> Self {
+        Self {
+            key: Key::Setup(key.to_owned()),
+            owner,
+            epoch,
+            version: 0,
+            body: Some(encode(setup)),
+        }
+    }
+
+    /// The record of a call that is over.
+    pub fn ended(record: &CallRecord, owner: u64, epoch: u64) -> Self {
+        Self {
+            key: Key::Ended(record.call.clone()),
+            owner,
+            epoch,
+            version: 0,
+            body: Some(encode(record)),
+        }
+    }
+
+    /// What the relay of a standby needs for a call, so that sound goes on before signalling does.
+    pub fn media(&self) -> Vec<RelayCommand> {
+        let body = self.body.as_deref().filter(|_| matches!(self.key, Key::Call(_)));
+        let call = body.and_then(|body| decode::<Call>(body).ok());
+        call.map(|call| relay_commands(&call)).unwrap_or_default()
     }
 
     /// The record that something is gone.
@@ -111,6 +158,33 @@ pub fn decode<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, DecodeError>
     }
 }
 
+/// How the relay is set up for a call: its ports, whom they expect, and who is paired with whom.
+pub fn relay_commands(call: &Call) -> Vec<RelayCommand> {
+    let mut commands = Vec::new();
+    for leg in call.legs.values() {
+        let sdp = Sdp::parse(&leg.received_sdp);
+        let targets = sdp.map(|sdp| sdp.targets()).unwrap_or_default();
+        for (n, &port) in leg.ports.iter().enumerate() {
+            commands.push(RelayCommand::Open { port });
+            let Some(target) = targets.get(n) else { continue };
+            let source = MediaSource {
+                rtp: target.rtp,
+                rtcp: target.rtcp,
+                authenticated: leg.dialog.flow.remote.ip(),
+            };
+            commands.push(RelayCommand::Remote { port, source });
+        }
+    }
+    for leg in call.legs.values() {
+        let Some(peer) = leg.peer.and_then(|peer| call.legs.get(&peer)) else {
+            continue;
+        };
+        let pairs = leg.ports.iter().zip(&peer.ports);
+        commands.extend(pairs.map(|(&a, &b)| RelayCommand::Pair { a, b }));
+    }
+    commands
+}
+
 /// What became of a record that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
@@ -142,6 +216,29 @@ impl Replicas {
         self.records
             .values()
             .filter(move |record| record.owner == owner && record.body.is_some())
+    }
+
+    /// All live records, calls before what they need least: see [`Key`].
+    pub fn live(&self) -> impl Iterator<Item = &Record> {
+        self.records.values().filter(|record| record.body.is_some())
+    }
+
+    /// The record held under a key, tombstones included.
+    pub fn get(&self, key: &Key) -> Option<&Record> {
+        self.records.get(key)
+    }
+
+    /// Forgets everything, to begin again from its owner's whole state.
+    pub fn clear(&mut self) {
+        self.records.clear();
+    }
+
+    /// Forgets that things are gone which were gone in an epoch before this one's last `keep` versions.
+    pub fn forget_gone(&mut self, most: usize) {
+        let gone = self.records.values().filter(|record| record.body.is_none()).count();
+        if gone > most {
+            self.records.retain(|_, record| record.body.is_some());
+        }
     }
 
     /// Records held, tombstones included.

@@ -5,6 +5,7 @@ mod phones;
 
 use std::time::Duration;
 
+use offhook_exchange_proto::Place;
 use offhook_exchange_proto::relay::RelayCommand;
 use offhook_exchange_proto::replica::{Applied, DecodeError, Replicas};
 use offhook_exchange_proto::sip::{CSeq, Method};
@@ -27,7 +28,7 @@ fn taken_over() -> (Lab, Lab, Phone, Phone, Talk) {
         config.replicate = true;
     });
     for record in replicas.of_owner(1) {
-        let outputs = second.exchange.adopt(record).unwrap();
+        let outputs = second.exchange.adopt(record, Place::Same, second.now).unwrap();
         second.take(outputs);
     }
     (first, second, alice, bob, talk)
@@ -103,9 +104,130 @@ fn records_of_another_build_and_damaged_ones_are_refused() {
     let mut record = first.replicas.last().unwrap().clone();
     let mut lab = Lab::new();
     record.body.as_mut().unwrap()[0] = 9;
-    assert_eq!(lab.exchange.adopt(&record).err(), Some(DecodeError::Schema(9)));
+    assert_eq!(
+        lab.exchange.adopt(&record, Place::Same, lab.now).err(),
+        Some(DecodeError::Schema(9))
+    );
     record.body.as_mut().unwrap()[0] = 1;
     record.body.as_mut().unwrap().pop();
-    assert_eq!(lab.exchange.adopt(&record).err(), Some(DecodeError::Damaged));
+    assert_eq!(
+        lab.exchange.adopt(&record, Place::Same, lab.now).err(),
+        Some(DecodeError::Damaged)
+    );
     assert_eq!(lab.exchange.calls().len(), 0);
+}
+
+/// A second node under another address, which has taken over what the first one put out.
+fn elsewhere(first: &Lab) -> Lab {
+    let mut replicas = Replicas::default();
+    for record in &first.replicas {
+        replicas.apply(record.clone());
+    }
+    let mut second = Lab::with(|config| {
+        config.node = 2;
+        config.address = "203.0.113.2".parse().unwrap();
+        config.replicate = true;
+    });
+    for record in replicas.live() {
+        let outputs = second.exchange.adopt(record, Place::Elsewhere, second.now).unwrap();
+        second.take(outputs);
+    }
+    second
+}
+
+#[test]
+fn from_another_address_each_phone_is_told_where_the_call_goes_on() {
+    let mut first = Lab::with(|config| config.replicate = true);
+    let mut alice = Phone::registered(&mut first, "alice", "198.51.100.1:5060");
+    let mut bob = Phone::registered(&mut first, "bob", "198.51.100.2:5060");
+    let talk = talk(&mut first, &mut alice, &mut bob, "c1");
+    let mut lab = elsewhere(&first);
+    for phone in [&alice, &bob] {
+        let told = lab.expect(phone, "INVITE");
+        let body = String::from_utf8_lossy(&told.body).into_owned();
+        assert!(body.contains("c=IN IP4 203.0.113.2"), "{body}");
+        assert!(told.get("Contact").unwrap().contains("203.0.113.2"));
+        phone.respond(&mut lab, &told, 200, Some(phone.sdp()));
+        lab.expect(phone, "ACK");
+    }
+    let pairs = lab
+        .relay
+        .iter()
+        .filter(|command| matches!(command, RelayCommand::Pair { .. }));
+    assert!(pairs.count() > 0);
+
+    let bye = bob.in_dialog(&talk.callee, Method::Bye);
+    lab.send(bob.flow, &bye);
+    lab.expect(&bob, "200 BYE");
+    let bye = lab.expect(&alice, "BYE");
+    alice.respond(&mut lab, &bye, 200, None);
+    assert_eq!(lab.records.len(), 1);
+    assert_eq!(lab.exchange.ports_in_use(), 0);
+}
+
+#[test]
+fn a_phone_that_is_offering_something_itself_is_told_again() {
+    let mut first = Lab::with(|config| config.replicate = true);
+    let mut alice = Phone::registered(&mut first, "alice", "198.51.100.1:5060");
+    let mut bob = Phone::registered(&mut first, "bob", "198.51.100.2:5060");
+    talk(&mut first, &mut alice, &mut bob, "c1");
+    let mut lab = elsewhere(&first);
+    let told = lab.expect(&alice, "INVITE");
+    alice.respond(&mut lab, &told, 491, None);
+    lab.pass(Duration::from_secs(3));
+    let again = lab.expect(&alice, "INVITE");
+    alice.respond(&mut lab, &again, 200, Some(alice.sdp()));
+    lab.expect(&alice, "ACK");
+    assert_eq!(lab.exchange.calls().len(), 1);
+}
+
+#[test]
+fn a_call_that_was_ringing_rings_again_and_is_answered() {
+    let mut first = Lab::with(|config| config.replicate = true);
+    let mut alice = Phone::registered(&mut first, "alice", "198.51.100.1:5060");
+    let bob = Phone::registered(&mut first, "bob", "198.51.100.2:5060");
+    let invite = alice.invite(&mut first, "bob", "c1", |request| request);
+    let rung = first.expect(&bob, "INVITE");
+    bob.respond(&mut first, &rung, 180, None);
+    first.expect(&alice, "180 INVITE");
+
+    let mut lab = elsewhere(&first);
+    let cancel = lab.expect(&bob, "CANCEL");
+    assert_eq!(cancel.get("Call-ID"), rung.get("Call-ID"));
+    let again = lab.expect(&bob, "INVITE");
+    assert_ne!(again.get("Call-ID"), rung.get("Call-ID"));
+    bob.respond(&mut lab, &again, 200, Some(bob.sdp()));
+    let ok = lab.expect(&alice, "200 INVITE");
+    alice.ack(&mut lab, &invite, &ok);
+    lab.expect(&bob, "ACK");
+    assert_eq!(lab.exchange.calls()[0].answered_by.as_deref(), Some("bob"));
+}
+
+#[test]
+fn the_record_of_a_call_that_just_ended_is_not_lost_with_its_node() {
+    let mut first = Lab::with(|config| config.replicate = true);
+    let mut alice = Phone::registered(&mut first, "alice", "198.51.100.1:5060");
+    let mut bob = Phone::registered(&mut first, "bob", "198.51.100.2:5060");
+    let talk = talk(&mut first, &mut alice, &mut bob, "c1");
+    let bye = alice.in_dialog(&talk.caller, Method::Bye);
+    first.send(alice.flow, &bye);
+    let bye = first.expect(&bob, "BYE");
+    bob.respond(&mut first, &bye, 200, None);
+    let mut lab = elsewhere(&first);
+    assert_eq!(lab.records, first.records);
+    let call = lab.records[0].call.clone();
+    let outputs = lab
+        .exchange
+        .handle(offhook_exchange_proto::Input::Recorded(call), lab.now);
+    lab.take(outputs);
+    assert!(
+        lab.replicas.last().unwrap().body.is_none(),
+        "stored for good: standbys forget it"
+    );
+    assert!(
+        lab.exchange
+            .records()
+            .iter()
+            .all(|record| !matches!(record.key, offhook_exchange_proto::replica::Key::Ended(_)))
+    );
 }

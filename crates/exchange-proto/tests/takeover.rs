@@ -13,16 +13,16 @@ use stateright::{Checker, Model, Property};
 
 const TIMING: Timing = Timing {
     heartbeat_ms: 1,
-    misses: 1,
     lease_ms: 1,
     drift_ms: 0,
 };
 
 /// Two members (0, 1) and witnesses from 10 on.
 struct Lab {
-    witnesses: u8,
+    witnesses: u64,
     steps_max: u64,
     witnesses_wait: bool,
+    releases: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +40,8 @@ enum Action {
     /// A member looks at its clock; one that is not looked after is paused.
     Wake(usize),
     Deliver(NodeId, Message),
+    /// An owner hands over to the other.
+    Release(usize),
 }
 
 impl Model for Lab {
@@ -48,7 +50,7 @@ impl Model for Lab {
 
     fn init_states(&self) -> Vec<State> {
         let ids = || 10..10 + self.witnesses;
-        let member = |id, peer| Member::new(id, peer, ids().collect(), Moment(0));
+        let member = |id, peer| Member::home(id, vec![peer], ids().collect(), 1, Moment(0));
         vec![State {
             now: 0,
             members: vec![member(0, 1), member(1, 0)],
@@ -62,8 +64,13 @@ impl Model for Lab {
             actions.push(Action::Step);
         }
         for (n, member) in state.members.iter().enumerate() {
-            if member.poll_timeout(TIMING) <= Moment(state.now) {
+            if member.poll_timeout(TIMING).is_some_and(|at| at <= Moment(state.now)) {
                 actions.push(Action::Wake(n));
+            }
+        }
+        for (n, member) in state.members.iter().enumerate() {
+            if self.releases && member.role() == Role::Owner {
+                actions.push(Action::Release(n));
             }
         }
         actions.extend(state.network.iter().map(|(to, message)| Action::Deliver(*to, *message)));
@@ -81,9 +88,13 @@ impl Model for Lab {
                 let sent = state.members[n].handle_timeout(TIMING, now);
                 state.network.extend(sent);
             }
-            Action::Deliver(to, message) if to < 10 => state.members[usize::from(to)].handle(message, TIMING, now),
+            Action::Release(n) => {
+                let sent = state.members[n].release(1 - n as u64, now);
+                state.network.extend(sent);
+            }
+            Action::Deliver(to, message) if to < 10 => state.members[to as usize].handle(message, TIMING, now),
             Action::Deliver(to, message) => {
-                let witness = &mut state.witnesses[usize::from(to) - 10];
+                let witness = &mut state.witnesses[to as usize - 10];
                 let careless = Timing { lease_ms: 0, ..TIMING };
                 let answer = witness.handle(message, if self.witnesses_wait { TIMING } else { careless }, now);
                 if let (Some(answer), Message::Claim { member, .. }) = (answer, message) {
@@ -131,15 +142,25 @@ fn explore(lab: Lab, limit: Option<Duration>) -> (usize, bool, bool) {
 fn two_never_act_at_once() {
     // The last is larger than a test may take: what is seen of it in eight seconds.
     let eight = Some(Duration::from_secs(8));
-    for (witnesses, steps_max, limit) in [(1, 3, None), (2, 2, None), (3, 2, eight)] {
+    let runs = [
+        (1, 3, false, None),
+        (1, 2, true, None),
+        (2, 2, false, None),
+        (3, 2, false, eight),
+        (3, 2, true, eight),
+    ];
+    for (witnesses, steps_max, releases, limit) in runs {
         let lab = Lab {
             witnesses,
             steps_max,
             witnesses_wait: true,
+            releases,
         };
         let (states, whole, two_acted) = explore(lab, limit);
         let extent = if whole { "all" } else { "a part" };
-        println!("takeover: {states} states ({extent}) of {witnesses} witnesses in {steps_max} steps");
+        println!(
+            "takeover: {states} states ({extent}) of {witnesses} witnesses in {steps_max} steps, releases {releases}"
+        );
         assert!(!two_acted);
     }
 }
@@ -151,6 +172,7 @@ fn a_witness_that_does_not_wait_the_lease_out_is_found_out() {
             witnesses,
             steps_max: 3,
             witnesses_wait: false,
+            releases: false,
         };
         assert!(explore(lab, Some(Duration::from_secs(30))).2);
     }
@@ -161,8 +183,8 @@ fn a_witness_that_does_not_wait_the_lease_out_is_found_out() {
 fn a_standby_owns_soon_after_the_owner_dies_and_not_before_its_lease_is_out() {
     let timing = Timing::default();
     let mut members = [
-        Member::new(0, 1, vec![10, 11, 12], Moment(0)),
-        Member::new(1, 0, vec![10, 11, 12], Moment(5)),
+        Member::home(0, vec![1], vec![10, 11, 12], 3, Moment(0)),
+        Member::home(1, vec![0], vec![10, 11, 12], 3, Moment(5)),
     ];
     let mut witnesses = [10, 11, 12].map(Witness::new);
     let died_at = 1_000;
@@ -174,8 +196,8 @@ fn a_standby_owns_soon_after_the_owner_dies_and_not_before_its_lease_is_out() {
             }
             for (to, message) in members[n].handle_timeout(timing, now) {
                 if to < 10 {
-                    members[usize::from(to)].handle(message, timing, now);
-                } else if let Some(answer) = witnesses[usize::from(to) - 10].handle(message, timing, now) {
+                    members[to as usize].handle(message, timing, now);
+                } else if let Some(answer) = witnesses[to as usize - 10].handle(message, timing, now) {
                     members[n].handle(answer, timing, now);
                 }
             }

@@ -57,6 +57,8 @@ pub fn add(store: &Store, settings: &Settings, name: &str) -> Result<NewAccount,
         .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
         .collect();
     let extension = store.free_extension()?;
+    let here = std::net::SocketAddr::new(settings.advertised(), settings.port);
+    let server = store.server()?.unwrap_or_else(|| here.to_string());
     store.add_account(&Account {
         name: name.to_owned(),
         secret: Secret::new(name, &settings.domain, &password),
@@ -66,10 +68,7 @@ pub fn add(store: &Store, settings: &Settings, name: &str) -> Result<NewAccount,
         user: name.to_owned(),
         password,
         domain: settings.domain.clone(),
-        server: format!(
-            "sip:{}",
-            std::net::SocketAddr::new(settings.advertised(), settings.port)
-        ),
+        server: format!("sip:{server}"),
         extension,
     })
 }

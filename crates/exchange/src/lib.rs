@@ -1,16 +1,20 @@
 //! Shell: sockets, relay and store of the exchange. Partner pure crate: `offhook-exchange-proto`, which decides.
 //!
-//! * [`driver`] the only event loop: feeds the pure [`offhook_exchange_proto::Exchange`], commits, relays, sends
+//! * [`driver`] the event loop of a shard: feeds the pure [`offhook_exchange_proto::Exchange`], commits, relays, sends
+//! * [`cluster`] several instances that keep each other's calls up
 //! * [`signalling`] SIP over UDP, TCP and TLS, behind one narrow trait
 //! * [`relay`] RTP and RTCP from phone to phone
 //! * [`store`] accounts, bindings and call records in SQLite
 //! * [`account`] making an account and showing it as text and QR code
-//! * [`view`] live calls and metrics
+//! * [`view`] live calls and metrics; [`control`] asks a running exchange for them
 //!
-//! One machine only: there is no cluster yet. Media keys are never terminated here; SRTP passes through as it is.
+//! Media keys are never terminated here; SRTP passes through as it is.
 
 pub mod account;
+pub mod cluster;
+pub mod control;
 pub mod driver;
+mod metrics;
 pub mod relay;
 pub mod signalling;
 pub mod store;
@@ -21,6 +25,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 pub use driver::Node;
+pub use offhook_exchange_proto as proto;
+
+/// The domain where none is chosen.
+pub const DOMAIN_DEFAULT: &str = "offhook";
 
 /// Settings of `exchange up`; every one has a default.
 #[derive(Clone, Debug)]
@@ -39,6 +47,10 @@ pub struct Settings {
     pub tls_port: Option<u16>,
     /// How media travels.
     pub media: offhook_exchange_proto::MediaPath,
+    /// Where Prometheus may ask for metrics; nowhere by default.
+    pub metrics: Option<SocketAddr>,
+    /// The cluster that this instance is part of; none by default.
+    pub cluster: Option<cluster::ClusterSettings>,
     /// Whether phones must prove who they are; off for measurements only.
     pub authenticate: bool,
 }
@@ -48,7 +60,7 @@ impl Settings {
     pub fn new(home: impl Into<PathBuf>) -> Self {
         Self {
             home: home.into(),
-            domain: "offhook".to_owned(),
+            domain: DOMAIN_DEFAULT.to_owned(),
             listen: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             advertise: None,
             port: 5060,
@@ -57,6 +69,8 @@ impl Settings {
                 first_port: 30_000,
                 count: 2_000,
             },
+            metrics: None,
+            cluster: None,
             authenticate: true,
         }
     }
@@ -64,7 +78,13 @@ impl Settings {
     /// The address that phones are told.
     pub fn advertised(&self) -> IpAddr {
         let listened = Some(self.listen).filter(|ip| !ip.is_unspecified());
+        let movable = self
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.movable)
+            .map(IpAddr::V4);
         self.advertise
+            .or(movable)
             .or(listened)
             .or_else(outward_address)
             .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
@@ -104,9 +124,30 @@ pub enum Error {
     /// The store is damaged or the disk refuses: nothing more is acknowledged.
     #[error("store: {0}")]
     Store(#[from] rusqlite::Error),
+    /// Accounts are bound to the domain: use the one they were made for.
+    #[error("the accounts here were made for the domain {0}: leave --domain out, or start in another folder")]
+    DomainChange(String),
+    /// Another process serves this folder: ask it, or stop it.
+    #[error("an exchange is running on {0} already")]
+    Running(PathBuf),
+    /// No process serves this folder: start one.
+    #[error("no exchange is running on {0}; start it with `offhook exchange up`")]
+    NotRunning(PathBuf),
+    /// The running exchange is of another version: restart it.
+    #[error("the running exchange is of another version")]
+    OtherBuild,
+    /// The engine cannot be used: the text says what to change.
+    #[error("engine: {0}")]
+    Engine(String),
+    /// This instance cannot take its place: the text says what to change.
+    #[error("cluster: {0}")]
+    Cluster(String),
     /// The account exists: choose another name.
     #[error("there is an account {0} already")]
     AccountExists(String),
+    /// No such account.
+    #[error("there is no account {0}")]
+    NoAccount(String),
     /// Names are 1 to 32 letters, digits, `-`, `_` or `.`.
     #[error("{0:?} cannot be an account name: use 1 to 32 letters, digits, '-', '_' or '.'")]
     AccountName(String),
@@ -116,23 +157,17 @@ pub enum Error {
     /// The system has no randomness.
     #[error("no randomness: {0}")]
     Randomness(String),
-    /// The runtime cannot start.
-    #[error("runtime: {0}")]
-    Runtime(std::io::Error),
 }
 
-/// Runs until interrupted. Prints where it listens.
-pub fn run(settings: Settings) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::Runtime)?;
-    runtime.block_on(async {
-        let node = Node::start(settings).await?;
-        println!("{}", node.banner());
-        tokio::signal::ctrl_c().await.map_err(Error::Runtime)?;
-        node.stop().await
-    })
+/// Runs until `end` or until it fails.
+pub async fn run(settings: Settings, started: impl FnOnce(&Node), end: impl Future<Output = ()>) -> Result<(), Error> {
+    let mut node = Node::start(settings).await?;
+    started(&node);
+    tokio::select! {
+        () = end => {}
+        ended = node.stopped() => return ended,
+    }
+    node.stop().await
 }
 
 /// Random octets from the system.

@@ -12,6 +12,8 @@ use offhook_exchange_proto::relay::{Latch, RelayCommand};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
+use crate::cluster::lease::Lease;
+
 /// Longest packet forwarded, octets.
 const PACKET_BYTES_MAX: usize = 2_048;
 
@@ -52,15 +54,18 @@ impl Drop for Port {
 /// All open ports.
 pub struct Relay {
     address: IpAddr,
+    lease: Arc<Lease>,
     ports: BTreeMap<u16, Port>,
     counters: Arc<RelayCounters>,
 }
 
 impl Relay {
-    /// No ports yet; they will be bound on this address.
-    pub fn new(address: IpAddr) -> Self {
+    /// No ports yet; they will be bound on this address, also while it is another machine's. Nothing is forwarded
+    /// without the lease.
+    pub fn new(address: IpAddr, lease: Arc<Lease>) -> Self {
         Self {
             address,
+            lease,
             ports: BTreeMap::new(),
             counters: Arc::default(),
         }
@@ -82,6 +87,8 @@ impl Relay {
     /// Does one command.
     pub fn handle(&mut self, command: RelayCommand) {
         match command {
+            // A standby has opened it already.
+            RelayCommand::Open { port } if self.ports.contains_key(&port) => {}
             RelayCommand::Open { port } => match self.open(port) {
                 Ok(open) => drop(self.ports.insert(port, open)),
                 Err(_) => drop(self.counters.failed.fetch_add(1, Ordering::Relaxed)),
@@ -108,17 +115,18 @@ impl Relay {
     }
 
     fn open(&self, port: u16) -> std::io::Result<Port> {
-        let streams = [self.stream(port)?, self.stream(port + 1)?];
-        let task = |stream: &Arc<Stream>| tokio::spawn(forward(stream.clone(), self.counters.clone()));
+        let rtcp = port.checked_add(1).ok_or(std::io::ErrorKind::InvalidInput)?;
+        let streams = [self.stream(port)?, self.stream(rtcp)?];
+        let task =
+            |stream: &Arc<Stream>| tokio::spawn(forward(stream.clone(), self.counters.clone(), self.lease.clone()));
         let tasks = [task(&streams[0]), task(&streams[1])];
         Ok(Port { streams, tasks })
     }
 
     fn stream(&self, port: u16) -> std::io::Result<Arc<Stream>> {
-        let socket = std::net::UdpSocket::bind(SocketAddr::new(self.address, port))?;
-        socket.set_nonblocking(true)?;
+        let socket = bind_ahead(SocketAddr::new(self.address, port))?;
         Ok(Arc::new(Stream {
-            socket: UdpSocket::from_std(socket)?,
+            socket: UdpSocket::from_std(socket.into())?,
             latch: Mutex::new(Latch::closed()),
             partner: Mutex::new(None),
             forwarded: AtomicU64::new(0),
@@ -126,13 +134,16 @@ impl Relay {
     }
 }
 
-async fn forward(stream: Arc<Stream>, counters: Arc<RelayCounters>) {
+async fn forward(stream: Arc<Stream>, counters: Arc<RelayCounters>, lease: Arc<Lease>) {
     let mut buffer = [0; PACKET_BYTES_MAX];
     loop {
         let Ok((length, source)) = stream.socket.recv_from(&mut buffer).await else {
             continue;
         };
         let packet = &buffer[..length];
+        if !lease.holds() {
+            continue;
+        }
         let accepted = is_media(packet) && lock(&stream.latch).accepts(source);
         if !accepted {
             counters.refused.fetch_add(1, Ordering::Relaxed);
@@ -149,6 +160,18 @@ async fn forward(stream: Arc<Stream>, counters: Arc<RelayCounters>) {
             counters.forwarded.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Binds to an address that may still be another machine's.
+fn bind_ahead(address: SocketAddr) -> std::io::Result<socket2::Socket> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+    if address.is_ipv4() {
+        socket.set_freebind_v4(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// STUN 0-3, ZRTP 16-19, DTLS 20-63, RTP and RTCP 128-191 (RFC 7983).

@@ -2,7 +2,8 @@
 //!
 //! `exchange user add` may write accounts while the exchange runs; SQLite's `data_version` tells the exchange.
 
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use offhook_exchange_proto::StoreCommand;
@@ -44,6 +45,8 @@ pub struct StoredRecord {
 
 /// The embedded store.
 pub struct Store {
+    /// Its folder.
+    pub(crate) home: PathBuf,
     connection: Connection,
     data_version: i64,
 }
@@ -51,7 +54,9 @@ pub struct Store {
 impl Store {
     /// Opens or makes the store in a folder.
     pub fn open(home: &Path) -> Result<Self, Error> {
-        std::fs::create_dir_all(home).map_err(|source| Error::Home {
+        // Password hashes and the private key are in here.
+        let folder = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home);
+        folder.map_err(|source| Error::Home {
             path: home.to_owned(),
             source,
         })?;
@@ -61,6 +66,7 @@ impl Store {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.execute_batch(SCHEMA)?;
         let mut store = Self {
+            home: home.to_owned(),
             connection,
             data_version: 0,
         };
@@ -89,6 +95,42 @@ impl Store {
         Ok(key)
     }
 
+    /// The domain of the accounts: the one given at first, or the default. Once there are accounts it stays.
+    pub fn domain(&self, wanted: Option<&str>) -> Result<String, Error> {
+        let held = self.text_setting("domain")?;
+        let has_accounts = !self.accounts()?.is_empty();
+        match (held, wanted) {
+            (Some(held), Some(wanted)) if held != wanted && has_accounts => Err(Error::DomainChange(held)),
+            (Some(held), None) => Ok(held),
+            (_, wanted) => {
+                let domain = wanted.unwrap_or(crate::DOMAIN_DEFAULT);
+                self.set_text("domain", domain)?;
+                Ok(domain.to_owned())
+            }
+        }
+    }
+
+    /// Notes where phones reach the exchange, for the accounts made later.
+    pub fn remember_server(&self, server: &str) -> Result<(), Error> {
+        self.set_text("server", server)
+    }
+
+    /// Where phones reached the exchange when it ran last.
+    pub fn server(&self) -> Result<Option<String>, Error> {
+        self.text_setting("server")
+    }
+
+    fn text_setting(&self, name: &str) -> Result<Option<String>, Error> {
+        let sql = "SELECT CAST(value AS TEXT) FROM setting WHERE name = ?1";
+        Ok(self.connection.query_row(sql, [name], |row| row.get(0)).optional()?)
+    }
+
+    fn set_text(&self, name: &str, value: &str) -> Result<(), Error> {
+        let sql = "INSERT OR REPLACE INTO setting VALUES (?1, CAST(?2 AS BLOB))";
+        self.connection.execute(sql, params![name, value])?;
+        Ok(())
+    }
+
     /// Adds an account.
     pub fn add_account(&self, account: &Account) -> Result<(), Error> {
         let added = self.connection.execute(
@@ -105,6 +147,46 @@ impl Store {
         } else {
             Err(Error::AccountExists(account.name.clone()))
         }
+    }
+
+    /// What is written until [`Store::end`] is written together.
+    pub(crate) fn begin(&self) -> Result<(), Error> {
+        Ok(self.connection.execute_batch("BEGIN IMMEDIATE")?)
+    }
+
+    /// See [`Store::begin`].
+    pub(crate) fn end(&self) -> Result<(), Error> {
+        Ok(self.connection.execute_batch("COMMIT")?)
+    }
+
+    /// Takes an account as another instance has it.
+    pub(crate) fn put_account(&self, account: &Account) -> Result<(), Error> {
+        // Of two accounts with one extension, made at two instances at once, the later one goes without.
+        let clash = "SELECT 1 FROM account WHERE extension = ?1 AND name <> ?2";
+        let taken = self
+            .connection
+            .query_row(clash, params![account.extension, account.name], |_| Ok(()))
+            .optional()?;
+        let extension = account.extension.as_ref().filter(|_| taken.is_none());
+        self.connection.execute(
+            "INSERT OR REPLACE INTO account VALUES (?1, ?2, ?3, ?4)",
+            params![account.name, account.secret.sha256, account.secret.md5, extension],
+        )?;
+        Ok(())
+    }
+
+    /// Takes a call record as another instance has it.
+    pub(crate) fn put_record(&self, record: &CallRecord) -> Result<(), Error> {
+        write_record(&self.connection, record)
+    }
+
+    /// The number of this instance, drawn at its first start.
+    pub(crate) fn node_id(&self) -> Result<u64, Error> {
+        let fresh = u64::from_le_bytes(crate::random()?) >> 1;
+        let sql = "INSERT OR IGNORE INTO setting VALUES ('node_id', CAST(?1 AS BLOB))";
+        self.connection.execute(sql, [fresh.to_string()])?;
+        let held = self.text_setting("node_id")?.and_then(|text| text.parse().ok());
+        Ok(held.unwrap_or(fresh))
     }
 
     /// Removes an account and its bindings; whether it was there.
@@ -128,8 +210,13 @@ impl Store {
         Err(Error::AccountExists("with every extension".to_owned()))
     }
 
-    /// All accounts.
+    /// What routing reads.
     pub fn tables(&self) -> Result<Tables, Error> {
+        Ok(Tables::new(self.accounts()?))
+    }
+
+    /// All accounts, by name.
+    pub fn accounts(&self) -> Result<Vec<Account>, Error> {
         let mut statement = self
             .connection
             .prepare("SELECT name, sha256, md5, extension FROM account ORDER BY name")?;
@@ -144,7 +231,7 @@ impl Store {
                 extension: row.get(3)?,
             })
         })?;
-        Ok(Tables::new(accounts.collect::<Result<_, _>>()?))
+        Ok(accounts.collect::<Result<_, _>>()?)
     }
 
     /// Bindings that survive a restart: connections of stream transports do not.

@@ -4,12 +4,12 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 use offhook_exchange_proto::{CallView, Counters, Exchange};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::relay::RelayCounters;
 
 /// A live call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct LiveCall {
     pub call: String,
@@ -20,10 +20,12 @@ pub struct LiveCall {
     pub answered_ms: Option<u64>,
     pub legs: Vec<String>,
     pub ports: Vec<u16>,
+    /// Whether a standby holds it ready.
+    pub protected: bool,
 }
 
-impl From<CallView> for LiveCall {
-    fn from(view: CallView) -> Self {
+impl LiveCall {
+    pub(crate) fn new(view: CallView, protected: bool) -> Self {
         Self {
             call: view.key,
             from: view.from,
@@ -33,12 +35,13 @@ impl From<CallView> for LiveCall {
             answered_ms: view.answered.map(|at| at.0),
             legs: view.legs,
             ports: view.ports,
+            protected,
         }
     }
 }
 
 /// A registered phone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct LivePhone {
     pub account: String,
@@ -46,6 +49,22 @@ pub struct LivePhone {
     pub flow: String,
     pub user_agent: String,
     pub expires_ms: u64,
+}
+
+/// One instance of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct MemberView {
+    pub node: String,
+    pub site: String,
+    pub address: String,
+    pub witness: bool,
+    /// Shards that it acts for, with their epochs.
+    pub owns: Vec<String>,
+    /// Shards whose calls it holds ready.
+    pub stands_by: Vec<String>,
+    /// Since it was last heard of.
+    pub silent_ms: u64,
 }
 
 /// Registered phones.
@@ -60,8 +79,36 @@ pub fn phones(exchange: &Exchange) -> Vec<LivePhone> {
     exchange.bindings().map(view).collect()
 }
 
+/// What an instance of a cluster adds to the metrics.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct ClusterFigures {
+    pub protected: bool,
+    pub backlog: usize,
+    pub engine_connected: bool,
+}
+
+/// Metrics of several shards as one: values under the same name are added.
+pub fn summed(texts: &[String]) -> String {
+    let Some((first, rest)) = texts.split_first() else {
+        return String::new();
+    };
+    let value = |line: &str| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<u64>().ok());
+    let mut lines: Vec<String> = first.lines().map(str::to_owned).collect();
+    for text in rest {
+        for (line, other) in lines.iter_mut().zip(text.lines()) {
+            if let (false, Some(a), Some(b)) = (line.starts_with('#'), value(line), value(other)) {
+                let name = line.rsplit_once(' ').map_or("", |(name, _)| name);
+                *line = format!("{name} {}", a + b);
+            }
+        }
+    }
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
 /// Metrics in Prometheus' text exposition format.
-pub fn prometheus(exchange: &Exchange, relay: &RelayCounters) -> String {
+pub fn prometheus(exchange: &Exchange, relay: &RelayCounters, cluster: Option<ClusterFigures>) -> String {
+    let backlog = cluster.map_or(0, |figures| figures.backlog);
     let Counters {
         messages_in,
         malformed,
@@ -113,6 +160,25 @@ pub fn prometheus(exchange: &Exchange, relay: &RelayCounters) -> String {
         ("sip_transactions", exchange.transaction_count(), "Transactions held."),
         ("rtp_ports_in_use", exchange.ports_in_use(), "Media ports in use."),
     ];
+    let cluster = cluster.map(|figures| {
+        [
+            (
+                "calls_protected",
+                figures.protected,
+                "Whether a standby holds the calls ready.",
+            ),
+            (
+                "engine_connected",
+                figures.engine_connected,
+                "Whether the engine is reached.",
+            ),
+        ]
+    });
+    let cluster = cluster
+        .into_iter()
+        .flatten()
+        .map(|(name, value, about)| (name, usize::from(value), about));
+    let backlog = [("engine_writes_waiting", backlog, "Durable writes still to be done.")];
     let mut text = String::new();
     for (name, value, about) in counters {
         // Writing to a String cannot fail.
@@ -121,7 +187,7 @@ pub fn prometheus(exchange: &Exchange, relay: &RelayCounters) -> String {
             "# HELP offhook_exchange_{name}_total {about}\n# TYPE offhook_exchange_{name}_total counter\noffhook_exchange_{name}_total {value}\n"
         );
     }
-    for (name, value, about) in gauges {
+    for (name, value, about) in gauges.into_iter().chain(cluster).chain(backlog) {
         let _ = write!(
             text,
             "# HELP offhook_exchange_{name} {about}\n# TYPE offhook_exchange_{name} gauge\noffhook_exchange_{name} {value}\n"

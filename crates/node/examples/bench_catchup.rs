@@ -97,9 +97,7 @@ impl Bench {
         line.settle(&mut self.host, &mut guest, &mut clocks);
         line.join(&mut self.host, &mut guest, &self.hall.invite.clone(), &mut clocks);
         line.down(&mut self.host, &mut guest, clocks);
-        let frames = self
-            .hall
-            .frames(&guest.device, &self.said, 512, grouped, &mut BTreeMap::new());
+        let frames = self.hall.frames(&self.said, 512, grouped, &mut BTreeMap::new());
         clocks.wall_ms = self.clocks.wall_ms;
         let (cpu, wall) = (cpu_ns(), Instant::now());
         self.hall.feed_frames(&mut guest, &self.feeder, frames, clocks);

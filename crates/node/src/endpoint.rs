@@ -2,7 +2,7 @@
 //!
 //! The *switchboard* is one task that owns all lines. Orders reach it from the driver, connections from dials and from the
 //! accept loop; each line has a task that reads and one that writes. The dialler opens the stream with an empty frame. A frame is a length
-//! (u32, big-endian, at most [`FRAME_BYTES_MAX`]) and the bytes.
+//! (unsigned LEB128 of at most three bytes, at most [`FRAME_BYTES_MAX`]) and the bytes.
 //!
 //! *One connection to a peer*: of two dialled at the same time from both ends, the one dialled by the smaller id stays; any other newer one replaces the
 //! older, because whoever dials again has lost it. *Addresses*: at most two are handed to a dial, since iroh sends to each at once and each is a flow
@@ -28,7 +28,7 @@ use offhook_proto::crypto::Secret;
 use offhook_proto::identity::DeviceId;
 use offhook_proto::overlay::ledger::{ADDRESSES_PER_DIAL_MAX, Answer, Ask, To, Urgency};
 use offhook_proto::peer::Input;
-use offhook_proto::wire::FRAME_BYTES_MAX;
+use offhook_proto::wire::{FRAME_BYTES_MAX, put_varint};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
@@ -49,6 +49,8 @@ pub use paths::{PathAddress, PathView};
 pub(crate) const ALPN: &[u8] = b"offhook/1";
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-offhook-1-line";
 
+/// Bytes of the length before a frame.
+const LENGTH_BYTES_MAX: usize = 3;
 /// Own addresses told to the peer.
 const OWN_ADDRESSES_MAX: usize = 8;
 /// Dials that run at the same time; the line plan keeps below this.
@@ -680,9 +682,7 @@ async fn connect(endpoint: Endpoint, target: Option<EndpointAddr>, slots: Arc<Se
             .map_err(|error| error.to_string())?;
         let (mut send, recv) = connection.open_bi().await.map_err(|error| error.to_string())?;
         // A stream exists for the other end once something was written to it.
-        send.write_all(&0u32.to_be_bytes())
-            .await
-            .map_err(|error| error.to_string())?;
+        send.write_all(&[0]).await.map_err(|error| error.to_string())?;
         Ok(Connected {
             address: direct_address(&connection),
             connection,
@@ -820,11 +820,23 @@ enum FrameError {
     TooLong(usize),
 }
 
+/// The length before a frame.
+async fn read_length(recv: &mut RecvStream) -> Result<usize, FrameError> {
+    let mut len = 0;
+    for shift in (0..).step_by(7).take(LENGTH_BYTES_MAX) {
+        let mut byte = [0];
+        recv.read_exact(&mut byte).await.map_err(|_| FrameError::Ended)?;
+        len |= usize::from(byte[0] & 0x7f) << shift;
+        if byte[0] < 0x80 {
+            return Ok(len);
+        }
+    }
+    Err(FrameError::TooLong(len))
+}
+
 /// One frame. Memory grows with what has arrived, not with what was claimed.
 async fn read_frame(recv: &mut RecvStream) -> Result<Vec<u8>, FrameError> {
-    let mut head = [0; 4];
-    recv.read_exact(&mut head).await.map_err(|_| FrameError::Ended)?;
-    let len = usize::try_from(u32::from_be_bytes(head)).unwrap_or(usize::MAX);
+    let len = read_length(recv).await?;
     if len > FRAME_BYTES_MAX {
         return Err(FrameError::TooLong(len));
     }
@@ -880,9 +892,7 @@ fn put_frame(buffer: &mut Vec<u8>, frame: &[u8]) -> usize {
         frame.len() <= FRAME_BYTES_MAX,
         "a peer sends no longer frames than it reads"
     );
-    // Frames are far below 2^32 bytes.
-    let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-    buffer.extend_from_slice(&len.to_be_bytes());
+    put_varint(buffer, frame.len() as u64);
     buffer.extend_from_slice(frame);
     frame.len()
 }

@@ -26,10 +26,11 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use crate::query::match_expression;
 
 /// The newest schema that this program writes.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = 2;
 
 /// What each schema version adds to the one before.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = ["
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
+    "
     CREATE TABLE record(key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE entry(id INTEGER PRIMARY KEY, data BLOB NOT NULL);
     CREATE TABLE found(docid INTEGER PRIMARY KEY, entry INTEGER NOT NULL);
@@ -37,7 +38,10 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = ["
         body, room, content='', columnsize=0, tokenize='unicode61 remove_diacritics 2'
     );
     INSERT INTO words(words, rank) VALUES ('secure-delete', 1);
-"];
+",
+    // Entries are written shorter, and read in both ways: nothing to change but that earlier programs must not open them.
+    "",
+];
 
 /// A document number counts units of 2^6 ms.
 const UNIT_BITS: u32 = 6;
@@ -287,6 +291,11 @@ impl Store for SqliteStore {
             "REPLACE INTO entry(id, data) VALUES (?, ?)",
             params![key.to_u64().cast_signed(), value],
         )?;
+        Ok(())
+    }
+
+    fn delete_entry(&mut self, key: EntryKey) -> Result<(), StoreError> {
+        self.run("DELETE FROM entry WHERE id = ?", [key.to_u64().cast_signed()])?;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The command line as typed (clap): raw words and numbers, nothing looked up. What they mean is resolved where they are used.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -157,11 +157,110 @@ pub(crate) enum Verb {
     },
     /// Print the description of the local API (OpenAPI 3.1)
     Openapi,
+    /// Run a small phone system for SIP phones
+    #[command(subcommand)]
+    Exchange(ExchangeVerb),
     /// Print a completion script
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExchangeVerb {
+    /// Run the exchange until Ctrl-C
+    Up(ExchangeUp),
+    /// Make, list and remove accounts for phones
+    #[command(subcommand)]
+    User(UserVerb),
+    /// Show the calls of this moment
+    Calls,
+    /// Show the registered phones
+    Phones,
+    /// Show what calls there were, newest first
+    Records {
+        /// How many
+        #[arg(long, default_value_t = 50, value_name = "N")]
+        limit: u32,
+    },
+    /// Print the metrics in Prometheus' text format
+    Metrics,
+    /// Show the instances of the cluster, who speaks for what, and who stands by
+    Members,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserVerb {
+    /// Make an account; its password is shown this once
+    Add {
+        /// Its name: 1 to 32 letters, digits, '-', '_' or '.'
+        name: String,
+        /// The domain of all accounts, before the first one is made [default: offhook]
+        #[arg(long, value_name = "D")]
+        domain: Option<String>,
+    },
+    /// List the accounts
+    List,
+    /// Remove an account and forget its phones
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExchangeUp {
+    /// Address for SIP and media [default: all]
+    #[arg(long, value_name = "IP")]
+    pub(crate) listen: Option<IpAddr>,
+    /// Address that phones are told, where it is not the one of the default route
+    #[arg(long, value_name = "IP")]
+    pub(crate) advertise: Option<IpAddr>,
+    /// Port for SIP over UDP and TCP
+    #[arg(long, default_value_t = 5060)]
+    pub(crate) port: u16,
+    /// Port for SIP over TLS; 0 switches it off
+    #[arg(long, default_value_t = 5061, value_name = "PORT")]
+    pub(crate) tls_port: u16,
+    /// The domain of all accounts, before the first one is made [default: offhook]
+    #[arg(long, value_name = "D")]
+    pub(crate) domain: Option<String>,
+    /// First port for media; 4,000 from there are used
+    #[arg(long, default_value_t = 30_000, value_name = "PORT")]
+    pub(crate) media_port: u16,
+    /// Let phones send sound to each other directly, not through the exchange
+    #[arg(long)]
+    pub(crate) direct_media: bool,
+    /// Serve Prometheus' metrics here, as http://IP:PORT/metrics
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Be one instance of a cluster: a server of its engine, as nats://HOST:PORT; the nearest first
+    #[arg(long, value_name = "URL")]
+    pub(crate) engine: Vec<String>,
+    /// Failure domain of this instance, such as its data centre [default: the machine's name]
+    #[arg(long, value_name = "NAME", requires = "engine")]
+    pub(crate) site: Option<String>,
+    /// What this instance does, of calls, standby and witness
+    #[arg(
+        long,
+        value_name = "ROLES",
+        value_delimiter = ',',
+        default_value = "calls,standby,witness"
+    )]
+    pub(crate) roles: Vec<String>,
+    /// Address on this network that phones use; it moves to another machine when this one dies
+    #[arg(long, value_name = "IPV4", requires = "engine")]
+    pub(crate) movable: Option<Ipv4Addr>,
+    /// UDP port on which instances watch each other
+    #[arg(long, default_value_t = 5070, value_name = "PORT")]
+    pub(crate) detector_port: u16,
+    /// Port on which the engine's servers show their settings
+    #[arg(long, default_value_t = 8222, value_name = "PORT")]
+    pub(crate) engine_monitor_port: u16,
+    /// How often the engine keeps what is durable; less than 3 is for trials
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub(crate) engine_copies: usize,
 }
 
 #[derive(Debug, Default, Args)]

@@ -63,7 +63,7 @@ fn main() {
             reach,
             &format!("{find} B"),
         );
-        let frame = of(&["Entries", "Done", "InStep", "Have"]);
+        let frame = of(&["Entries", "InStep", "Have"]);
         figure(
             &format!("{name}: framing of the entries, and the end of it"),
             "-",

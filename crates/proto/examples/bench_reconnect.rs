@@ -4,6 +4,9 @@
 
 mod world;
 
+use std::time::Duration;
+
+use offhook_proto::peer::{Command, Input};
 use offhook_proto::store::MemoryStore;
 use world::{Between, Clocks, Hall, Node, Scribe, figure, is_apart, table_head};
 
@@ -81,6 +84,9 @@ fn main() {
         &mut clocks,
     );
 
+    line.down(&mut host, &mut guest, clocks);
+    let moved = moved_and_read(&mut host, &mut guest, &mut line, &mut clocks);
+
     table_head();
     figure(
         "76 rooms unchanged: bytes from the one / the other",
@@ -97,6 +103,13 @@ fn main() {
         "-",
         &format!("{} B", before.3),
     );
+    figure(
+        "unchanged but moved, 20 rooms read: addresses, both ways",
+        "-",
+        &format!("{} B", moved[0]),
+    );
+    figure("  receipts, both ways", "-", &format!("{} B", moved[1]));
+    figure("  all else, both ways", "-", &format!("{} B", moved[2]));
     figure(
         "naive: every room's vector with whole keys",
         "-",
@@ -121,6 +134,52 @@ fn main() {
             &format!("{} B", missed.apart),
         );
     }
+}
+
+/// How many rooms somebody looked into while offline.
+const READ: usize = 20;
+
+/// What comes on top in life: both have other addresses than before, and the guest has read what had come in some of the rooms. Bytes of addresses, of
+/// receipts, and of all else.
+fn moved_and_read(
+    host: &mut Node<MemoryStore>,
+    guest: &mut Node<MemoryStore>,
+    line: &mut Between,
+    clocks: &mut Clocks,
+) -> [usize; 3] {
+    let rooms = guest.peer.rooms().unwrap();
+    let unread = rooms.iter().filter(|room| room.unread > 0 && room.members <= 50);
+    let newest: Vec<_> = unread
+        .filter_map(|room| Some((room.room, room.newest?)))
+        .take(READ)
+        .collect();
+    assert_eq!(newest.len(), READ);
+    for (room, up_to) in newest {
+        let _ = guest.command(Command::MarkRead { room, up_to }, *clocks);
+    }
+    for (node, last) in [(&mut *host, 7), (&mut *guest, 8)] {
+        let address = |net: u8| format!("{net}.0.2.{last}:4433").parse().unwrap();
+        let own = Input::OwnAddresses {
+            addresses: vec![address(192), address(10)],
+            relay: None,
+        };
+        let _ = node.input(own, *clocks);
+    }
+    // The receipts' own deadline.
+    clocks.pass(Duration::from_secs(2));
+    let _ = guest.input(Input::Timeout, *clocks);
+    line.sent.clear();
+    line.up(host, guest, *clocks);
+    line.settle(host, guest, clocks);
+    line.print_kinds();
+    let of = |counts: &dyn Fn(&str) -> bool| {
+        line.bytes(0, |sent| counts(sent.kind)) + line.bytes(1, |sent| counts(sent.kind))
+    };
+    [
+        of(&|kind| kind == "Addresses"),
+        of(&|kind| kind == "Receipts"),
+        of(&|kind| kind != "Addresses" && kind != "Receipts"),
+    ]
 }
 
 /// What it took to get back in step.

@@ -9,10 +9,12 @@ use std::time::Instant;
 use crate::crypto::{SealKeyPair, Secret};
 use crate::history::{Clock, Entry, EntryId, EntryRef, Header, IntervalSet, LogKey, RoomId, Said};
 use crate::identity::{DeviceId, IdentityBundle};
+use crate::keeper::{Answer, Ask, Caller, KeeperAddress, Limits, Vaults};
 use crate::rooms::{Control, ControlEntry, ControlGraph, ControlPayload, Invite, Op};
+use crate::store::MemoryStore;
 use crate::sync::vector::Held;
 use crate::sync::{self, Frame, Vector};
-use crate::wire::Wire;
+use crate::wire::{Reader, Wire};
 
 mod line;
 
@@ -54,6 +56,10 @@ pub const TARGETS: &[Target] = &[
         run: |data, _| invite(data),
     },
     Target {
+        name: "keeper_address",
+        run: |data, _| keeper_address(data),
+    },
+    Target {
         name: "line",
         run: line,
     },
@@ -64,6 +70,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "said",
         run: |data, _| said(data),
+    },
+    Target {
+        name: "vault",
+        run: |data, _| vault(data),
     },
     Target {
         name: "vector",
@@ -186,6 +196,61 @@ pub fn invite(data: &[u8]) -> bool {
         "a link stands for one invite"
     );
     true
+}
+
+/// A keeper's address as pasted, or what is inside alone.
+pub fn keeper_address(data: &[u8]) -> bool {
+    if canonical::<KeeperAddress>(data).is_some() {
+        return true;
+    }
+    let Ok(text) = std::str::from_utf8(data) else {
+        return false;
+    };
+    let Ok(address) = KeeperAddress::from_link(text) else {
+        return false;
+    };
+    let again = KeeperAddress::from_link(&address.to_link());
+    assert_eq!(again, Ok(address), "a link stands for one address");
+    true
+}
+
+/// A conversation with a keeper: asks, each with its length before it, from the device and on the connection that the samples are made for. Accepted if a vault came of it.
+///
+/// What the keeper has on its disk is what it remembers, within its limits, whatever it is asked.
+pub fn vault(data: &[u8]) -> bool {
+    let mut store = MemoryStore::default();
+    let limits = Limits {
+        vaults_max: 2,
+        vault_bytes_max: 4096,
+        log_bytes_max: 2048,
+        days: 1,
+    };
+    let Ok(mut vaults) = Vaults::load(&store) else {
+        return false;
+    };
+    vaults.keep(&mut store, limits, [32; 16]).expect("memory does not fail");
+    let device = DeviceId(crate::crypto::KeyPair::from_seed(&Secret([2; 32])).public());
+    let (mut next_log, mut now_ms) = (1, 1_700_000_000_000);
+    let mut input = Reader::new(data);
+    while let Ok(bytes) = input.bytes(data.len(), "ask") {
+        let Some(ask) = canonical::<Ask>(bytes) else { continue };
+        let caller = Caller {
+            device,
+            exporter: &[36; 32],
+            now_ms,
+        };
+        let answers = vaults.answer(&mut store, &mut next_log, caller, ask);
+        for (_, answer) in answers.expect("memory does not fail") {
+            assert_eq!(canonical::<Answer>(&answer.to_bytes()), Some(answer));
+        }
+        now_ms += 3_600_000;
+        vaults.sweep(&mut store, now_ms).expect("memory does not fail");
+        let usage = vaults.usage();
+        assert!(usage.bytes <= 2 * limits.vault_bytes_max && usage.vaults <= limits.vaults_max);
+        let reloaded = Vaults::load(&store).expect("what was stored decodes");
+        assert_eq!(reloaded.usage(), usage, "the disk holds what the keeper remembers");
+    }
+    vaults.usage().vaults > 0
 }
 
 /// The plaintext of a message entry.

@@ -4,13 +4,14 @@
 //! same inputs give the same outputs, bit by bit, so the simulator runs this very code by the thousand.
 //!
 //! From the bottom up: [`wire`] (canonical bytes), [`crypto`], [`store`], [`identity`]; then [`history`] (logs and their order) and
-//! [`rooms`] (membership and keys); [`peer`] composes them and is the only module that knows all.
+//! [`rooms`] (membership and keys); [`keeper`] (sealed entries kept for others); [`peer`] composes them and is the only module that knows all.
 
 pub mod crypto;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod history;
 pub mod identity;
+pub mod keeper;
 pub mod overlay;
 pub mod peer;
 pub mod rooms;

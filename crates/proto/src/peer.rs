@@ -20,6 +20,7 @@ use rand_core::SeedableRng;
 use crate::crypto::{SealKeyPair, Secret};
 use crate::history::{Class, Entry, EntryId, EntryRef, LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityState, NAME_BYTES_MAX, PREKEY_ROTATION_DAYS, PersonId};
+use crate::keeper::Vaults;
 use crate::overlay::ledger::{Limits, Urgency};
 use crate::overlay::plan::{Planner, Reason};
 use crate::rooms::{Doorway, HistoryPolicy, Invite, LogCertificate, Op, Role, RoomKind};
@@ -28,12 +29,14 @@ use crate::sync::Frame;
 use crate::sync::frame::AddressRecord;
 use crate::wire::Wire;
 
+mod answer;
 mod author;
 pub mod command;
 mod commands;
 mod dial;
 mod exchange;
 mod join;
+mod keeping;
 mod keyring;
 mod line;
 mod order;
@@ -44,6 +47,7 @@ mod room;
 mod standing;
 mod table;
 mod timeline;
+mod vaults;
 pub mod view;
 
 pub use command::{Command, CommandError, Post, Reply};
@@ -51,6 +55,7 @@ pub use timeline::TIMELINE_MAX;
 
 use author::Written;
 use dial::Dial;
+use keeping::Keeping;
 use line::Line;
 use people::Person;
 use record::{LogRecord, Me, Prekey, RoomRecord, StoredStanding};
@@ -341,9 +346,19 @@ pub struct Peer<S> {
     read_up_to: BTreeMap<RoomNo, BTreeMap<[u8; 8], u32>>,
     announce_at: Option<Instant>,
     receipts_at: Option<Instant>,
+    /// When the first want may be overdue.
+    wants_at: Option<Instant>,
     receipts_due: BTreeSet<RoomNo>,
     reconcile_at: Instant,
     opened_room: Option<RoomNo>,
+    /// Keepers of own rooms.
+    keepers: BTreeMap<(RoomNo, DeviceId), Keeping>,
+    /// Keepers with whom something is due at the end of this input.
+    tend: BTreeSet<(RoomNo, DeviceId)>,
+    /// What is kept for others.
+    vaults: Vaults,
+    /// When that is next looked through.
+    sweep_at: Option<Instant>,
     /// What the shell was told last about catching up.
     told_catching_up: Option<bool>,
     planner: Planner,
@@ -375,6 +390,7 @@ impl<S: Store> Peer<S> {
             next_room: 1,
             blocked: BTreeSet::new(),
         };
+        let vaults = Vaults::load(&store)?;
         let mut peer = Self {
             store,
             secrets,
@@ -399,9 +415,14 @@ impl<S: Store> Peer<S> {
             read_up_to: BTreeMap::new(),
             announce_at: None,
             receipts_at: None,
+            wants_at: None,
             receipts_due: BTreeSet::new(),
             reconcile_at: now + RECONCILE_EVERY,
             opened_room: None,
+            keepers: BTreeMap::new(),
+            tend: BTreeSet::new(),
+            vaults,
+            sweep_at: None,
             told_catching_up: None,
             planner: Planner::new(Limits::default()),
             held: BTreeMap::new(),
@@ -439,6 +460,7 @@ impl<S: Store> Peer<S> {
         self.load_people()?;
         self.load_book()?;
         self.load_rooms()?;
+        self.load_keepers()?;
         if restored {
             for room in self.rooms.values_mut() {
                 room.own_stale = true;
@@ -597,7 +619,10 @@ impl<S: Store> Peer<S> {
                 address,
             } => self.line_up(peer, exporter, address)?,
             Input::LineDown { peer } => self.line_down(peer)?,
-            Input::DialFailed { peer } => self.dial_failed(peer),
+            Input::DialFailed { peer } => {
+                self.sample_keeper(peer, false);
+                self.dial_failed(peer);
+            }
             Input::Frame { peer, bytes } => self.frame(peer, &bytes)?,
             Input::Found { peer, addresses } => {
                 self.note_near(peer);
@@ -613,6 +638,7 @@ impl<S: Store> Peer<S> {
             Input::NetworkChanged => self.dial_everybody_soon(),
             Input::Timeout => self.timeout()?,
         }
+        self.tend_keepers()?;
         self.plan_lines();
         self.tell_catching_up();
         self.save()?;
@@ -637,6 +663,9 @@ impl<S: Store> Peer<S> {
         if self.receipts_at.is_some_and(|at| at <= now) {
             self.make_receipts()?;
         }
+        if self.wants_at.is_some_and(|at| at <= now) {
+            self.ask_in_stead();
+        }
         if self.next_knock().is_some_and(|at| at <= now) {
             self.knock_again();
         }
@@ -644,6 +673,13 @@ impl<S: Store> Peer<S> {
             self.reconcile_at = now + RECONCILE_EVERY;
             self.plan_due = true;
             self.reconcile_all()?;
+            self.save_keepers()?;
+        }
+        if self.next_keeper_step().is_some_and(|at| at <= now) {
+            self.keepers_timeout()?;
+        }
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            self.sweep_vaults()?;
         }
         Ok(())
     }
@@ -653,9 +689,12 @@ impl<S: Store> Peer<S> {
         let due = [
             self.announce_at.map(|at| (at, "announce what is new")),
             self.receipts_at.map(|at| (at, "send receipts")),
+            self.wants_at.map(|at| (at, "ask others for what is overdue")),
             (!self.lines.is_empty()).then_some((self.reconcile_at, "compare states")),
             self.plan_at.map(|at| (at, "plan lines")),
             self.next_knock().map(|at| (at, "knock at another door")),
+            self.next_keeper_step().map(|at| (at, "see to a keeper")),
+            self.sweep_at.map(|at| (at, "drop what has expired")),
         ];
         due.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
@@ -675,7 +714,7 @@ impl<S: Store> Peer<S> {
         self.knock(peer);
         self.offer_pairs(peer)?;
         self.send_addresses(peer);
-        Ok(())
+        self.keeper_line_up(peer)
     }
 
     fn line_down(&mut self, peer: DeviceId) -> Result<(), StoreError> {
@@ -688,6 +727,8 @@ impl<S: Store> Peer<S> {
 
     fn drop_line(&mut self, peer: DeviceId) {
         if self.lines.remove(&peer).is_some() {
+            self.keeper_line_down(peer);
+            self.vaults.line_down(&peer);
             self.ctx.event(Event::Line { peer, up: false });
         }
         for room in self.rooms.values_mut() {
@@ -726,6 +767,7 @@ impl<S: Store> Peer<S> {
                 self.send_addresses(peer);
                 Ok(())
             }
+            Frame::Taken { bytes } => self.on_taken(peer, bytes),
             Frame::Addresses { records } => self.on_addresses(peer, records),
             Frame::Knock {
                 invite,
@@ -743,40 +785,50 @@ impl<S: Store> Peer<S> {
                 Ok(())
             }
             Frame::Offer { invite } => self.on_offer(peer, &invite),
-            Frame::Removed { tag, shown } => self.on_removed(peer, tag, &shown),
-            Frame::Unknown { tag } => self.on_unknown(peer, tag),
-            Frame::Admitted { tag, shown } => self.on_admitted(peer, tag, &shown),
+            Frame::ToKeeper { ask } => self.on_ask(peer, ask),
+            Frame::Keeper { answer } => self.on_answer(peer, answer),
+            Frame::Removed { name, shown } => self.on_removed(peer, name, &shown),
+            Frame::Unknown { name } => self.on_unknown(peer, name),
+            Frame::Admitted { name, shown } => self.on_admitted(peer, name, &shown),
             Frame::Summary { .. }
             | Frame::NoBase { .. }
             | Frame::Want { .. }
             | Frame::WantAll { .. }
             | Frame::WantPage { .. }
             | Frame::Entries { .. }
-            | Frame::Done { .. }
             | Frame::Have { .. }
             | Frame::InStep { .. }
             | Frame::Hashes { .. }
             | Frame::NeedEpochs { .. }
             | Frame::Epochs { .. }
-            | Frame::Receipts { .. } => self.room_frame(peer, frame),
+            | Frame::Receipts { .. } => {
+                let entries = matches!(frame, Frame::Entries { .. });
+                self.room_frame(peer, frame)?;
+                if entries {
+                    self.note_taken(peer, bytes.len());
+                }
+                Ok(())
+            }
         }
     }
 
     /// Frames about a room that both sides share.
     fn room_frame(&mut self, peer: DeviceId, frame: Frame) -> Result<(), StoreError> {
-        let Some(no) = frame.tag().map(|tag| self.room_of(peer, tag)).transpose()?.flatten() else {
+        let Some(no) = frame.name().map(|name| self.room_of(peer, name)).transpose()?.flatten() else {
             return Ok(());
         };
         match frame {
             Frame::Summary { base, changes, .. } => self.on_summary(peer, no, base, &changes),
             Frame::NoBase { .. } => self.on_no_base(peer, no),
             Frame::Want {
-                control_only, ranges, ..
-            } => self.on_want(peer, no, control_only, ranges),
-            Frame::WantAll { .. } => self.on_want_all(peer, no),
-            Frame::WantPage { count, .. } => self.on_want_page(peer, no, count),
-            Frame::Entries { runs, .. } => self.on_entries(peer, no, runs),
-            Frame::Done { complete, .. } => self.on_done(peer, no, complete),
+                want,
+                control_only,
+                ranges,
+                ..
+            } => self.on_want(peer, no, want, control_only, ranges),
+            Frame::WantAll { want, .. } => self.on_want_all(peer, no, want),
+            Frame::WantPage { want, count, .. } => self.on_want_page(peer, no, want, count),
+            Frame::Entries { ends, runs, .. } => self.on_entries(peer, no, ends, runs),
             Frame::Have { ranges, .. } => self.on_have(peer, no, ranges),
             Frame::InStep { digest, .. } => self.on_in_step(peer, no, digest),
             Frame::Hashes { log, hashes, .. } => self.on_hashes(peer, no, log, &hashes),
@@ -784,6 +836,7 @@ impl<S: Store> Peer<S> {
             Frame::Epochs { gifts, .. } => self.on_epochs(no, gifts),
             Frame::Receipts { receipts, .. } => self.on_receipts(peer, no, receipts),
             Frame::Hello { .. }
+            | Frame::Taken { .. }
             | Frame::Addresses { .. }
             | Frame::Knock { .. }
             | Frame::Welcome { .. }
@@ -791,13 +844,17 @@ impl<S: Store> Peer<S> {
             | Frame::Removed { .. }
             | Frame::Unknown { .. }
             | Frame::Admitted { .. }
-            | Frame::Offer { .. } => Ok(()),
+            | Frame::Offer { .. }
+            | Frame::ToKeeper { .. }
+            | Frame::Keeper { .. } => Ok(()),
         }
     }
 
     /// A room's membership changed.
     fn roster_changed(&mut self, no: RoomNo) -> Result<(), StoreError> {
         self.learn_members(no)?;
+        self.learn_keepers(no)?;
+        self.keepers_due(no);
         self.note_standing(no)?;
         self.plan_due = true;
         self.retry_limbo(no)?;

@@ -2,12 +2,14 @@
 
 pub mod epochs;
 pub mod invite;
+pub mod keepers;
 pub mod op;
 pub mod role;
 pub mod roster;
 
 pub use epochs::{ControlPayload, EpochBook, EpochKeys, EpochSecret, Sending, Slot};
 pub use invite::{Address, BadInvite, Doorway, Invite, RelayUrl};
+pub use keepers::{KeeperPlace, VaultId};
 pub use op::{Control, Cutoff, Equivocation, InviteUse, LogCertificate, Op, RoomKind};
 pub use role::{HistoryPolicy, Role};
 pub use roster::{ControlEntry, ControlGraph, Roster};

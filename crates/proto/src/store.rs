@@ -81,6 +81,8 @@ pub trait Store {
     fn entry(&self, key: EntryKey) -> Result<Option<Vec<u8>>, StoreError>;
     /// Writes an entry's bytes, replacing what was there.
     fn put_entry(&mut self, key: EntryKey, value: &[u8]) -> Result<(), StoreError>;
+    /// Removes an entry's bytes; removing what is not there is no error.
+    fn delete_entry(&mut self, key: EntryKey) -> Result<(), StoreError>;
     /// At most `limit` entries of one log with `from <= seq <= to`, ascending.
     fn entries(&self, log: LogNo, from: u32, to: u32, limit: usize) -> Result<Vec<(u32, Vec<u8>)>, StoreError>;
 
@@ -155,6 +157,11 @@ impl Store for MemoryStore {
 
     fn put_entry(&mut self, key: EntryKey, value: &[u8]) -> Result<(), StoreError> {
         self.entries.insert(key, value.to_vec());
+        Ok(())
+    }
+
+    fn delete_entry(&mut self, key: EntryKey) -> Result<(), StoreError> {
+        self.entries.remove(&key);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ pub mod frame;
 pub mod vector;
 
 pub use frame::Frame;
-pub use vector::Vector;
+pub use vector::{Changes, Vector};
 
 /// Hellos are padded to a multiple of this many rooms.
 pub const PADDING: usize = 16;

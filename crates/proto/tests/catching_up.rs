@@ -56,7 +56,7 @@ fn a_room_far_behind_shows_its_newest_page_first_and_then_everything() {
         .iter()
         .find(|(_, to, bytes)| *to == bob && entries_in(bytes) > 0);
     let newest_first = first.is_some_and(|(_, _, bytes)| match Frame::from_bytes(bytes) {
-        Ok(Frame::Entries { runs, .. }) => runs.iter().flat_map(|run| &run.entries).any(|e| e.header.seq > 5900),
+        Ok(Frame::Entries { runs, .. }) => runs.0.iter().flat_map(|run| &run.entries).any(|e| e.header.seq > 5900),
         _ => false,
     });
     assert!(newest_first, "the first entries are the newest page");
@@ -78,7 +78,7 @@ fn members_without_a_line_between_them_hear_each_other_through_others() {
 
 fn entries_in(bytes: &[u8]) -> usize {
     match Frame::from_bytes(bytes) {
-        Ok(Frame::Entries { runs, .. }) => runs.iter().map(|run| run.entries.len()).sum(),
+        Ok(Frame::Entries { runs, .. }) => runs.0.iter().map(|run| run.entries.len()).sum(),
         _ => 0,
     }
 }

@@ -24,6 +24,8 @@ fn names_in(folder: &str) -> BTreeSet<String> {
     entries
         .map(|entry| entry.expect("readable").path())
         .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        // Those of the exchange are looked after by its own crate.
+        .filter(|name| !name.starts_with("exchange_"))
         .collect()
 }
 

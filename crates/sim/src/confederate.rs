@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use offhook_proto::identity::DeviceId;
 use offhook_proto::peer::view::EntryKind;
 use offhook_proto::peer::{Input, Output, Peer};
-use offhook_proto::sync::frame::{Frame, RoomTag};
+use offhook_proto::sync::frame::{Frame, RoomName, Side};
 use offhook_proto::wire::Wire;
 
 use crate::clock::{MILLI, SECOND};
@@ -100,14 +100,14 @@ impl World<'_> {
         };
         let confederate = self.hosts[member].device();
         let mut shown = BTreeSet::new();
-        for (theirs, of_room) in by_tag(frames) {
+        for of_room in by_name(frames).values() {
             // Which of the names is this room's is not told, so all are tried.
             let Some(mut peer) = self.reopen(reader, &home) else {
                 return Vec::new();
             };
             let hellos = line_up(&mut peer, confederate, self.clock.at(self.now));
-            for ours in tags(&hellos) {
-                let renamed: Vec<Vec<u8>> = of_room.iter().map(|frame| rename(frame, &theirs, &ours)).collect();
+            for ours in names(&hellos) {
+                let renamed: Vec<Vec<u8>> = of_room.iter().map(|frame| rename(frame, ours)).collect();
                 let _ = give_all(&mut peer, confederate, &renamed, self.clock.at(self.now + SECOND));
             }
             let lines = whole_timeline(&peer, id).unwrap_or_default();
@@ -198,34 +198,38 @@ fn sent<E>(outputs: Result<offhook_proto::peer::Outputs, E>, to: DeviceId) -> Ve
 }
 
 /// Frames about entries, by the name that their room goes by. All kinds that name logs are kept, since names are counted on a line.
-fn by_tag(frames: &[Frame]) -> BTreeMap<RoomTag, Vec<Frame>> {
-    let mut rooms: BTreeMap<RoomTag, Vec<Frame>> = BTreeMap::new();
+fn by_name(frames: &[Frame]) -> BTreeMap<RoomName, Vec<Frame>> {
+    let mut rooms: BTreeMap<RoomName, Vec<Frame>> = BTreeMap::new();
     for frame in frames {
         let keep = matches!(
             frame,
             Frame::Entries { .. } | Frame::Have { .. } | Frame::Want { .. } | Frame::Hashes { .. }
         );
-        if let Some(tag) = frame.tag().filter(|_| keep) {
-            rooms.entry(tag).or_default().push(frame.clone());
+        if let Some(name) = frame.name().filter(|_| keep) {
+            rooms.entry(name).or_default().push(frame.clone());
         }
     }
     rooms
 }
 
-/// The names that rooms go by in hellos.
-fn tags(frames: &[Vec<u8>]) -> Vec<RoomTag> {
+/// The names of all rooms in a peer's own hellos, as the other end says them.
+fn names(frames: &[Vec<u8>]) -> Vec<RoomName> {
     let hellos = frames.iter().filter_map(|bytes| match Frame::from_bytes(bytes) {
         Ok(Frame::Hello { rooms }) => Some(rooms),
         _ => None,
     });
-    hellos.flatten().map(|room| room.tag).collect()
+    let side = Side::Yours;
+    (0..)
+        .zip(hellos.flatten())
+        .map(|(place, _)| RoomName { side, place })
+        .collect()
 }
 
-/// The frame under another name of its room: the tag stands behind the kind, which is one byte.
-fn rename(frame: &Frame, from: &RoomTag, to: &RoomTag) -> Vec<u8> {
-    let mut bytes = frame.to_bytes();
-    if bytes.get(1..9) == Some(from) {
-        bytes[1..9].copy_from_slice(to);
+/// The frame under another name of its room.
+fn rename(frame: &Frame, to: RoomName) -> Vec<u8> {
+    let mut frame = frame.clone();
+    if let Some(name) = frame.name_mut() {
+        *name = to;
     }
-    bytes
+    frame.to_bytes()
 }

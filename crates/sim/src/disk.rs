@@ -228,6 +228,13 @@ impl Store for Disk {
         Ok(())
     }
 
+    fn delete_entry(&mut self, key: EntryKey) -> Result<(), StoreError> {
+        let mut contents = self.write()?;
+        let old = contents.tables.set_entry(key, None);
+        contents.undo.push(Undo::Entry(key, old));
+        Ok(())
+    }
+
     fn entries(&self, log: LogNo, from: u32, to: u32, limit: usize) -> Result<Vec<(u32, Vec<u8>)>, StoreError> {
         self.check()?;
         if from > to {

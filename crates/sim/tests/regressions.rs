@@ -15,6 +15,11 @@ const KEPT: &[(&str, u64, &str)] = &[
         "a deleted message and its deletion in one run waited for each other",
     ),
     (
+        "hostile-withhold",
+        2_748_440_304,
+        "whoever took a question and never answered kept others from being asked",
+    ),
+    (
         "membership-storm",
         45,
         "somebody let in by a member who was being removed went on counting itself a member: nobody could tell it",

@@ -20,7 +20,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mesh", &[]),
     ("calls", &[]),
     ("rooms", &["history"]),
-    ("sync", &["history", "rooms"]),
+    ("keeper", &["history", "rooms"]),
+    ("sync", &["history", "keeper", "rooms"]),
 ];
 
 /// Modules that may use everything.

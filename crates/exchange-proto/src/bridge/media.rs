@@ -46,8 +46,8 @@ impl Call {
         // The same words keep their version (RFC 3264 section 8).
         let same = write(leg.sdp_version);
         if same != leg.sent_sdp {
-            let next = write(leg.sdp_version + 1);
-            leg.sdp_version += 1;
+            let next = write(leg.sdp_version.saturating_add(1));
+            leg.sdp_version = leg.sdp_version.saturating_add(1);
             leg.sent_sdp = next;
         }
         Ok(leg.sent_sdp.clone())

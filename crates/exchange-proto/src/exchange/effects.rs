@@ -4,7 +4,7 @@
 use super::authenticate::tag_to;
 use super::incoming::ALLOW;
 use super::{ClientOwner, Exchange, StoreCommand};
-use crate::bridge::{Disposition, Effect, Reply};
+use crate::bridge::{Call, Disposition, Effect, Phase, Reply};
 use crate::flow::{Flow, Transport};
 use crate::replica::{Key, Record};
 use crate::sip::{CSeq, Message, Method};
@@ -23,6 +23,10 @@ impl Exchange {
                 } => {
                     let request = self.dress(message, flow);
                     let ringing = purpose == crate::bridge::Purpose::Invite;
+                    if let Some(setup) = self.setups.get_mut(key).filter(|_| ringing) {
+                        setup.rung.push((flow, request.to_bytes()));
+                        self.setups_changed.insert(key.to_owned());
+                    }
                     let client = self.transactions.request(request, flow, now);
                     self.clients.insert(
                         client,
@@ -56,6 +60,11 @@ impl Exchange {
                 Effect::Record(record) => {
                     self.counters.calls_ended += 1;
                     self.counters.calls_answered += u64::from(record.disposition == Disposition::Answered);
+                    if self.config.replicate {
+                        let replica = Record::ended(&record, self.config.node, self.config.epoch);
+                        self.put_out(replica);
+                        self.ended.insert(record.call.clone(), record.clone());
+                    }
                     self.outputs.store.push(StoreCommand::Record(record));
                 }
                 Effect::LegGone(leg) => {
@@ -141,45 +150,80 @@ impl Exchange {
         let Some((invite, flow)) = self.transactions.sent(client) else {
             return;
         };
-        let mut cancel = Message::request(Method::Cancel, invite.uri().unwrap_or_default());
-        let number = invite.get("CSeq").and_then(CSeq::parse).map_or(0, |cseq| cseq.number);
-        for name in ["Via", "Max-Forwards", "Route", "From", "To", "Call-ID"] {
-            for value in invite.all(name) {
-                cancel.push(name, value);
-            }
-        }
-        cancel.push("CSeq", format!("{number} CANCEL"));
+        let cancel = cancel_of(invite);
         self.transactions.request(cancel, flow, now);
         self.transactions.cancelled(client, now);
     }
 
-    /// A confirmed call's record goes to the standby whenever it has changed.
+    /// A confirmed call's record goes to the standby whenever it has changed; before that, what it takes to begin anew.
     pub(super) fn replicate_call(&mut self, key: &str) {
-        let Some(call) = self
-            .calls
-            .get(key)
-            .filter(|call| self.config.replicate && call.is_confirmed())
-        else {
+        if !self.config.replicate {
             return;
-        };
-        let record = Record::call(call, self.config.node, self.config.epoch);
-        self.put_out(record);
+        }
+        let Some(call) = self.calls.get(key) else { return };
+        if call.is_confirmed() {
+            let record = Record::call(call, self.config.node, self.config.epoch);
+            self.put_out(record);
+        }
+        if call_in_setup(&self.calls, key) {
+            self.replicate_setup(key);
+        } else {
+            self.forget_setup(key);
+        }
+    }
+
+    fn replicate_setup(&mut self, key: &str) {
+        if !self.setups_changed.remove(key) {
+            return;
+        }
+        if let Some(setup) = self.setups.get(key) {
+            let record = Record::setup(key, setup, self.config.node, self.config.epoch);
+            self.put_out(record);
+        }
+    }
+
+    fn forget_setup(&mut self, key: &str) {
+        self.setups_changed.remove(key);
+        if self.setups.remove(key).is_some() {
+            self.withdraw(Key::Setup(key.to_owned()));
+        }
     }
 
     pub(super) fn withdraw_call(&mut self, key: &str) {
-        let known = self.replicas.contains_key(&Key::Call(key.to_owned()));
-        if self.config.replicate && known {
-            let record = Record::gone(Key::Call(key.to_owned()), self.config.node, self.config.epoch);
-            self.put_out(record);
-            self.replicas.remove(&Key::Call(key.to_owned()));
+        self.forget_setup(key);
+        self.withdraw(Key::Call(key.to_owned()));
+    }
+
+    /// Tells that something is gone, where it had been told of.
+    pub(super) fn withdraw(&mut self, key: Key) {
+        if self.config.replicate && self.replicas.contains_key(&key) {
+            self.put_out(Record::gone(key.clone(), self.config.node, self.config.epoch));
+            self.replicas.remove(&key);
         }
     }
 
     /// Numbers a record and puts it out.
     pub(super) fn put_out(&mut self, mut record: Record) {
         let version = self.replicas.entry(record.key.clone()).or_insert(0);
-        *version += 1;
+        *version = version.saturating_add(1);
         record.version = *version;
         self.outputs.replicate.push(record);
     }
+}
+
+fn call_in_setup(calls: &std::collections::BTreeMap<String, Call>, key: &str) -> bool {
+    calls.get(key).is_some_and(|call| call.phase == Phase::Setup)
+}
+
+/// CANCEL for an INVITE that was sent: same branch, own method (RFC 3261 section 9.1).
+pub(super) fn cancel_of(invite: &Message) -> Message {
+    let mut cancel = Message::request(Method::Cancel, invite.uri().unwrap_or_default());
+    let number = invite.get("CSeq").and_then(CSeq::parse).map_or(0, |cseq| cseq.number);
+    for name in ["Via", "Max-Forwards", "Route", "From", "To", "Call-ID"] {
+        for value in invite.all(name) {
+            cancel.push(name, value);
+        }
+    }
+    cancel.push("CSeq", format!("{number} CANCEL"));
+    cancel
 }

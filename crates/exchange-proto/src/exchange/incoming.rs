@@ -1,10 +1,13 @@
 //! From octets to the part that they concern.
 
+use std::collections::BTreeMap;
+
 use super::authenticate::{Identity, tag_to};
 use super::{CALLS_MAX, ClientOwner, Exchange};
 use crate::bridge::{Call, Event, Invitation, LegId, ReferTarget, Target, is_too_small};
 use crate::flow::{Flow, Transport};
 use crate::registrar::{Binding, EXPIRES_S_MIN, Refused};
+use crate::replica::Setup;
 use crate::route::{Destination, route};
 use crate::sip::validate::{is_sound_response, validate_request, wants_rport};
 use crate::sip::{Message, Method, NameAddr, Uri, Via};
@@ -249,7 +252,7 @@ impl Exchange {
         let Destination::Account(callee) = route(&self.tables, &dialled) else {
             return self.respond(server, request, 404, &[], now);
         };
-        if self.calls.len() >= CALLS_MAX {
+        if self.calls.len() >= CALLS_MAX || self.draining {
             return self.respond(server, request, 503, &[("Retry-After", "10".to_owned())], now);
         }
         let targets = self.targets_of(&callee, now);
@@ -271,6 +274,15 @@ impl Exchange {
         };
         self.invites.insert(server, (key.clone(), 0));
         self.calls.insert(key.clone(), call);
+        if self.config.replicate {
+            let setup = Setup {
+                flow,
+                invite: request.to_bytes(),
+                rung: Vec::new(),
+            };
+            self.setups.insert(key.clone(), setup);
+            self.setups_changed.insert(key.clone());
+        }
         self.apply(&key, effects, now);
         self.settle(&key);
     }
@@ -309,11 +321,26 @@ impl Exchange {
             account: account.to_owned(),
             binding,
         };
-        self.registrar
+        let mut groups: Vec<Vec<Target>> = self
+            .registrar
             .targets(account, now)
             .into_iter()
             .map(|group| group.into_iter().map(target).collect())
-            .collect()
+            .collect();
+        let here = self.registrar.bindings_of(account);
+        let nodes = self.elsewhere.get(account).into_iter().flat_map(BTreeMap::values);
+        // Over another node's connection, or through a translator that it holds open, we cannot reach a phone.
+        let reachable = |b: &&Binding| {
+            let direct = b.flow.transport == Transport::Udp && !b.is_translated();
+            direct && b.expires_at > now && !here.iter().any(|held| b.replaces(held))
+        };
+        let elsewhere: Vec<Target> = nodes.flatten().filter(reachable).cloned().map(target).collect();
+        match groups.first_mut() {
+            Some(first) => first.extend(elsewhere),
+            None if elsewhere.is_empty() => {}
+            None => groups.push(elsewhere),
+        }
+        groups
     }
 
     fn cancel_received(&mut self, server: ServerId, request: &Message, flow: Flow, now: Moment) {

@@ -2,69 +2,141 @@
 //!
 //! A confirmed call is taken up whole: dialogs, media ports, session timers. Requests that the old owner sent after its
 //! last record are unknown, so CSeq numbers jump by `CSEQ_GAP`; carried requests and transfers that were open are
-//! lost, and their phones hear nothing or repeat them.
+//! lost, and their phones hear nothing or repeat them. A call in set-up begins anew: what rang is cancelled, and the
+//! caller's INVITE is taken as if it came now; the caller hears of it as of one more phone that rings.
+//!
+//! Under the old address ([`Place::Same`]) phones notice nothing; from another one ([`Place::Elsewhere`]) each gets a
+//! re-INVITE with where media and requests go from now on.
 
-use super::{Exchange, Outputs};
-use crate::bridge::Call;
-use crate::relay::{MediaSource, RelayCommand};
-use crate::replica::{DecodeError, Key, Record, decode};
-use crate::sip::sdp::Sdp;
+use std::time::Instant;
+
+use super::{Exchange, Outputs, StoreCommand};
+use crate::bridge::{Call, CallRecord};
+use crate::relay::RelayCommand;
+use crate::replica::{DecodeError, Key, Record, Setup, decode, relay_commands};
+use crate::sip::Message;
+use crate::time::Moment;
 
 /// More requests than the old owner can have sent on a leg since its last record.
 const CSEQ_GAP: u32 = 100;
 
+/// Where a call goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Under the address and ports of the old owner, which have moved.
+    Same,
+    /// Under our own.
+    Elsewhere,
+}
+
 impl Exchange {
-    /// Takes over one record. Only the holder of a higher epoch may do so: see [`crate::detector`].
-    pub fn adopt(&mut self, record: &Record) -> Result<Outputs, DecodeError> {
+    /// Takes over one record. Only the holder of a higher epoch may do so: see [`crate::detector`]. Bindings come
+    /// before calls in set-up, which are taken anew from known phones.
+    pub fn adopt(&mut self, record: &Record, place: Place, now: Instant) -> Result<Outputs, DecodeError> {
+        let now = self.moment(now);
         let Some(body) = &record.body else {
             return Ok(Outputs::default());
         };
+        // Its successor counts on from there: what is put out next is newer to everyone.
+        self.replicas.insert(record.key.clone(), record.version);
         match &record.key {
-            Key::Bindings(account) => self.registrar.restore(account, decode(body)?),
-            Key::Call(key) => self.adopt_call(key, decode(body)?),
+            Key::Bindings(account) => self.adopt_bindings(account, decode(body)?),
+            Key::Call(key) => self.adopt_call(key, decode(body)?, place, now),
+            Key::Setup(key) => {
+                let setup = decode(body)?;
+                self.withdraw(Key::Setup(key.clone()));
+                self.adopt_setup(setup, now);
+            }
+            Key::Ended(_) => self.adopt_ended(decode(body)?),
         }
+        self.outputs.send.extend(self.transactions.drain_transmits());
         Ok(std::mem::take(&mut self.outputs))
     }
 
-    fn adopt_call(&mut self, key: &str, mut call: Call) {
-        for leg in call.legs.values_mut() {
-            leg.dialog.local_cseq = leg.dialog.local_cseq.saturating_add(CSEQ_GAP);
-        }
-        self.adopt_media(&call);
-        self.calls.insert(key.to_owned(), call);
-        self.settle(key);
+    /// What is registered here stays: it is newer than what its old owner knew.
+    fn adopt_bindings(&mut self, account: &str, adopted: Vec<crate::registrar::Binding>) {
+        let mut bindings = self.registrar.bindings_of(account).to_vec();
+        let new = adopted
+            .into_iter()
+            .filter(|binding| !bindings.iter().any(|held| binding.replaces(held)));
+        let new: Vec<_> = new.collect();
+        bindings.extend(new);
+        self.registrar.restore(account, bindings.clone());
+        self.binding_changed(crate::registrar::Change::Bindings {
+            account: account.to_owned(),
+            bindings,
+        });
     }
 
-    fn adopt_media(&mut self, call: &Call) {
-        let Some(pool) = &mut self.ports else { return };
-        let relay = &mut self.outputs.relay;
-        for leg in call.legs.values() {
-            let targets = Sdp::parse(&leg.received_sdp)
-                .map(|sdp| sdp.targets())
-                .unwrap_or_default();
-            for (n, &port) in leg.ports.iter().enumerate() {
-                pool.claim(port);
-                relay.push(RelayCommand::Open { port });
-                let Some(target) = targets.get(n) else { continue };
-                let authenticated = leg.dialog.flow.remote.ip();
-                let source = MediaSource {
-                    rtp: target.rtp,
-                    rtcp: target.rtcp,
-                    authenticated,
-                };
-                relay.push(RelayCommand::Remote { port, source });
+    fn adopt_call(&mut self, key: &str, mut call: Call, place: Place, now: Moment) {
+        for leg in call.legs.values_mut() {
+            leg.dialog.local_cseq = leg.dialog.local_cseq.saturating_add(CSEQ_GAP);
+            if place == Place::Elsewhere {
+                leg.ports.clear();
             }
         }
-        for leg in call.legs.values() {
-            let Some(peer) = leg.peer.and_then(|peer| call.legs.get(&peer)) else {
-                continue;
-            };
-            relay.extend(
-                leg.ports
-                    .iter()
-                    .zip(&peer.ports)
-                    .map(|(&a, &b)| RelayCommand::Pair { a, b }),
-            );
+        if let Some(pool) = &mut self.ports {
+            let commands = relay_commands(&call);
+            for command in &commands {
+                if let RelayCommand::Open { port } = command {
+                    pool.claim(*port);
+                }
+            }
+            self.outputs.relay.extend(commands);
         }
+        self.calls.insert(key.to_owned(), call);
+        self.settle(key);
+        if place == Place::Elsewhere {
+            self.with_call(key, now, |call, ctx| call.move_here(ctx));
+        }
+    }
+
+    fn adopt_setup(&mut self, setup: Setup, now: Moment) {
+        for (flow, bytes) in &setup.rung {
+            if let Ok(invite) = Message::parse(bytes) {
+                self.transactions
+                    .request(super::effects::cancel_of(&invite), *flow, now);
+            }
+        }
+        self.received(setup.flow, &setup.invite, now);
+    }
+
+    fn adopt_ended(&mut self, record: CallRecord) {
+        self.outputs.store.push(StoreCommand::Record(record.clone()));
+        self.ended.insert(record.call.clone(), record);
+    }
+
+    /// A call record is stored where it outlives this node: standbys may forget it.
+    pub(super) fn recorded(&mut self, call: &str) {
+        if self.ended.remove(call).is_some() {
+            self.withdraw(Key::Ended(call.to_owned()));
+        }
+    }
+
+    /// All that a new standby must know, as it is now.
+    pub fn records(&self) -> Vec<Record> {
+        let (owner, epoch) = (self.config.node, self.config.epoch);
+        let calls = self.calls.values().filter(|call| call.is_confirmed());
+        let calls = calls.map(|call| Record::call(call, owner, epoch));
+        let accounts: std::collections::BTreeSet<&str> = self.registrar.iter().map(|(account, _)| account).collect();
+        let bindings = accounts
+            .into_iter()
+            .map(|account| Record::bindings(account, self.registrar.bindings_of(account), owner, epoch));
+        let setups = self
+            .setups
+            .iter()
+            .map(|(key, setup)| Record::setup(key, setup, owner, epoch));
+        let ended = self.ended.values().map(|record| Record::ended(record, owner, epoch));
+        let all = calls.chain(bindings).chain(setups).chain(ended);
+        all.map(|mut record| {
+            record.version = self.replicas.get(&record.key).copied().unwrap_or(0);
+            record
+        })
+        .collect()
+    }
+
+    /// From now on under this epoch.
+    pub fn set_epoch(&mut self, epoch: u64) {
+        self.config.epoch = epoch;
     }
 }

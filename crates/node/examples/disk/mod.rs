@@ -50,6 +50,9 @@ impl Store for Plain {
     fn put_entry(&mut self, key: EntryKey, value: &[u8]) -> Result<(), StoreError> {
         self.0.put_entry(key, value)
     }
+    fn delete_entry(&mut self, key: EntryKey) -> Result<(), StoreError> {
+        self.0.delete_entry(key)
+    }
     fn entries(&self, log: LogNo, from: u32, to: u32, limit: usize) -> Result<Vec<(u32, Vec<u8>)>, StoreError> {
         self.0.entries(log, from, to, limit)
     }

@@ -98,10 +98,12 @@ pub(super) async fn page(
 ) -> Result<Json<Page>, Problem> {
     let limit = line_count(which.limit)?;
     let place = which.place()?;
-    let page = surface.query(move |peer| {
-        let room = names::room_id(peer, &room)?;
-        read_page(peer, room, place, limit)
-    });
+    let room = surface.query(move |peer| names::room_id(peer, &room)).await?;
+    if place == Place::Newest {
+        // Whoever asks for the newest page has it on screen. A disk that takes no writes must not keep it from being read.
+        let _ = surface.command(Command::OpenRoom { room: Some(room) }).await;
+    }
+    let page = surface.query(move |peer| read_page(peer, room, place, limit));
     Ok(Json(page.await?))
 }
 

@@ -1,10 +1,11 @@
-//! The verbs of the command line. Each asks the API and prints what comes back; only `up`, `restore` and `completions` work without a node.
+//! The verbs of the command line. Each asks the API and prints what comes back; only `up`, `restore`, `exchange` and `completions` work without a node.
 
 mod backup;
 mod configuration;
 mod contacts;
 mod delivery;
 mod doctor;
+mod exchange;
 mod join;
 mod keys;
 mod network;
@@ -165,6 +166,7 @@ pub(crate) async fn run(flags: Flags) -> Done {
             passphrase,
         } => backup::restore(&context, &file, verify, &passphrase),
         Verb::Completions { .. } | Verb::Openapi | Verb::Config(_) => Ok(()),
+        Verb::Exchange(verb) => exchange::run(&context, verb).await,
     }
 }
 

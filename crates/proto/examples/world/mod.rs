@@ -21,7 +21,7 @@ use offhook_proto::peer::{Command, Input, Output, Peer, Post, Reply, Secrets};
 use offhook_proto::rooms::{EpochSecret, HistoryPolicy, Invite, InviteUse, LogCertificate, Role};
 use offhook_proto::store::{MemoryStore, Store};
 use offhook_proto::sync::Frame;
-use offhook_proto::sync::frame::{EpochGift, LogName, Run};
+use offhook_proto::sync::frame::{Ends, EpochGift, LogName, RoomName, Run, Runs, Side};
 use offhook_proto::wire::Wire;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -397,16 +397,39 @@ impl Hall {
         prefix8(&self.secret.sync().mac(&[&exporter[..], &host.0, b"tag"].concat()))
     }
 
-    /// The frames that bring these entries, `per_frame` in each: grouped by author within a frame, or each a run of its own.
+    /// Where a hello of `host` on the feeder's line has this room.
+    fn place_in(&self, host: &DeviceId, outputs: &[Output]) -> RoomName {
+        let tag = self.tag(host, &FEEDER_EXPORTER);
+        let mut places = outputs
+            .iter()
+            .filter_map(|output| match output {
+                Output::Send { bytes, .. } => Frame::from_bytes(bytes).ok(),
+                _ => None,
+            })
+            .flat_map(|frame| match frame {
+                Frame::Hello { rooms } => rooms,
+                _ => Vec::new(),
+            });
+        let place = places.position(|hello| hello.tag == tag).expect("the room is greeted");
+        RoomName {
+            side: Side::Yours,
+            place: u32::try_from(place).unwrap(),
+        }
+    }
+
+    /// The frames that bring these entries, `per_frame` in each: grouped by author within a frame, or each a run of its own. Their room is named when
+    /// they are fed.
     pub fn frames(
         &self,
-        host: &DeviceId,
         said: &[(LogKey, Entry)],
         per_frame: usize,
         grouped: bool,
         names: &mut BTreeMap<LogKey, u32>,
     ) -> Vec<Vec<u8>> {
-        let tag = self.tag(host, &FEEDER_EXPORTER);
+        let name = RoomName {
+            side: Side::Yours,
+            place: 0,
+        };
         let mut frames = Vec::new();
         for chunk in said.chunks(per_frame) {
             let mut runs: Vec<(LogKey, Vec<Entry>)> = Vec::new();
@@ -424,7 +447,7 @@ impl Hall {
                     }
                 }
             }
-            let mut name = |log: LogKey| {
+            let mut log_name = |log: LogKey| {
                 let next = u32::try_from(names.len()).unwrap();
                 match names.get(&log) {
                     Some(number) => LogName::Known(2 * number + 1),
@@ -437,23 +460,20 @@ impl Hall {
             let runs = runs
                 .into_iter()
                 .map(|(log, entries)| Run {
-                    log: name(log),
+                    log: log_name(log),
                     entries,
                 })
                 .collect();
-            frames.push(Frame::Entries { tag, runs }.to_bytes());
+            let (ends, runs) = (Ends(None), Runs(runs));
+            frames.push(Frame::Entries { name, ends, runs }.to_bytes());
         }
         frames
     }
 
     /// Gives a peer these entries, as another member would. `feeder` is a scribe of the room.
     pub fn feed<S: Bracket>(&self, host: &mut Node<S>, feeder: &Scribe, said: &[(LogKey, Entry)], clocks: Clocks) {
-        self.feed_frames(
-            host,
-            feeder,
-            self.frames(&host.device, said, 512, true, &mut BTreeMap::new()),
-            clocks,
-        );
+        let frames = self.frames(said, 512, true, &mut BTreeMap::new());
+        self.feed_frames(host, feeder, frames, clocks);
     }
 
     pub fn feed_frames<S: Bracket>(
@@ -476,8 +496,11 @@ impl Hall {
             },
             clocks,
         );
-        let _ = host.input(up, clocks);
-        for bytes in frames {
+        let hellos = host.input(up, clocks);
+        let place = self.place_in(&host.device, &hellos);
+        for mut bytes in frames {
+            // The kind is one byte, and so is the name that stands in for this one.
+            bytes.splice(1..2, place.to_bytes());
             let outputs = host.input(Input::Frame { peer, bytes }, clocks);
             let closed = outputs.iter().find(|output| matches!(output, Output::Close { .. }));
             assert!(closed.is_none(), "the peer refused: {closed:?}");
@@ -521,7 +544,7 @@ pub struct Sent {
     /// 0: from the first, 1: from the second.
     pub from: usize,
     pub kind: &'static str,
-    /// With its length prefix of four bytes.
+    /// With the length before it.
     pub bytes: usize,
     /// Of those, the encodings of entries.
     pub entry_bytes: usize,
@@ -661,7 +684,7 @@ fn describe(from: usize, bytes: &[u8], depth: u32) -> Sent {
     let frame = Frame::from_bytes(bytes).unwrap();
     let (mut entry_bytes, mut entries) = (0, 0);
     if let Frame::Entries { runs, .. } = &frame {
-        for run in runs {
+        for run in &runs.0 {
             entry_bytes += run.entries.iter().map(|entry| entry.to_bytes().len()).sum::<usize>();
             entries += run.entries.len();
         }
@@ -674,7 +697,7 @@ fn describe(from: usize, bytes: &[u8], depth: u32) -> Sent {
         Frame::WantAll { .. } => "WantAll",
         Frame::WantPage { .. } => "WantPage",
         Frame::Entries { .. } => "Entries",
-        Frame::Done { .. } => "Done",
+        Frame::Taken { .. } => "Taken",
         Frame::Have { .. } => "Have",
         Frame::InStep { .. } => "InStep",
         Frame::Hashes { .. } => "Hashes",
@@ -687,7 +710,7 @@ fn describe(from: usize, bytes: &[u8], depth: u32) -> Sent {
     Sent {
         from,
         kind,
-        bytes: bytes.len() + 4,
+        bytes: bytes.len() + (bytes.len() as u64).to_bytes().len(),
         entry_bytes,
         entries,
         depth,

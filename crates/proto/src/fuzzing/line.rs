@@ -1,8 +1,8 @@
 //! A hostile member on a live line: changed, repeated, reordered and invented frames against a whole peer.
 //!
-//! Random bytes would never get past the room tags, so an input is a small program over what an honest member really
+//! Random bytes would never get past the names of rooms, so an input is a small program over what an honest member really
 //! sends in a fixed scene (Ada has been away, Mallory has news): play frame n, play it with bytes changed, send a frame
-//! of any kind under the room's true tag, send raw bytes, let time pass. The scene is played anew in each process, so
+//! of any kind under the room's true name, send raw bytes, let time pass. The scene is played anew in each process, so
 //! inputs keep their meaning when the protocol changes.
 //!
 //! Checked: nothing panics, a stranger's frames never make the store fail, a little input never draws a flood of output, and
@@ -20,7 +20,7 @@ use crate::peer::{Command, Input, Output, Peer, Post, Reply, Secrets};
 use crate::rooms::{HistoryPolicy, Role};
 use crate::store::MemoryStore;
 use crate::sync::Frame;
-use crate::sync::frame::RoomTag;
+use crate::sync::frame::RoomName;
 use crate::wire::{Reader, Wire, WireError};
 
 const WALL_MS: u64 = 1_790_000_000_000;
@@ -38,8 +38,8 @@ struct Scene {
     mallory: DeviceId,
     /// What Mallory sends when the line comes up, in order.
     frames: Vec<Vec<u8>>,
-    /// Mallory's tag for the room.
-    tag: RoomTag,
+    /// Mallory's name for the room.
+    name: RoomName,
 }
 
 /// Two peers with a perfect line between them.
@@ -57,7 +57,7 @@ struct Pair {
 pub fn line(data: &[u8], now: Instant) -> bool {
     static SCENE: OnceLock<Scene> = OnceLock::new();
     let scene = SCENE.get_or_init(|| Scene::play(now));
-    let mut ada = scene.ada(scene.store.clone(), now);
+    let mut ada = ada_over(scene.store.clone(), now);
     let before = shown(&ada, scene.room);
     let line_up = Input::LineUp {
         peer: scene.mallory,
@@ -77,7 +77,7 @@ pub fn line(data: &[u8], now: Instant) -> bool {
     }
     assert!(sent <= SENT_BYTES_MAX, "{} bytes drew {sent}", data.len());
     let after = shown(&ada, scene.room);
-    let reopened = scene.ada(ada.store_mut().clone(), time);
+    let reopened = ada_over(ada.store_mut().clone(), time);
     assert_eq!(shown(&reopened, scene.room), after, "reopening shows the same");
     after != before
 }
@@ -119,7 +119,7 @@ impl Scene {
             }
             2 => {
                 let mut bytes = vec![steps.byte()?];
-                bytes.extend(self.tag);
+                self.name.encode(&mut bytes);
                 bytes.extend(steps.bytes(4096, "rest")?);
                 bytes
             }
@@ -137,12 +137,6 @@ impl Scene {
         Ok(self.frames[usize::from(steps.byte()?) % self.frames.len()].clone())
     }
 
-    fn ada(&self, store: MemoryStore, now: Instant) -> Peer<MemoryStore> {
-        let mut ada = Peer::open(store, secrets(1), "Ada", [9; 32], now).expect("memory does not fail");
-        feed(&mut ada, Input::WallClock { unix_ms: WALL_MS }, now);
-        ada
-    }
-
     /// Ada makes a room, Mallory joins, Ada leaves for a while, Mallory says things, and the line comes up again.
     fn play(now: Instant) -> Scene {
         let mut pair = Pair::new(now);
@@ -150,25 +144,26 @@ impl Scene {
         pair.lines(false);
         let store = pair.peers[0].store_mut().clone();
         pair.chatter(room);
+        pair.peers[0] = ada_over(store.clone(), pair.now);
         pair.sent.clear();
         pair.lines(true);
         let frames = std::mem::take(&mut pair.sent);
-        let tag = frames.iter().find_map(|bytes| tag_of(bytes));
+        let name = frames.iter().find_map(|bytes| Frame::from_bytes(bytes).ok()?.name());
         Scene {
             store,
             room,
             mallory: pair.devices[1],
             frames,
-            tag: tag.expect("Mallory's state differs, so she sends a summary of the room"),
+            name: name.expect("Mallory's state differs, so she sends a summary of the room"),
         }
     }
 }
 
-fn tag_of(bytes: &[u8]) -> Option<RoomTag> {
-    match Frame::from_bytes(bytes).ok()? {
-        Frame::Summary { tag, .. } | Frame::Entries { tag, .. } | Frame::Have { tag, .. } => Some(tag),
-        _ => None,
-    }
+/// Ada, from the same randomness each time: her hellos have the same rooms at the same places.
+fn ada_over(store: MemoryStore, now: Instant) -> Peer<MemoryStore> {
+    let mut ada = Peer::open(store, secrets(1), "Ada", [9; 32], now).expect("memory does not fail");
+    feed(&mut ada, Input::WallClock { unix_ms: WALL_MS }, now);
+    ada
 }
 
 fn secrets(seed: u8) -> Secrets {

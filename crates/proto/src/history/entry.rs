@@ -201,6 +201,33 @@ impl Wire for Header {
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, WireError> {
+        let header = Self::decode_bound(input)?;
+        let (payload_hash, payload_len) = (input.array()?, u32::decode(input)?);
+        if payload_len as usize > PAYLOAD_BYTES_MAX {
+            return Err(WireError::TooLong("payload"));
+        }
+        Ok(Self {
+            payload_hash,
+            payload_len,
+            ..header
+        })
+    }
+}
+
+impl Header {
+    /// The fields that the payload's seal binds: all but the payload's own hash and length.
+    pub(crate) fn encode_bound(&self, out: &mut Vec<u8>) {
+        out.push(HEADER_VERSION);
+        self.class.encode(out);
+        self.seq.encode(out);
+        self.prev.encode(out);
+        self.clock.encode(out);
+        self.epoch.encode(out);
+        put_list(out, &self.parents);
+    }
+
+    /// Reads those fields. The payload's hash and length are still to come.
+    pub(crate) fn decode_bound(input: &mut Reader<'_>) -> Result<Self, WireError> {
         if input.byte()? != HEADER_VERSION {
             return Err(WireError::Unknown("entry version"));
         }
@@ -211,29 +238,13 @@ impl Wire for Header {
             clock: Clock::decode(input)?,
             epoch: EpochId::decode(input)?,
             parents: input.list(PARENTS_MAX, "parents")?,
-            payload_hash: input.array()?,
-            payload_len: u32::decode(input)?,
+            payload_hash: [0; 32],
+            payload_len: 0,
         };
         if header.seq == 0 || header.seq > SEQ_MAX {
             return Err(WireError::Invalid("sequence number"));
         }
-        if header.payload_len as usize > PAYLOAD_BYTES_MAX {
-            return Err(WireError::TooLong("payload"));
-        }
         Ok(header)
-    }
-}
-
-impl Header {
-    /// The fields that the payload's seal binds: all but the payload's own hash and length.
-    fn encode_bound(&self, out: &mut Vec<u8>) {
-        out.push(HEADER_VERSION);
-        self.class.encode(out);
-        self.seq.encode(out);
-        self.prev.encode(out);
-        self.clock.encode(out);
-        self.epoch.encode(out);
-        put_list(out, &self.parents);
     }
 
     /// The hash that names this header in its log: the next header's `prev`.

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::history::{EntryId, RoomId};
 use crate::identity::{DeviceId, PersonId};
+use crate::keeper::{KeeperAddress, Limits};
 use crate::rooms::{HistoryPolicy, Invite, Role};
 
 /// One request. Each is answered by exactly one [`Reply`] or [`CommandError`], after what it did is durable.
@@ -122,6 +123,25 @@ pub enum Command {
         device: DeviceId,
         /// Its address.
         address: SocketAddr,
+    },
+    /// Names a keeper for a room (admins), and opens a vault there as soon as it is reached.
+    AddKeeper {
+        /// The room.
+        room: RoomId,
+        /// The keeper's address, with its ticket.
+        keeper: KeeperAddress,
+    },
+    /// Takes a keeper away from a room (admins).
+    RemoveKeeper {
+        /// The room.
+        room: RoomId,
+        /// The keeper's device.
+        device: DeviceId,
+    },
+    /// Keeps sealed entries for rooms that show this node's ticket, until it is closed.
+    Keep {
+        /// How much of it.
+        limits: Limits,
     },
     /// Puts the rooms back in order of interest: this one is on somebody's screen.
     OpenRoom {

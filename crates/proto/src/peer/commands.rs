@@ -67,8 +67,14 @@ impl<S: Store> Peer<S> {
                 self.dial_soon(device);
                 Ok(Ok(Reply::Done))
             }
+            Command::AddKeeper { room, keeper } => self.add_keeper(room, &keeper),
+            Command::RemoveKeeper { room, device } => self.remove_keeper(room, device),
+            Command::Keep { limits } => self.keep_for_others(limits),
             Command::OpenRoom { room } => {
                 self.opened_room = room.and_then(|id| self.by_id.get(&id).copied());
+                if let Some(no) = self.opened_room {
+                    self.ask_for_screen(no);
+                }
                 Ok(Ok(Reply::Done))
             }
         }
@@ -131,7 +137,7 @@ impl<S: Store> Peer<S> {
     }
 
     /// The room and the own role, if that is enough.
-    fn allowed(&self, id: RoomId, need: Role) -> Result<RoomNo, CommandError> {
+    pub(super) fn allowed(&self, id: RoomId, need: Role) -> Result<RoomNo, CommandError> {
         let no = self.by_id.get(&id).copied().ok_or(CommandError::NoRoom)?;
         let room = self.rooms.get(&no).ok_or(CommandError::NoRoom)?;
         match room.standing {
@@ -158,7 +164,7 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    fn write_control(&mut self, no: RoomNo, ops: Vec<Op>, new_epoch: bool) -> Result<(), StoreError> {
+    pub(super) fn write_control(&mut self, no: RoomNo, ops: Vec<Op>, new_epoch: bool) -> Result<(), StoreError> {
         self.ensure_writable(no)?;
         let prekeys = self.prekeys(no);
         let Some(room) = self.rooms.get_mut(&no) else {

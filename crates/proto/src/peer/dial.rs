@@ -13,6 +13,7 @@ use rand_core::Rng;
 use crate::crypto;
 use crate::identity::{DeviceId, PersonId};
 use crate::overlay::plan::{self, Reason};
+use crate::peer::keeping::Session;
 use crate::peer::line::{HANDED_ON_MAX, Line, RoomLine};
 use crate::peer::record::{self, DeviceRecord};
 use crate::peer::view::LineState;
@@ -34,6 +35,11 @@ const QUIET: Duration = plan::VISIT_STAY;
 const REST: Duration = Duration::from_secs(120);
 /// Addresses kept of one device.
 const ADDRESSES_MAX: usize = 8;
+
+/// Numbers from here on stand for what keepers are still to be given, in the plan; rooms are numbered from 1 and never get there.
+const FIRST_DEBT: u32 = 1 << 31;
+/// Debts that one plan looks at.
+const DEBTS_MAX: u32 = 64;
 
 const ADDRESS_RECORD: &str = "offhook 1 address record";
 
@@ -278,7 +284,7 @@ impl<S: Store> Peer<S> {
 
     /// Something was said here, in a room that no line carries: somebody must hear of it.
     pub(super) fn note_unheard(&mut self, no: RoomNo) {
-        let is_carried = self.lines.values().any(|line| line.rooms.contains_key(&no));
+        let is_carried = self.lines.values().any(|line| line.rooms.contains_key(&no)) || self.has_open_vault(no);
         if is_carried || !self.unheard.insert(no) {
             return;
         }
@@ -313,6 +319,9 @@ impl<S: Store> Peer<S> {
                     self.see_peer(&mut sight, device, room.no);
                 }
             }
+            for place in &room.roster.keepers {
+                self.see_peer(&mut sight, place.device, room.no);
+            }
         }
         for (no, invite) in &self.joins {
             self.see_room(&mut sight, *no, false);
@@ -320,7 +329,30 @@ impl<S: Store> Peer<S> {
                 self.see_peer(&mut sight, doorway.device, *no);
             }
         }
+        self.see_debts(&mut sight);
         sight
+    }
+
+    /// What a keeper is still to be given is to the plan a room that only this keeper covers, until it has been given.
+    fn see_debts(&self, sight: &mut plan::Sight) {
+        let debts = self.keepers.iter().filter(|(_, keeping)| keeping.owes);
+        for (at, ((_, device), keeping)) in (0..DEBTS_MAX).zip(debts) {
+            let Some(peer) = sight.peers.get_mut(device) else {
+                continue;
+            };
+            let number = FIRST_DEBT + at;
+            peer.rooms.insert(number);
+            if let Some(line) = &mut peer.line {
+                line.is_busy |= keeping.session.as_ref().is_some_and(Session::is_waiting);
+                line.greeted.insert(number);
+            }
+            let room = plan::Room {
+                spoken: Some(self.ctx.now),
+                is_pair: false,
+                is_urgent: true,
+            };
+            sight.rooms.insert(number, room);
+        }
     }
 
     fn see_room(&self, sight: &mut plan::Sight, no: RoomNo, is_pair: bool) {
@@ -345,7 +377,7 @@ impl<S: Store> Peer<S> {
                     since: dial.map_or(line.last_frame, |dial| dial.up_since),
                     last_frame: line.last_frame,
                     greeted: line.rooms.keys().map(|no| no.0).collect(),
-                    is_busy: !line.heard || line.rooms.values().any(RoomLine::owes_answers),
+                    is_busy: !line.heard || line.rooms.values().any(RoomLine::is_answering),
                     is_own: dial.is_some_and(|dial| dial.is_own),
                 }),
                 is_dialling: dial.is_some_and(|dial| dial.in_flight.is_some()),
@@ -359,6 +391,9 @@ impl<S: Store> Peer<S> {
             }
         });
         peer.rooms.insert(no.0);
+        if let Some(line) = peer.line.as_mut().filter(|_| self.is_vault_open(no, device)) {
+            line.greeted.insert(no.0);
+        }
     }
 
     /// A person's devices, as far as rosters tell.
@@ -393,7 +428,7 @@ impl<S: Store> Peer<S> {
 
     /// Whether answers are under way, told when it changes.
     pub(super) fn tell_catching_up(&mut self) {
-        let owes = |line: &Line| line.rooms.values().any(RoomLine::owes_answers);
+        let owes = |line: &Line| line.rooms.values().any(RoomLine::is_answering);
         let catching_up = self.lines.values().any(owes);
         if self.told_catching_up != Some(catching_up) {
             self.told_catching_up = Some(catching_up);
@@ -469,7 +504,7 @@ impl<S: Store> Peer<S> {
             let known = self
                 .rooms
                 .values()
-                .any(|room| room.devices.contains_key(&record.device));
+                .any(|room| room.devices.contains_key(&record.device) || self.is_keeper(room.no, &record.device));
             let body = address_body(&record.device, record.made_ms, &record.addresses, record.relay.as_ref());
             let authentic = || crypto::verify(&record.device.0, ADDRESS_RECORD, &[&body], &record.signature).is_ok();
             let newer = self
@@ -569,4 +604,9 @@ fn address_body(device: &DeviceId, made_ms: u64, addresses: &[Address], relay: O
     crate::wire::put_list(&mut body, addresses);
     relay.cloned().encode(&mut body);
     body
+}
+
+/// The first digits of a device's id: enough to name it.
+pub(super) fn short(device: &DeviceId) -> String {
+    device.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }

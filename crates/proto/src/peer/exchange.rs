@@ -1,26 +1,26 @@
 //! Getting in step: what is said to whom when a line comes up, entries arrive, or something is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crypto::{Secret, prefix8};
-use crate::history::entry::{Class, Entry, LogKey};
+use crate::history::entry::{Class, Entry, Header, LogKey};
 use crate::history::{EpochId, IntervalSet};
 use crate::identity::DeviceId;
 use crate::peer::author::{Written, random8};
 use crate::peer::keyring::Keyring;
-use crate::peer::line::{Asked, Greeting, HAS_PIECES_MAX, PAGE, RoomLine, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST};
+use crate::peer::line::{
+    Asked, Greeting, HAS_PIECES_MAX, PAGE, RoomLine, Unrecognised, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST,
+};
 use crate::peer::record::{self, Base, Stored};
 use crate::peer::room::{Ingested, Room};
 use crate::peer::{Output, Peer, table};
-use crate::store::{Direction, EntryKey, LogNo, RoomNo, Store, StoreError, after_prefix};
-use crate::sync::frame::{EpochGift, Frame, LogName, LogRanges, RoomHello, RoomTag, Run};
-use crate::sync::{PADDING, Vector, vector};
+use crate::store::{EntryKey, RoomNo, Store, StoreError};
+use crate::sync::frame::{
+    AnswerEnd, Ends, EpochGift, Frame, LogName, LogRanges, RoomHello, RoomName, RoomTag, Run, Runs, Side,
+};
+use crate::sync::{Changes, PADDING, Vector, vector};
 use crate::wire::Wire;
 
-/// A frame of entries is closed when it gets this large.
-const ENTRIES_FRAME_BYTES: usize = 128 * 1024;
-/// An answer to one want stops at this many bytes; the asker asks again.
-const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Hashes of one log in one `Hashes` frame.
 const HASHES_MAX: usize = 24;
 /// Entries sent to show where a log forks.
@@ -33,9 +33,13 @@ pub(super) const UNKNOWN_TAGS_MAX: usize = 4096;
 impl<S: Store> Peer<S> {
     /// Says which rooms there are: all, or those that the line has not been told.
     pub(super) fn greet(&mut self, peer: DeviceId) {
+        if self.is_only_keeper(&peer) {
+            // It shares no room, and need not learn how many there are.
+            return;
+        }
         let Some(line) = self.lines.get_mut(&peer) else { return };
         let me = self.ctx.device;
-        let mut rooms: Vec<RoomHello> = Vec::new();
+        let mut rooms: Vec<Named> = Vec::new();
         for room in self.rooms.values_mut() {
             if !room.is_synced() || line.greeted.contains_key(&room.no) {
                 continue;
@@ -46,9 +50,8 @@ impl<S: Store> Peer<S> {
             let tag = line.tag(&sync, &me);
             let state = room.digest();
             let digest = line.digest(&sync, &me, &state);
+            rooms.push((RoomHello { tag, digest }, Some((room.no, sync.clone()))));
             line.greeted.insert(room.no, Greeting { sync, digest: state });
-            line.tags.insert(tag, room.no);
-            rooms.push(RoomHello { tag, digest });
         }
         if rooms.is_empty() && !line.greeted.is_empty() {
             return;
@@ -71,9 +74,14 @@ impl<S: Store> Peer<S> {
         let Some(line) = self.lines.get_mut(&peer) else {
             return Ok(());
         };
-        for hello in rooms {
+        for RoomHello { tag, digest } in rooms {
+            let place = line.places_heard;
+            let Some(next) = place.checked_add(1) else {
+                return self.misbehaved(peer, "more rooms than can be counted");
+            };
+            line.places_heard = next;
             if line.unknown.len() < UNKNOWN_TAGS_MAX {
-                line.unknown.push((hello.tag, hello.digest));
+                line.unknown.push(Unrecognised { place, tag, digest });
             }
         }
         line.heard = true;
@@ -100,10 +108,9 @@ impl<S: Store> Peer<S> {
                 .and_then(|epoch| room.epochs.keys(&epoch))
                 .map(|keys| keys.sync.clone());
             let Some(sync) = first else { continue };
-            let tag = line.tag(&sync, &me);
-            if line.tags.insert(tag, room.no).is_none() {
-                let digest = line.digest(&sync, &me, &room.digest());
-                rooms.push(RoomHello { tag, digest });
+            if line.greeted_as(room.no, &sync).is_none() {
+                let (tag, digest) = (line.tag(&sync, &me), line.digest(&sync, &me, &room.digest()));
+                rooms.push((RoomHello { tag, digest }, Some((room.no, sync))));
             }
         }
         if !rooms.is_empty() {
@@ -111,17 +118,21 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    fn send_hello(&mut self, peer: DeviceId, mut rooms: Vec<RoomHello>) {
+    fn send_hello(&mut self, peer: DeviceId, mut rooms: Vec<Named>) {
         let padded = rooms.len().max(1).next_multiple_of(PADDING);
         while rooms.len() < padded {
             let filler = RoomHello {
                 tag: random8(&mut self.ctx),
                 digest: random8(&mut self.ctx),
             };
-            rooms.push(filler);
+            rooms.push((filler, None));
         }
         // Tags are as good as random: sorting by them is shuffling.
-        rooms.sort_by_key(|hello| hello.tag);
+        rooms.sort_by_key(|(hello, _)| hello.tag);
+        let (rooms, named): (Vec<RoomHello>, Vec<Option<(RoomNo, Secret)>>) = rooms.into_iter().unzip();
+        if let Some(line) = self.lines.get_mut(&peer) {
+            line.mine.extend(named);
+        }
         self.send(peer, &Frame::Hello { rooms });
     }
 
@@ -145,40 +156,36 @@ impl<S: Store> Peer<S> {
             }
         }
         let mut found = Vec::new();
-        line.unknown.retain(|(tag, digest)| match expected.get(tag) {
+        line.unknown.retain(|hello| match expected.get(&hello.tag) {
             Some((no, sync)) => {
-                found.push((*no, *tag, *digest, sync.clone()));
+                found.push((*no, *hello, sync.clone()));
                 false
             }
             None => true,
         });
-        for (no, tag, digest, sync) in found {
-            self.meet(peer, no, tag, digest, sync)?;
+        for (no, hello, sync) in found {
+            self.meet(peer, no, hello, sync)?;
             let unheard = self.shared(peer, no).filter(|shared| late && shared.has.is_none());
-            if let Some(tag) = unheard.map(|shared| shared.tag) {
-                self.send(peer, &Frame::NoBase { tag });
+            if let Some(name) = unheard.map(|shared| shared.name) {
+                self.send(peer, &Frame::NoBase { name });
             }
         }
         Ok(())
     }
 
     /// A room turned out to be shared.
-    fn meet(
-        &mut self,
-        peer: DeviceId,
-        no: RoomNo,
-        tag: RoomTag,
-        digest: [u8; 8],
-        sync: Secret,
-    ) -> Result<(), StoreError> {
+    fn meet(&mut self, peer: DeviceId, no: RoomNo, hello: Unrecognised, sync: Secret) -> Result<(), StoreError> {
+        let Unrecognised { place, digest, .. } = hello;
+        let side = Side::Yours;
+        let name = RoomName { side, place };
         if !self.may_serve(peer, no) {
-            return self.turn_away(peer, no, tag, digest);
+            return self.turn_away(peer, no, hello);
         }
-        self.share(peer, no, tag, &sync)?;
+        self.share(peer, no, name, &sync)?;
         let (Some(line), Some(room)) = (self.lines.get_mut(&peer), self.rooms.get_mut(&no)) else {
             return Ok(());
         };
-        line.tags.insert(tag, no);
+        line.theirs.insert(place, no);
         let state = room.digest();
         let equal = line.digest(&sync, &peer, &state) == digest;
         let said = line.greeted_as(no, &sync);
@@ -200,8 +207,8 @@ impl<S: Store> Peer<S> {
         self.send_summary(peer, no)
     }
 
-    /// Begins to share a room with a line. The first tag that either side recognised stays.
-    fn share(&mut self, peer: DeviceId, no: RoomNo, tag: RoomTag, sync: &Secret) -> Result<(), StoreError> {
+    /// Begins to share a room with a line. The first name by which either side recognised it stays.
+    fn share(&mut self, peer: DeviceId, no: RoomNo, name: RoomName, sync: &Secret) -> Result<(), StoreError> {
         let base = self.store.get(&table::room_device(table::BASES, no, &peer))?;
         let base = base.map(|bytes| record::decode::<Base>(&bytes, "base")).transpose()?;
         let Some(line) = self.lines.get_mut(&peer) else {
@@ -209,7 +216,7 @@ impl<S: Store> Peer<S> {
         };
         line.rooms
             .entry(no)
-            .or_insert_with(|| RoomLine::new(tag, sync.clone(), base));
+            .or_insert_with(|| RoomLine::new(name, sync.clone(), base));
         Ok(())
     }
 
@@ -233,36 +240,34 @@ impl<S: Store> Peer<S> {
         let empty = Vector::default();
         let base = shared.base.as_ref();
         let changes = vector::difference(base.map_or(&empty, |base| &base.vector), &room.vector());
+        let base = base.map(|base| base.digest);
+        shared.numbered(&changes);
         let frame = Frame::Summary {
-            tag: shared.tag,
-            base: base.map(|base| base.digest),
+            name: shared.name,
+            base,
             changes,
         };
         self.send(peer, &frame);
         Ok(())
     }
 
-    /// The room that a tag names, if entries may be exchanged about it. Begins to share it where the other side recognised our hello first.
-    pub(super) fn room_of(&mut self, peer: DeviceId, tag: RoomTag) -> Result<Option<RoomNo>, StoreError> {
+    /// The room that the other side names, if entries may be exchanged about it. Begins to share it where the other side recognised our hello first.
+    pub(super) fn room_of(&mut self, peer: DeviceId, name: RoomName) -> Result<Option<RoomNo>, StoreError> {
         let Some(line) = self.lines.get(&peer) else {
             return Ok(None);
         };
-        let Some(no) = line.tags.get(&tag).copied() else {
+        let Some(no) = line.room_at(name) else {
             return Ok(None);
         };
         if !self.may_serve(peer, no) {
-            self.tell_out(peer, no, tag)?;
+            self.tell_out(peer, no, name.turned())?;
             return Ok(None);
         }
         if !line.rooms.contains_key(&no) {
-            let Some(room) = self.rooms.get(&no) else {
+            let Some(sync) = line.greeted_by(name).cloned() else {
                 return Ok(None);
             };
-            let me = self.ctx.device;
-            let Some(sync) = room.epochs.sync_secrets().find(|s| line.tag(s, &me) == tag).cloned() else {
-                return Ok(None);
-            };
-            self.share(peer, no, tag, &sync)?;
+            self.share(peer, no, name.turned(), &sync)?;
         }
         Ok(Some(no))
     }
@@ -272,11 +277,14 @@ impl<S: Store> Peer<S> {
         peer: DeviceId,
         no: RoomNo,
         base: Option<[u8; 8]>,
-        changes: &[vector::Change],
+        changes: &Changes,
     ) -> Result<(), StoreError> {
         let Some(shared) = self.shared(peer, no) else {
             return Ok(());
         };
+        if !shared.number(changes) {
+            return self.misbehaved(peer, "too many names for logs");
+        }
         let empty = Vector::default();
         let vector = match (base, shared.base.as_ref()) {
             (None, _) => &empty,
@@ -285,9 +293,9 @@ impl<S: Store> Peer<S> {
                 &known.vector
             }
             (Some(_), _) => {
-                let tag = shared.tag;
+                let name = shared.name;
                 shared.base = None;
-                self.send(peer, &Frame::NoBase { tag });
+                self.send(peer, &Frame::NoBase { name });
                 return Ok(());
             }
         };
@@ -296,19 +304,19 @@ impl<S: Store> Peer<S> {
         };
         shared.has = Some(has.clone());
         let sent = shared.summary_sent;
-        let all_wanted = std::mem::take(&mut shared.all_wanted);
+        let all_wanted = shared.all_wanted.take();
         self.note_known(no, &has);
         if !sent {
             self.send_summary(peer, no)?;
         }
-        if all_wanted {
-            self.on_want_all(peer, no)?;
+        if let Some(want) = all_wanted {
+            self.on_want_all(peer, no, want)?;
         }
         self.after_contact(peer, no)
     }
 
     /// What others hold exists. The own log included; but that they hold more of it than is here is believed only when they show it, see [`Self::take_run`].
-    fn note_known(&mut self, no: RoomNo, has: &BTreeMap<LogKey, IntervalSet>) {
+    pub(super) fn note_known(&mut self, no: RoomNo, has: &BTreeMap<LogKey, IntervalSet>) {
         let Some(room) = self.rooms.get_mut(&no) else { return };
         for (log, seqs) in has {
             if !room.roster.logs.contains_key(log) {
@@ -339,8 +347,39 @@ impl<S: Store> Peer<S> {
         self.send_receipts(peer, no)
     }
 
+    /// Somebody looks at a room: its newest page comes before all else but membership and keys, from one peer that has more of it than this node.
+    pub(super) fn ask_for_screen(&mut self, no: RoomNo) {
+        let peers: Vec<DeviceId> = self.lines.keys().copied().collect();
+        for peer in peers {
+            if self.ask_page(peer, no) {
+                return;
+            }
+        }
+    }
+
+    /// Asks for the newest page of the room on somebody's screen, once on each line. True if it is asked for.
+    fn ask_page(&mut self, peer: DeviceId, no: RoomNo) -> bool {
+        let (Some(room), Some(line)) = (self.rooms.get(&no), self.lines.get_mut(&peer)) else {
+            return false;
+        };
+        let Some(shared) = line.rooms.get_mut(&no) else {
+            return false;
+        };
+        if shared.page_asked || shared.let_down || !shared.has_more(&room.held()) {
+            return false;
+        }
+        shared.page_asked = true;
+        let (name, want, count) = (shared.name, shared.next_want, PAGE);
+        self.ask(peer, no, BTreeMap::new(), true);
+        self.send(peer, &Frame::WantPage { name, want, count });
+        true
+    }
+
     /// Asks a peer for what it holds and this node lacks, unless another was asked for it.
     pub(super) fn plan_wants(&mut self, peer: DeviceId, no: RoomNo) {
+        if self.opened_room == Some(no) && !self.asked_elsewhere(peer, no) {
+            self.ask_page(peer, no);
+        }
         loop {
             let missing = self.missing_at(peer, no);
             let Some(shared) = self.shared(peer, no) else { return };
@@ -348,39 +387,39 @@ impl<S: Store> Peer<S> {
                 return;
             }
             let total: u64 = missing.values().map(IntervalSet::len).sum();
-            let tag = shared.tag;
-            let first = shared.asked.is_empty();
+            let (name, want) = (shared.name, shared.next_want);
+            // What a page brings is left out of everything.
+            let first = shared.asked.iter().all(|asked| asked.partial);
             let frame = if total <= WANT_ALL_MAX && first && !self.asked_elsewhere(peer, no) {
                 self.ask(peer, no, missing, false);
-                Frame::WantAll { tag }
+                Frame::WantAll { name, want }
             } else {
                 let Some(shared) = self.shared(peer, no) else { return };
                 if total > WANT_ALL_MAX && !shared.control_asked {
                     shared.control_asked = true;
                     let ranges = shared.name_ranges(missing);
-                    shared.asked.push_back(Asked {
-                        ranges: BTreeMap::new(),
-                        partial: true,
-                    });
+                    self.ask(peer, no, BTreeMap::new(), true);
+                    let control_only = true;
                     Frame::Want {
-                        tag,
-                        control_only: true,
+                        name,
+                        want,
+                        control_only,
                         ranges,
                     }
                 } else if total > WANT_ALL_MAX && !shared.page_asked {
                     shared.page_asked = true;
-                    shared.asked.push_back(Asked {
-                        ranges: BTreeMap::new(),
-                        partial: true,
-                    });
-                    Frame::WantPage { tag, count: PAGE }
+                    self.ask(peer, no, BTreeMap::new(), true);
+                    let count = PAGE;
+                    Frame::WantPage { name, want, count }
                 } else {
                     let picked = pick_newest(&missing);
                     let ranges = shared.name_ranges(picked.clone());
                     self.ask(peer, no, picked, false);
+                    let control_only = false;
                     Frame::Want {
-                        tag,
-                        control_only: false,
+                        name,
+                        want,
+                        control_only,
                         ranges,
                     }
                 }
@@ -390,8 +429,46 @@ impl<S: Store> Peer<S> {
     }
 
     fn ask(&mut self, peer: DeviceId, no: RoomNo, ranges: BTreeMap<LogKey, IntervalSet>, partial: bool) {
-        if let Some(shared) = self.shared(peer, no) {
-            shared.asked.push_back(Asked { ranges, partial });
+        let now = self.ctx.now;
+        let Some(line) = self.lines.get_mut(&peer) else { return };
+        let Some(shared) = line.rooms.get_mut(&no) else { return };
+        let asked = Asked {
+            want: shared.next_want,
+            ranges,
+            partial,
+            at: now,
+            overdue: false,
+        };
+        shared.next_want = shared.next_want.wrapping_add(1);
+        let due = asked.due(line.last_news);
+        shared.asked.push_back(asked);
+        self.wants_at = Some(self.wants_at.map_or(due, |at| at.min(due)));
+    }
+
+    /// Asks others for what somebody was asked for and has not brought in time. Nobody can tell who withholds from who is slow: nothing else follows.
+    pub(super) fn ask_in_stead(&mut self) {
+        let now = self.ctx.now;
+        self.wants_at = None;
+        let mut late = BTreeSet::new();
+        for line in self.lines.values_mut() {
+            for (no, shared) in &mut line.rooms {
+                for asked in shared.asked.iter_mut().filter(|asked| !asked.overdue) {
+                    let due = asked.due(line.last_news);
+                    if due > now {
+                        self.wants_at = Some(self.wants_at.map_or(due, |at| at.min(due)));
+                        continue;
+                    }
+                    asked.overdue = true;
+                    shared.let_down = true;
+                    late.insert(*no);
+                }
+            }
+        }
+        let peers: Vec<DeviceId> = self.lines.keys().copied().collect();
+        for no in late {
+            for peer in &peers {
+                self.plan_wants(*peer, no);
+            }
         }
     }
 
@@ -399,7 +476,7 @@ impl<S: Store> Peer<S> {
         let others = self.lines.iter().filter(|(device, _)| **device != peer);
         others
             .filter_map(|(_, line)| line.rooms.get(&no))
-            .any(|shared| !shared.asked.is_empty())
+            .any(RoomLine::is_answering)
     }
 
     /// What a peer holds, this node lacks and has asked nobody for. Logs of nobody in the room only as far as they may introduce themselves.
@@ -408,7 +485,10 @@ impl<S: Store> Peer<S> {
         let (Some(room), Some(line)) = (self.rooms.get(&no), self.lines.get(&peer)) else {
             return missing;
         };
-        let Some(has) = line.rooms.get(&no).and_then(|shared| shared.has.as_ref()) else {
+        let Some(theirs) = line.rooms.get(&no) else {
+            return missing;
+        };
+        let Some(has) = &theirs.has else {
             return missing;
         };
         for (log, seqs) in has {
@@ -423,8 +503,11 @@ impl<S: Store> Peer<S> {
                 continue;
             }
             for other in self.lines.values() {
-                if let Some(shared) = other.rooms.get(&no) {
-                    lacking = lacking.minus(&shared.was_asked(log));
+                let Some(shared) = other.rooms.get(&no) else { continue };
+                lacking = lacking.minus(&shared.was_asked(log));
+                let instead = shared.has.as_ref().filter(|_| theirs.let_down && !shared.let_down);
+                if let Some(seqs) = instead.and_then(|has| has.get(log)) {
+                    lacking = lacking.minus(seqs);
                 }
             }
             if !lacking.is_empty() {
@@ -434,206 +517,11 @@ impl<S: Store> Peer<S> {
         missing
     }
 
-    pub(super) fn on_want(
-        &mut self,
-        peer: DeviceId,
-        no: RoomNo,
-        control_only: bool,
-        ranges: Vec<LogRanges>,
-    ) -> Result<(), StoreError> {
-        let Some(shared) = self.shared(peer, no) else {
-            return Ok(());
-        };
-        let mut wanted = BTreeMap::new();
-        for LogRanges { log, seqs } in ranges {
-            if let Some(log) = shared.resolve(log) {
-                wanted.insert(log, seqs);
-            }
-        }
-        self.serve(peer, no, &wanted, control_only)
-    }
-
-    pub(super) fn on_want_all(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
-        let Some(shared) = self.shared(peer, no) else {
-            return Ok(());
-        };
-        let Some(has) = shared.has.clone() else {
-            shared.all_wanted = true;
-            return Ok(());
-        };
-        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
-        let mut wanted = BTreeMap::new();
-        for (log, state) in &room.logs {
-            let lacking = has
-                .get(log)
-                .map_or_else(|| state.held.clone(), |seqs| state.held.minus(seqs));
-            if !lacking.is_empty() {
-                wanted.insert(*log, lacking);
-            }
-        }
-        self.serve(peer, no, &wanted, false)
-    }
-
-    pub(super) fn on_want_page(&mut self, peer: DeviceId, no: RoomNo, count: u32) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
-        let prefix = table::key(table::ORDER, &[&no.0.to_be_bytes()]);
-        let limit = count.min(4 * PAGE) as usize;
-        let page = self
-            .store
-            .scan(&prefix, &after_prefix(&prefix), Direction::Descending, limit)?;
-        let mut wanted: BTreeMap<LogKey, IntervalSet> = BTreeMap::new();
-        for (key, _) in page {
-            if let Some((_, log, seq)) = table::order_parts(&key)
-                && let Some(log) = room.by_prefix.get(&log)
-            {
-                wanted.entry(*log).or_default().insert(seq, seq);
-            }
-        }
-        self.serve(peer, no, &wanted, false)
-    }
-
-    /// Sends what is held of `wanted`: control entries first, then logs in order.
-    fn serve(
-        &mut self,
-        peer: DeviceId,
-        no: RoomNo,
-        wanted: &BTreeMap<LogKey, IntervalSet>,
-        control_only: bool,
-    ) -> Result<(), StoreError> {
-        let mut answer = Answer::default();
-        for class in [Class::Control, Class::Message] {
-            if class == Class::Message && control_only {
-                break;
-            }
-            for (log, seqs) in wanted {
-                self.serve_log(peer, no, log, seqs, class, &mut answer)?;
-            }
-        }
-        self.flush_answer(peer, no, &mut answer);
-        if let Some(tag) = self.shared(peer, no).map(|shared| shared.tag) {
-            self.send(
-                peer,
-                &Frame::Done {
-                    tag,
-                    complete: answer.bytes_total <= ANSWER_BYTES_MAX,
-                },
-            );
-        }
-        Ok(())
-    }
-
-    fn serve_log(
-        &mut self,
-        peer: DeviceId,
-        no: RoomNo,
-        log: &LogKey,
-        seqs: &IntervalSet,
-        class: Class,
-        answer: &mut Answer,
-    ) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
-        let Some(state) = room.logs.get(log) else { return Ok(()) };
-        let log_no = state.no;
-        let held = state.held.minus(&state.held.minus(seqs));
-        if class == Class::Control {
-            for seq in self.control_seqs(no, log_no, &held)? {
-                self.serve_range(peer, no, log, log_no, (seq, seq), class, answer)?;
-            }
-            return Ok(());
-        }
-        for range in held.ranges() {
-            self.serve_range(peer, no, log, log_no, *range, class, answer)?;
-        }
-        Ok(())
-    }
-
-    fn control_seqs(&self, no: RoomNo, log: LogNo, within: &IntervalSet) -> Result<Vec<u32>, StoreError> {
-        let prefix = table::key(table::CONTROL, &[&no.0.to_be_bytes(), &log.0.to_be_bytes()]);
-        let records = self
-            .store
-            .scan(&prefix, &after_prefix(&prefix), Direction::Ascending, usize::MAX)?;
-        let seq_of = |key: &[u8]| key.get(9..13).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
-        Ok(records
-            .iter()
-            .filter_map(|(key, _)| seq_of(key))
-            .filter(|seq| within.contains(*seq))
-            .collect())
-    }
-
-    /// Adds one range to an answer. Of control entries that stand between messages, only themselves; with messages, the control entries
-    /// between them again, so that one signature covers the run (they were sent, and are skipped by the receiver, only where a range is long).
-    #[allow(clippy::too_many_arguments, reason = "the state of one answer in progress")]
-    fn serve_range(
-        &mut self,
-        peer: DeviceId,
-        no: RoomNo,
-        log: &LogKey,
-        log_no: LogNo,
-        (from, to): (u32, u32),
-        class: Class,
-        answer: &mut Answer,
-    ) -> Result<(), StoreError> {
-        let mut next = from;
-        while next <= to && answer.bytes_total <= ANSWER_BYTES_MAX {
-            let batch = self.store.entries(log_no, next, to, 256)?;
-            let Some((last, _)) = batch.last() else { break };
-            let Some(after) = last.checked_add(1) else { break };
-            next = after;
-            let mut run: Vec<Stored> = Vec::new();
-            for (seq, bytes) in batch {
-                let stored: Stored = record::decode(&bytes, "entry")?;
-                let wrong_class = stored.entry.header.class != class;
-                let consecutive = run.last().is_none_or(|before| before.entry.header.seq + 1 == seq);
-                if !consecutive || wrong_class || answer.bytes + answer.pending > ENTRIES_FRAME_BYTES {
-                    self.add_run(peer, no, log, std::mem::take(&mut run), answer);
-                }
-                if !wrong_class {
-                    answer.pending += bytes.len();
-                    run.push(stored);
-                }
-            }
-            self.add_run(peer, no, log, run, answer);
-        }
-        Ok(())
-    }
-
-    /// Closes a run. It ends at an entry whose own signature holds.
-    fn add_run(&mut self, peer: DeviceId, no: RoomNo, log: &LogKey, mut run: Vec<Stored>, answer: &mut Answer) {
-        let Some(room) = self.rooms.get(&no) else { return };
-        while run.last().is_some_and(|stored| !room.signature_holds(log, stored)) {
-            run.pop();
-        }
-        answer.bytes_total += answer.pending;
-        answer.bytes += std::mem::take(&mut answer.pending);
-        if run.is_empty() {
-            return;
-        }
-        let Some(shared) = self.shared(peer, no) else { return };
-        let seqs = IntervalSet::range(run[0].entry.header.seq, run[run.len() - 1].entry.header.seq);
-        shared.note_has(log, &seqs);
-        let name = shared.name(log);
-        answer.runs.push(Run {
-            log: name,
-            entries: run.into_iter().map(|stored| stored.entry).collect(),
-        });
-        if answer.bytes > ENTRIES_FRAME_BYTES {
-            self.flush_answer(peer, no, answer);
-        }
-    }
-
-    fn flush_answer(&mut self, peer: DeviceId, no: RoomNo, answer: &mut Answer) {
-        answer.bytes = 0;
-        let runs = std::mem::take(&mut answer.runs);
-        if let Some(tag) = self.shared(peer, no).map(|shared| shared.tag)
-            && !runs.is_empty()
-        {
-            self.send(peer, &Frame::Entries { tag, runs });
-        }
-    }
-
     /// Entries came: asked for, or new.
-    pub(super) fn on_entries(&mut self, peer: DeviceId, no: RoomNo, runs: Vec<Run>) -> Result<(), StoreError> {
-        for Run { log, entries } in runs {
+    pub(super) fn on_entries(&mut self, peer: DeviceId, no: RoomNo, ends: Ends, runs: Runs) -> Result<(), StoreError> {
+        let mut joined: Vec<(LogKey, Vec<Entry>)> = Vec::new();
+        let mut last_of: BTreeMap<LogKey, usize> = BTreeMap::new();
+        for Run { log, entries } in runs.0 {
             let Some(shared) = self.shared(peer, no) else {
                 return Ok(());
             };
@@ -644,15 +532,35 @@ impl<S: Store> Peer<S> {
                 let seqs = IntervalSet::range(first.header.seq, last.header.seq);
                 shared.note_has(&log, &seqs);
             }
+            let before = last_of.get(&log).and_then(|at| joined.get_mut(*at));
+            match before.filter(|(_, before)| continues(&log, before, &entries)) {
+                Some((_, before)) => before.extend(entries),
+                None => {
+                    last_of.insert(log, joined.len());
+                    joined.push((log, entries));
+                }
+            }
+        }
+        for (log, entries) in joined {
             self.take_run(peer, no, log, entries)?;
         }
         self.settle(no)?;
         self.retry_limbo(no)?;
-        self.settle(no)
+        self.settle(no)?;
+        match ends.0 {
+            Some(end) => self.on_answered(peer, no, end),
+            None => Ok(()),
+        }
     }
 
     /// Takes one run from a peer. What belongs to a log that is nobody's yet waits until the membership changes.
-    fn take_run(&mut self, peer: DeviceId, no: RoomNo, log: LogKey, entries: Vec<Entry>) -> Result<(), StoreError> {
+    pub(super) fn take_run(
+        &mut self,
+        peer: DeviceId,
+        no: RoomNo,
+        log: LogKey,
+        entries: Vec<Entry>,
+    ) -> Result<(), StoreError> {
         let needs_roster = |room: &Room| room.roster_dirty && !room.roster.logs.contains_key(&log);
         if self.rooms.get(&no).is_some_and(needs_roster) {
             self.settle(no)?;
@@ -721,11 +629,15 @@ impl<S: Store> Peer<S> {
         if outcome.new.is_empty() {
             return Ok(());
         }
+        self.keepers_due(no);
         // What comes in before the first look into a room is what was said before.
         if self.planner.has_visited(no.0) {
             self.note_spoken(no);
         }
         for (device, line) in &mut self.lines {
+            if from == Some(*device) {
+                line.last_news = self.ctx.now;
+            }
             let Some(shared) = line.rooms.get_mut(&no) else {
                 continue;
             };
@@ -754,7 +666,7 @@ impl<S: Store> Peer<S> {
                     frames.push((
                         *device,
                         Frame::Have {
-                            tag: shared.tag,
+                            name: shared.name,
                             ranges,
                         },
                     ));
@@ -777,7 +689,8 @@ impl<S: Store> Peer<S> {
         self.roster_changed(no)
     }
 
-    pub(super) fn on_done(&mut self, peer: DeviceId, no: RoomNo, complete: bool) -> Result<(), StoreError> {
+    /// All that comes of a want has come.
+    fn on_answered(&mut self, peer: DeviceId, no: RoomNo, end: AnswerEnd) -> Result<(), StoreError> {
         let held: BTreeMap<LogKey, IntervalSet> = match self.rooms.get(&no) {
             Some(room) => room
                 .logs
@@ -790,10 +703,11 @@ impl<S: Store> Peer<S> {
         let Some(shared) = self.shared(peer, no) else {
             return Ok(());
         };
-        let Some(asked) = shared.asked.pop_front() else {
+        let Some(asked) = shared.answered(end.want) else {
             return Ok(());
         };
-        if complete
+        shared.let_down = false;
+        if end.complete
             && !asked.partial
             && let Some(has) = &mut shared.has
         {
@@ -861,7 +775,7 @@ impl<S: Store> Peer<S> {
             return Ok(());
         }
         shared.in_step_sent = Some(digest);
-        let (tag, sync, heard) = (shared.tag, shared.sync.clone(), shared.heard);
+        let (name, sync, heard) = (shared.name, shared.sync.clone(), shared.heard);
         let keyed = line.digest(&sync, &me, &digest);
         let same_as_heard = heard == Some(line.digest(&sync, &peer, &digest));
         let all = room.held();
@@ -870,7 +784,7 @@ impl<S: Store> Peer<S> {
             shared.agreed = Some(digest);
             shared.disagreements = 0;
         }
-        self.send(peer, &Frame::InStep { tag, digest: keyed });
+        self.send(peer, &Frame::InStep { name, digest: keyed });
         if same_as_heard {
             self.note_reached(peer, no, &all)?;
         }
@@ -944,6 +858,7 @@ impl<S: Store> Peer<S> {
 
     /// Compares notes again with everybody, now and then: what events missed, digests find.
     pub(super) fn reconcile_all(&mut self) -> Result<(), StoreError> {
+        let now = self.ctx.now;
         let pairs: Vec<(DeviceId, RoomNo)> = self
             .lines
             .iter()
@@ -955,6 +870,7 @@ impl<S: Store> Peer<S> {
             let Some(shared) = self.shared(peer, no) else { continue };
             // Who lacked keys a while ago may have them now.
             shared.epochs_asked.clear();
+            shared.forget_overdue(now);
             if shared.agreed == Some(digest) {
                 self.ask_epochs(peer, no);
                 continue;
@@ -992,8 +908,8 @@ impl<S: Store> Peer<S> {
             return Ok(());
         };
         let frame = Frame::Hashes {
-            tag: shared.tag,
-            log: shared.name(log),
+            name: shared.name,
+            log: shared.log_name(log),
             hashes,
         };
         self.send(peer, &frame);
@@ -1046,14 +962,15 @@ impl<S: Store> Peer<S> {
                 return Ok(());
             };
             runs.push(Run {
-                log: shared.name(&log),
+                log: shared.log_name(&log),
                 entries: vec![stored.entry],
             });
         }
-        let Some(tag) = self.shared(peer, no).map(|shared| shared.tag) else {
+        let Some(name) = self.shared(peer, no).map(|shared| shared.name) else {
             return Ok(());
         };
-        self.send(peer, &Frame::Entries { tag, runs });
+        let (ends, runs) = (Ends(None), Runs(runs));
+        self.send(peer, &Frame::Entries { name, ends, runs });
         Ok(())
     }
 
@@ -1072,8 +989,8 @@ impl<S: Store> Peer<S> {
             return;
         }
         shared.epochs_asked.extend(&epochs);
-        let tag = shared.tag;
-        self.send(peer, &Frame::NeedEpochs { tag, epochs });
+        let name = shared.name;
+        self.send(peer, &Frame::NeedEpochs { name, epochs });
     }
 
     /// Gives a member the keys of epochs that it missed through a fork. It is on the roster, or its frames were not heard.
@@ -1084,11 +1001,11 @@ impl<S: Store> Peer<S> {
         };
         let give = |epoch: &EpochId| room.epochs.reseal(epoch, &room.roster, &room.graph, person);
         let gifts: Vec<EpochGift> = epochs.iter().filter_map(give).collect();
-        let Some(tag) = self.shared(peer, no).map(|shared| shared.tag) else {
+        let Some(name) = self.shared(peer, no).map(|shared| shared.name) else {
             return Ok(());
         };
         if !gifts.is_empty() {
-            self.send(peer, &Frame::Epochs { tag, gifts });
+            self.send(peer, &Frame::Epochs { name, gifts });
         }
         Ok(())
     }
@@ -1126,6 +1043,7 @@ impl<S: Store> Peer<S> {
         if written.entries.is_empty() {
             return;
         }
+        self.keepers_due(no);
         let peers: Vec<DeviceId> = self.lines.keys().copied().collect();
         for peer in peers {
             if !self.may_serve(peer, no) {
@@ -1136,11 +1054,15 @@ impl<S: Store> Peer<S> {
             for (log, entry) in &written.entries {
                 shared.note_has(log, &IntervalSet::range(entry.header.seq, entry.header.seq));
                 runs.push(Run {
-                    log: shared.name(log),
+                    log: shared.log_name(log),
                     entries: vec![entry.clone()],
                 });
             }
-            let frame = Frame::Entries { tag: shared.tag, runs };
+            let frame = Frame::Entries {
+                name: shared.name,
+                ends: Ends(None),
+                runs: Runs(runs),
+            };
             self.send(peer, &frame);
         }
     }
@@ -1150,10 +1072,13 @@ impl<S: Store> Peer<S> {
     }
 
     pub(super) fn send(&mut self, peer: DeviceId, frame: &Frame) {
-        self.ctx.out.push(Output::Send {
-            peer,
-            bytes: frame.to_bytes(),
-        });
+        let bytes = frame.to_bytes();
+        if matches!(frame, Frame::Entries { .. })
+            && let Some(line) = self.lines.get_mut(&peer)
+        {
+            line.in_flight = line.in_flight.saturating_add(bytes.len());
+        }
+        self.ctx.out.push(Output::Send { peer, bytes });
     }
 
     /// A peer broke the protocol: its line is closed. What it sent before stays checked on its own.
@@ -1164,15 +1089,16 @@ impl<S: Store> Peer<S> {
     }
 }
 
-/// An answer to a want, in progress.
-#[derive(Debug, Default)]
-struct Answer {
-    runs: Vec<Run>,
-    /// Bytes of the frame in progress.
-    bytes: usize,
-    /// Bytes of the run in progress.
-    pending: usize,
-    bytes_total: usize,
+/// A room of an own hello, and what its tag stands for; nothing where it is padding.
+type Named = (RoomHello, Option<(RoomNo, Secret)>);
+
+/// Whether one run of messages goes on where another of the same log ended, on the same chain: then one signature covers both.
+fn continues(log: &LogKey, before: &[Entry], entries: &[Entry]) -> bool {
+    let (Some(last), Some(next)) = (before.last().map(|e| &e.header), entries.first().map(|e| &e.header)) else {
+        return false;
+    };
+    let message = |header: &Header| header.class == Class::Message;
+    message(last) && message(next) && last.seq.checked_add(1) == Some(next.seq) && next.prev == last.hash(log)
 }
 
 /// The newest of each log, up to a bound altogether.

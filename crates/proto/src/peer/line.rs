@@ -1,14 +1,15 @@
 //! One line: what a peer at the other end of a connection shares with us, holds, and was asked for.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::crypto::{Secret, prefix8};
 use crate::history::{EpochId, IntervalSet, LogKey};
 use crate::identity::DeviceId;
 use crate::peer::record::Base;
 use crate::store::RoomNo;
-use crate::sync::frame::{LogName, LogRanges, RoomTag};
+use crate::sync::Changes;
+use crate::sync::frame::{LogName, LogRanges, RoomName, RoomTag, Side};
 
 /// Entries asked of one peer in one `Want`.
 pub(super) const WANT_ENTRIES_MAX: u64 = 1024;
@@ -28,6 +29,18 @@ pub(super) const HANDED_ON_MAX: u32 = 256;
 pub(super) const HAS_PIECES_MAX: usize = 8192;
 /// Wants that one peer may owe answers to, for one room.
 const OUTSTANDING_MAX: usize = 2;
+/// A want is overdue when nothing new came on its line for this long: what it asked for may be asked of others.
+const WANT_QUIET: Duration = Duration::from_secs(10);
+/// And this long after it was asked in any case, so that nobody can keep others from being asked by answering a little now and then.
+const WANT_ANSWER: Duration = Duration::from_secs(120);
+/// An overdue want is forgotten this long after it was asked, and its peer may be asked again.
+const WANT_FORGOTTEN: Duration = Duration::from_secs(60);
+/// Bytes of `Entries` frames on the way to one peer, at most, before a further answer is begun: what is more urgent never waits behind more than this.
+pub(super) const IN_FLIGHT_BYTES_MAX: usize = 256 * 1024;
+/// So many bytes are taken in before the sender is told; less than [`IN_FLIGHT_BYTES_MAX`], so that it always hears of some.
+pub(super) const TAKEN_BYTES: usize = 64 * 1024;
+/// Wants of one room that wait here for their turn. Nobody waits for more than two answers; older ones have been given up.
+const WAITING_MAX: usize = 4;
 /// The most logs that one peer may name in one room on one connection.
 const NAMES_MAX: usize = 64 * 1024;
 
@@ -39,8 +52,14 @@ const DIGEST: &[u8] = b"digest";
 pub(super) struct Line {
     pub exporter: Secret,
     pub last_frame: Instant,
-    /// Rooms by the tags of either side's hello.
-    pub tags: BTreeMap<RoomTag, RoomNo>,
+    /// When it last brought an entry that was not here.
+    pub last_news: Instant,
+    /// What the own hellos said at each place: the room, and the sync secret behind its tag; nothing where they were padded.
+    pub mine: Vec<Option<(RoomNo, Secret)>>,
+    /// Rooms recognised in the other side's hellos, by place.
+    pub theirs: BTreeMap<u32, RoomNo>,
+    /// Places that the other side's hellos have so far.
+    pub places_heard: u32,
     /// Rooms that both sides are known to share.
     pub rooms: BTreeMap<RoomNo, RoomLine>,
     /// What the own hellos said, by room.
@@ -49,10 +68,16 @@ pub(super) struct Line {
     pub greeted_again: BTreeSet<RoomNo>,
     /// The other side has said its rooms.
     pub heard: bool,
-    /// Tags of the other's hello that meant nothing (yet).
-    pub unknown: Vec<([u8; 8], [u8; 8])>,
+    /// Rooms of the other's hellos that meant nothing (yet).
+    pub unknown: Vec<Unrecognised>,
     /// How often the peer knocked.
     pub knocks: u32,
+    /// Wants of the peer whose answers are not sent yet, oldest first.
+    pub waiting: Vec<Waiting>,
+    /// Bytes of `Entries` frames that were sent, and that the peer has not said it took in.
+    pub in_flight: usize,
+    /// Bytes of `Entries` frames that came since the peer was told.
+    pub taken: usize,
     /// How often the peer showed entries that settle who is out, or how it came in.
     pub shown: u32,
     /// Rooms that the peer named and is not served, with the number of control entries known when it was told so.
@@ -63,6 +88,14 @@ pub(super) struct Line {
     pub addresses_sent: BTreeMap<DeviceId, u64>,
     /// How often news of addresses that came on this line were handed on at once.
     pub handed_on: u32,
+}
+
+/// A room of the other side's hellos that is not known here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unrecognised {
+    pub place: u32,
+    pub tag: RoomTag,
+    pub digest: [u8; 8],
 }
 
 /// What the own hello said of a room.
@@ -79,19 +112,67 @@ impl Line {
         Self {
             exporter: Secret(exporter),
             last_frame: now,
-            tags: BTreeMap::new(),
+            last_news: now,
+            mine: Vec::new(),
+            theirs: BTreeMap::new(),
+            places_heard: 0,
             rooms: BTreeMap::new(),
             greeted: BTreeMap::new(),
             greeted_again: BTreeSet::new(),
             heard: false,
             unknown: Vec::new(),
             knocks: 0,
+            waiting: Vec::new(),
+            in_flight: 0,
+            taken: 0,
             shown: 0,
             told_out: BTreeMap::new(),
             admission_shown: BTreeSet::new(),
             addresses_sent: BTreeMap::new(),
             handed_on: 0,
         }
+    }
+
+    /// Takes a want in. Of too many of one room the oldest is given up: the peer has asked again since.
+    pub(super) fn put_off(&mut self, waiting: Waiting) {
+        let no = waiting.no;
+        self.waiting.push(waiting);
+        let of_room = |waiting: &Waiting| waiting.no == no;
+        if self.waiting.iter().filter(|waiting| of_room(waiting)).count() > WAITING_MAX
+            && let Some(oldest) = self.waiting.iter().position(of_room)
+        {
+            self.waiting.remove(oldest);
+        }
+    }
+
+    /// The want whose turn it is, if more may be under way: the most urgent, of these the oldest.
+    pub(super) fn next_waiting(&mut self) -> Option<Waiting> {
+        if self.in_flight >= IN_FLIGHT_BYTES_MAX {
+            return None;
+        }
+        let (at, _) = self
+            .waiting
+            .iter()
+            .enumerate()
+            .min_by_key(|(at, waiting)| (waiting.kind, *at))?;
+        Some(self.waiting.remove(at))
+    }
+
+    /// The room that the other side names.
+    pub(super) fn room_at(&self, name: RoomName) -> Option<RoomNo> {
+        match name.side {
+            Side::Mine => self.theirs.get(&name.place).copied(),
+            Side::Yours => Some(self.mine.get(name.place as usize)?.as_ref()?.0),
+        }
+    }
+
+    /// The secret behind the tag of the own hellos that the other side names.
+    pub(super) fn greeted_by(&self, name: RoomName) -> Option<&Secret> {
+        let mine = self
+            .mine
+            .get(name.place as usize)
+            .filter(|_| name.side == Side::Yours)?;
+        mine.as_ref().map(|(_, sync)| sync)
     }
 
     /// The tag by which `sender` names the room whose epoch has this sync secret.
@@ -111,11 +192,39 @@ impl Line {
     }
 }
 
+/// What a want asks for, the most urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum WantKind {
+    /// Control entries: who is in the room, and its keys.
+    Control,
+    /// The newest messages, for somebody's screen.
+    Page,
+    /// All that the peer lacks.
+    All,
+    /// What it names.
+    Entries,
+}
+
+/// A want of the peer whose answer is not sent, or not wholly.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub no: RoomNo,
+    pub want: u32,
+    pub kind: WantKind,
+    /// What is still to be sent, in order; control entries first, each by itself.
+    pub control: VecDeque<(LogKey, u32)>,
+    pub ranges: BTreeMap<LogKey, IntervalSet>,
+    /// What the peer was sent or said it has meanwhile is left out.
+    pub skip_held: bool,
+    /// Bytes of it that were sent.
+    pub sent: usize,
+}
+
 /// A room that both ends of a line share.
 #[derive(Debug)]
 pub(super) struct RoomLine {
     /// How to name the room to the peer.
-    pub tag: RoomTag,
+    pub name: RoomName,
     /// The sync secret behind that tag: digests on this line are keyed by it.
     pub sync: Secret,
     /// The last state that both agreed on.
@@ -126,15 +235,21 @@ pub(super) struct RoomLine {
     pub has: Option<BTreeMap<LogKey, IntervalSet>>,
     /// Numbers that we gave to logs on this line.
     names_out: BTreeMap<LogKey, u32>,
+    /// How many we gave.
+    named_out: u32,
     /// Logs that the peer numbered.
     names_in: Vec<LogKey>,
     pub summary_sent: bool,
-    /// The peer wants everything, and what it has is not known yet: its summary had a base that is not known here.
-    pub all_wanted: bool,
+    /// The peer wants everything (the number of its want), and what it has is not known yet: its summary had a base that is not known here.
+    pub all_wanted: Option<u32>,
     /// Wants that the peer owes answers to, oldest first.
     pub asked: VecDeque<Asked>,
+    /// The number of the next want.
+    pub next_want: u32,
     pub control_asked: bool,
     pub page_asked: bool,
+    /// The peer left a want unanswered: it is asked for nothing that another holds, until it answers one.
+    pub let_down: bool,
     /// The digest in the peer's hello, keyed.
     pub heard: Option<[u8; 8]>,
     /// The digest of the last `InStep` sent, or what the hello said in its stead; unkeyed.
@@ -151,28 +266,43 @@ pub(super) struct RoomLine {
 }
 
 /// One want.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Asked {
+    pub want: u32,
     pub ranges: BTreeMap<LogKey, IntervalSet>,
     /// Only control entries of the ranges, or a page: what does not come may still be held.
     pub partial: bool,
+    /// When it was asked.
+    pub at: Instant,
+    /// The answer is late, and others are asked in its stead.
+    pub overdue: bool,
+}
+
+impl Asked {
+    /// When it is overdue, on a line that last brought something new at `last_news`.
+    pub(super) fn due(&self, last_news: Instant) -> Instant {
+        (self.at.max(last_news) + WANT_QUIET).min(self.at + WANT_ANSWER)
+    }
 }
 
 impl RoomLine {
-    pub(super) fn new(tag: RoomTag, sync: Secret, base: Option<Base>) -> Self {
+    pub(super) fn new(name: RoomName, sync: Secret, base: Option<Base>) -> Self {
         Self {
-            tag,
+            name,
             sync,
             base,
             base_confirmed: false,
             has: None,
             names_out: BTreeMap::new(),
+            named_out: 0,
             names_in: Vec::new(),
             summary_sent: false,
-            all_wanted: false,
+            all_wanted: None,
             asked: VecDeque::new(),
+            next_want: 0,
             control_asked: false,
             page_asked: false,
+            let_down: false,
             heard: None,
             in_step_sent: None,
             agreed: None,
@@ -183,19 +313,40 @@ impl RoomLine {
         }
     }
 
+    /// Whether the peer holds something that is not in `held`.
+    pub(super) fn has_more(&self, held: &BTreeMap<LogKey, IntervalSet>) -> bool {
+        let more = |(log, seqs): (&LogKey, &IntervalSet)| match held.get(log) {
+            Some(held) => !seqs.minus(held).is_empty(),
+            None => !seqs.is_empty(),
+        };
+        self.has.as_ref().is_some_and(|has| has.iter().any(more))
+    }
+
     pub(super) fn may_ask(&self) -> bool {
-        self.asked.len() < OUTSTANDING_MAX
+        self.asked.len() < OUTSTANDING_MAX && !self.asked.iter().any(|asked| asked.overdue)
     }
 
-    /// Whether the peer was asked for something that has not come yet.
-    pub(super) fn owes_answers(&self) -> bool {
-        !self.asked.is_empty()
+    /// Takes the want that an answer ends.
+    pub(super) fn answered(&mut self, want: u32) -> Option<Asked> {
+        let at = self.asked.iter().position(|asked| asked.want == want)?;
+        self.asked.remove(at)
     }
 
-    /// Whether this peer was asked for an entry and has not answered yet.
+    /// Whether an answer is under way that is not late.
+    pub(super) fn is_answering(&self) -> bool {
+        self.asked.iter().any(|asked| !asked.overdue)
+    }
+
+    /// Gives up on answers that are late for long.
+    pub(super) fn forget_overdue(&mut self, now: Instant) {
+        self.asked
+            .retain(|asked| !asked.overdue || now < asked.at + WANT_FORGOTTEN);
+    }
+
+    /// Whether this peer was asked for an entry, and its answer is not late yet.
     pub(super) fn was_asked(&self, log: &LogKey) -> IntervalSet {
         let mut all = IntervalSet::default();
-        for asked in &self.asked {
+        for asked in self.asked.iter().filter(|asked| !asked.overdue) {
             if let Some(ranges) = asked.ranges.get(log) {
                 all.union(ranges);
             }
@@ -204,7 +355,7 @@ impl RoomLine {
     }
 
     /// How to name a log to the peer.
-    pub(super) fn name(&mut self, log: &LogKey) -> LogName {
+    pub(super) fn log_name(&mut self, log: &LogKey) -> LogName {
         if let Some(number) = self.names_out.get(log) {
             return LogName::Known(*number);
         }
@@ -212,9 +363,28 @@ impl RoomLine {
         if let Some(place) = self.base.as_ref().filter(|_| self.base_confirmed).and_then(place) {
             return LogName::Known(2 * u32::try_from(place).unwrap_or(u32::MAX / 2));
         }
-        let number = 2 * u32::try_from(self.names_out.len()).unwrap_or(u32::MAX / 2) + 1;
-        self.names_out.insert(*log, number);
+        self.give_number(log);
         LogName::New(*log)
+    }
+
+    /// Gives a log the next odd number.
+    fn give_number(&mut self, log: &LogKey) {
+        let number = self.named_out.saturating_mul(2).saturating_add(1);
+        self.named_out = self.named_out.saturating_add(1);
+        self.names_out.insert(*log, number);
+    }
+
+    /// A summary was sent: the logs that it named by their keys have numbers by that.
+    pub(super) fn numbered(&mut self, changes: &Changes) {
+        for log in changes.added() {
+            self.give_number(log);
+        }
+    }
+
+    /// A summary came: so have those that it names. False if they are too many.
+    pub(super) fn number(&mut self, changes: &Changes) -> bool {
+        self.names_in.extend(changes.added());
+        self.names_in.len() <= NAMES_MAX
     }
 
     /// Which log the peer means. Even numbers are places in the base, odd ones logs named on this line.
@@ -235,7 +405,7 @@ impl RoomLine {
         ranges
             .into_iter()
             .map(|(log, seqs)| LogRanges {
-                log: self.name(&log),
+                log: self.log_name(&log),
                 seqs,
             })
             .collect()

@@ -170,9 +170,9 @@ impl<S: Store> Peer<S> {
                 receipts.push(receipt);
             }
         }
-        let tag = shared.tag;
+        let name = shared.name;
         if !receipts.is_empty() {
-            self.send(peer, &Frame::Receipts { tag, receipts });
+            self.send(peer, &Frame::Receipts { name, receipts });
         }
         Ok(())
     }

@@ -1,11 +1,15 @@
 //! The values of the records that a peer stores.
 
 use crate::crypto::{Hash, Secret};
-use crate::history::{Clock, Entry, EntryId, EntryRef, IntervalSet, LogKey, RoomId};
+use crate::history::entry::{self, PAYLOAD_BYTES_MAX};
+use crate::history::{Clock, Entry, EntryId, EntryRef, Header, IntervalSet, LogKey, RoomId};
 use crate::identity::{IdentityBundle, PersonId};
-use crate::rooms::{Address, RelayUrl};
+use crate::keeper::audit::{Fault, Uptime};
+use crate::keeper::frame::{Holding, LOGS_MAX};
+use crate::peer::room::effective_of;
+use crate::rooms::{Address, RelayUrl, VaultId};
 use crate::store::{LogNo, RoomNo, StoreError};
-use crate::wire::{Reader, Wire, WireError, put_varint};
+use crate::wire::{Reader, Wire, WireError, put_bytes, put_varint};
 use crate::{wire_enum, wire_struct};
 
 /// Decodes a stored value.
@@ -190,6 +194,56 @@ pub(super) struct DeliveryRecord {
 }
 wire_struct!(DeliveryRecord { reached, read });
 
+/// What is known of one keeper of one room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeeperRecord {
+    /// Its vault of the room.
+    pub vault: VaultId,
+    /// Opens the vault; there until it is open.
+    pub ticket: Option<[u8; 16]>,
+    /// What it last said it holds.
+    pub held: Vec<Holding>,
+    /// Stands for that.
+    pub digest: [u8; 8],
+    /// How often it was there.
+    pub uptime: Uptime,
+    /// When that was last counted, in milliseconds since 1970.
+    pub sampled_ms: u64,
+    /// When it last answered, in milliseconds since 1970; 0 for never.
+    pub seen_ms: u64,
+    /// Challenges that it met.
+    pub proofs: u32,
+    /// What was found wrong with it.
+    pub fault: Option<Fault>,
+}
+wire_struct!(KeeperRecord {
+    vault,
+    ticket,
+    held: list(LOGS_MAX),
+    digest,
+    uptime,
+    sampled_ms,
+    seen_ms,
+    proofs,
+    fault
+});
+
+impl KeeperRecord {
+    pub(super) fn new(vault: VaultId) -> Self {
+        Self {
+            vault,
+            ticket: None,
+            held: Vec::new(),
+            digest: [0; 8],
+            uptime: Uptime::default(),
+            sampled_ms: 0,
+            seen_ms: 0,
+            proofs: 0,
+            fault: None,
+        }
+    }
+}
+
 /// The person who knows of the deletion, as stored with an annotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ReactionRecord {
@@ -243,21 +297,90 @@ pub(super) struct Stored {
     pub entry: Entry,
 }
 
+/// In the first byte: the effective clock is not the entry's own, and follows.
+const MOVED: u8 = 0x40;
+/// In the first byte: written as below. Earlier versions of this program wrote the effective clock, the time, and the entry as it travels.
+const COMPACT: u8 = 0x80;
+
 impl Wire for Stored {
+    /// What follows from the rest is left out: the effective clock where it is the entry's own, the hash and the length of a payload that is there.
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(self.flags);
-        out.extend_from_slice(&self.effective.to_be_bytes());
-        put_varint(out, self.saved_ms);
-        self.entry.encode(out);
+        let Entry {
+            header,
+            signature,
+            payload,
+        } = &self.entry;
+        let moved = self.effective != effective_of(header.clock);
+        out.push(self.flags | COMPACT | if moved { MOVED } else { 0 });
+        header.encode_bound(out);
+        if moved {
+            out.extend_from_slice(&self.effective.to_be_bytes());
+        }
+        put_varint(out, zigzag(self.saved_ms.wrapping_sub(header.clock.ms()).cast_signed()));
+        signature.encode(out);
+        match payload {
+            Some(payload) => {
+                out.push(1);
+                put_bytes(out, payload);
+            }
+            None => {
+                out.push(0);
+                header.payload_hash.encode(out);
+                header.payload_len.encode(out);
+            }
+        }
     }
+
     fn decode(input: &mut Reader<'_>) -> Result<Self, WireError> {
+        let first = input.byte()?;
+        if first & COMPACT == 0 {
+            return Ok(Self {
+                flags: first,
+                effective: i64::from_be_bytes(input.array()?),
+                saved_ms: input.varint()?,
+                entry: Entry::decode_trusted(input)?,
+            });
+        }
+        let mut header = Header::decode_bound(input)?;
+        let effective = match first & MOVED {
+            0 => effective_of(header.clock),
+            _ => i64::from_be_bytes(input.array()?),
+        };
+        let since = unzigzag(input.varint()?).cast_unsigned();
+        let saved_ms = header.clock.ms().wrapping_add(since);
+        let signature = input.array()?;
+        let payload = match bool::decode(input)? {
+            true => Some(input.bytes(PAYLOAD_BYTES_MAX, "payload")?.to_vec()),
+            false => None,
+        };
+        match &payload {
+            Some(payload) => {
+                header.payload_hash = entry::payload_hash(payload);
+                // Bounded just above.
+                header.payload_len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+            }
+            None => (header.payload_hash, header.payload_len) = (input.array()?, u32::decode(input)?),
+        }
         Ok(Self {
-            flags: input.byte()?,
-            effective: i64::from_be_bytes(input.array()?),
-            saved_ms: input.varint()?,
-            entry: Entry::decode_trusted(input)?,
+            flags: first & !(COMPACT | MOVED),
+            effective,
+            saved_ms,
+            entry: Entry {
+                header,
+                signature,
+                payload,
+            },
         })
     }
+}
+
+/// Small numbers of either sign as small ones without.
+fn zigzag(n: i64) -> u64 {
+    (n.cast_unsigned() << 1) ^ (n >> 63).cast_unsigned()
+}
+
+fn unzigzag(n: u64) -> i64 {
+    (n >> 1).cast_signed() ^ -(n & 1).cast_signed()
 }
 
 /// A stored state of a room that both sides of a line agreed on.
@@ -267,3 +390,56 @@ pub(super) struct Base {
     pub vector: crate::sync::Vector,
 }
 wire_struct!(Base { digest, vector });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Class, EpochId};
+    use proptest::prelude::*;
+
+    fn stored(clock_ms: u64, pulled: i64, saved_ms: u64, payload: Option<Vec<u8>>) -> Stored {
+        let clock = Clock::at_ms(clock_ms);
+        let known = payload.clone().unwrap_or_else(|| b"deleted".to_vec());
+        let header = Header {
+            class: Class::Message,
+            seq: 7,
+            prev: [8; 32],
+            clock,
+            epoch: EpochId([9; 8]),
+            parents: vec![],
+            payload_hash: entry::payload_hash(&known),
+            payload_len: u32::try_from(known.len()).unwrap(),
+        };
+        Stored {
+            flags: SHOWN | SIGNED,
+            effective: effective_of(clock).saturating_sub(pulled),
+            saved_ms,
+            entry: Entry {
+                header,
+                signature: [3; 64],
+                payload,
+            },
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_stored_comes_back(
+            clock_ms in 0u64..1 << 48, pulled in 0i64..3, saved_ms in any::<u64>(), payload in prop::option::of(prop::collection::vec(any::<u8>(), 0..40))
+        ) {
+            let stored = stored(clock_ms, pulled, saved_ms, payload);
+            prop_assert_eq!(Stored::from_bytes(&stored.to_bytes()), Ok(stored));
+        }
+    }
+
+    #[test]
+    fn entries_as_they_were_stored_before_are_read() {
+        let now = stored(1_790_000_000_000, 0, 1_790_000_000_400, Some(vec![1; 200]));
+        let mut before = vec![now.flags];
+        before.extend_from_slice(&now.effective.to_be_bytes());
+        put_varint(&mut before, now.saved_ms);
+        now.entry.encode(&mut before);
+        assert_eq!(Stored::from_bytes(&before), Ok(now.clone()));
+        assert!(now.to_bytes().len() + 40 <= before.len());
+    }
+}

@@ -9,7 +9,7 @@ use crate::history::EntryRef;
 use crate::history::entry;
 use crate::identity::{DeviceId, PersonId};
 use crate::peer::exchange::UNKNOWN_TAGS_MAX;
-use crate::peer::line::SHOWINGS_MAX;
+use crate::peer::line::{SHOWINGS_MAX, Unrecognised};
 use crate::peer::record::StoredStanding;
 use crate::peer::room::Room;
 use crate::peer::{Event, Peer, table};
@@ -17,7 +17,7 @@ use crate::rooms::roster::{Departure, Former, may_remove};
 use crate::rooms::{Control, ControlEntry, ControlGraph, ControlPayload, Op, Roster};
 use crate::store::{RoomNo, Store, StoreError};
 use crate::sync::Frame;
-use crate::sync::frame::{RoomTag, SHOWN_MAX, ShownEntry};
+use crate::sync::frame::{RoomName, SHOWN_MAX, ShownEntry, Side};
 use crate::wire::Wire;
 
 /// The most bytes of entries that are shown at once.
@@ -25,24 +25,19 @@ const SHOWN_BYTES_MAX: usize = 512 * 1024;
 
 impl<S: Store> Peer<S> {
     /// Somebody who is not served named a room: it is told so, and heard again when the membership changes.
-    pub(super) fn turn_away(
-        &mut self,
-        peer: DeviceId,
-        no: RoomNo,
-        tag: RoomTag,
-        digest: [u8; 8],
-    ) -> Result<(), StoreError> {
+    pub(super) fn turn_away(&mut self, peer: DeviceId, no: RoomNo, hello: Unrecognised) -> Result<(), StoreError> {
         if let Some(line) = self.lines.get_mut(&peer) {
-            line.tags.insert(tag, no);
+            line.theirs.insert(hello.place, no);
             if line.unknown.len() < UNKNOWN_TAGS_MAX {
-                line.unknown.push((tag, digest));
+                line.unknown.push(hello);
             }
         }
-        self.tell_out(peer, no, tag)
+        let (side, place) = (Side::Yours, hello.place);
+        self.tell_out(peer, no, RoomName { side, place })
     }
 
     /// Shows a device that is not served why; once for each state of the membership.
-    pub(super) fn tell_out(&mut self, peer: DeviceId, no: RoomNo, tag: RoomTag) -> Result<(), StoreError> {
+    pub(super) fn tell_out(&mut self, peer: DeviceId, no: RoomNo, name: RoomName) -> Result<(), StoreError> {
         let (Some(room), Some(line)) = (self.rooms.get(&no), self.lines.get_mut(&peer)) else {
             return Ok(());
         };
@@ -63,10 +58,10 @@ impl<S: Store> Peer<S> {
         let never_heard_of = former.is_none();
         let shown = room.shown(&self.store, &refs)?;
         if !shown.is_empty() {
-            self.send(peer, &Frame::Removed { tag, shown });
+            self.send(peer, &Frame::Removed { name, shown });
         }
         if never_heard_of {
-            self.send(peer, &Frame::Unknown { tag });
+            self.send(peer, &Frame::Unknown { name });
         }
         Ok(())
     }
@@ -86,24 +81,29 @@ impl<S: Store> Peer<S> {
             let Some(shared) = self.shared(peer, no) else { continue };
             shared.asked.clear();
             shared.has = None;
-            let tag = shared.tag;
-            self.tell_out(peer, no, tag)?;
+            let name = shared.name;
+            self.tell_out(peer, no, name)?;
         }
         Ok(())
     }
 
-    /// The room that a tag names, if the peer has not shown entries too often on this line.
-    fn shown_about(&mut self, peer: DeviceId, tag: RoomTag) -> Option<RoomNo> {
+    /// The room that the peer names, if it has not shown entries too often on this line.
+    fn shown_about(&mut self, peer: DeviceId, name: RoomName) -> Option<RoomNo> {
         let line = self.lines.get_mut(&peer)?;
         line.shown += 1;
-        let no = line.tags.get(&tag).copied().filter(|_| line.shown <= SHOWINGS_MAX)?;
+        let no = line.room_at(name).filter(|_| line.shown <= SHOWINGS_MAX)?;
         let room = self.rooms.get(&no)?;
         (room.is_member() && room.roster.members.contains_key(&self.ctx.me)).then_some(no)
     }
 
     /// Another member shows why this person is out.
-    pub(super) fn on_removed(&mut self, peer: DeviceId, tag: RoomTag, shown: &[ShownEntry]) -> Result<(), StoreError> {
-        let no = self.shown_about(peer, tag).filter(|no| self.may_serve(peer, *no));
+    pub(super) fn on_removed(
+        &mut self,
+        peer: DeviceId,
+        name: RoomName,
+        shown: &[ShownEntry],
+    ) -> Result<(), StoreError> {
+        let no = self.shown_about(peer, name).filter(|no| self.may_serve(peer, *no));
         let Some((no, room)) = no.and_then(|no| Some((no, self.rooms.get(&no)?))) else {
             return Ok(());
         };
@@ -133,8 +133,8 @@ impl<S: Store> Peer<S> {
     }
 
     /// A member does not know how this person came in.
-    pub(super) fn on_unknown(&mut self, peer: DeviceId, tag: RoomTag) -> Result<(), StoreError> {
-        let Some(no) = self.shown_about(peer, tag).filter(|no| self.may_serve(peer, *no)) else {
+    pub(super) fn on_unknown(&mut self, peer: DeviceId, name: RoomName) -> Result<(), StoreError> {
+        let Some(no) = self.shown_about(peer, name).filter(|no| self.may_serve(peer, *no)) else {
             return Ok(());
         };
         let (Some(line), Some(room)) = (self.lines.get_mut(&peer), self.rooms.get(&no)) else {
@@ -146,14 +146,20 @@ impl<S: Store> Peer<S> {
         let refs = room.graph.admission(&room.roster, &self.ctx.me, SHOWN_MAX);
         let shown = room.shown(&self.store, &refs)?;
         if !shown.is_empty() {
-            self.send(peer, &Frame::Admitted { tag, shown });
+            let name = name.turned();
+            self.send(peer, &Frame::Admitted { name, shown });
         }
         Ok(())
     }
 
     /// Somebody who was never heard of here shows how they came in.
-    pub(super) fn on_admitted(&mut self, peer: DeviceId, tag: RoomTag, shown: &[ShownEntry]) -> Result<(), StoreError> {
-        let no = self.shown_about(peer, tag);
+    pub(super) fn on_admitted(
+        &mut self,
+        peer: DeviceId,
+        name: RoomName,
+        shown: &[ShownEntry],
+    ) -> Result<(), StoreError> {
+        let no = self.shown_about(peer, name);
         let Some(room) = no.and_then(|no| self.rooms.get_mut(&no)) else {
             return Ok(());
         };
@@ -172,7 +178,8 @@ impl<S: Store> Peer<S> {
         let refs = graph.why_out(&roster, person, SHOWN_MAX);
         let shown = room.shown(&self.store, &refs)?;
         if !shown.is_empty() {
-            self.send(peer, &Frame::Removed { tag, shown });
+            let name = name.turned();
+            self.send(peer, &Frame::Removed { name, shown });
         }
         Ok(())
     }

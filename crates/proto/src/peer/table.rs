@@ -37,6 +37,9 @@ pub(super) const JOINS: u8 = b'J';
 /// `Q` room log-prefix: the newest receipt of that log's device.
 pub(super) const RECEIPTS: u8 = b'Q';
 
+/// `k` room device: [`super::record::KeeperRecord`]. What this node keeps for others is in the tables of [`crate::keeper::vault`].
+pub(super) const KEEPERS: u8 = b'k';
+
 /// A key: the table and its parts.
 pub(super) fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = vec![table];

@@ -23,6 +23,9 @@ const MENTIONS_MAX: usize = 100;
 /// Up to this many devices, a message's whereabouts are told member by member.
 const PER_MEMBER_MAX: usize = 50;
 
+/// An own entry is safe when this many others have said that they hold it.
+const SAFE_HOLDERS: usize = 2;
+
 impl<S: Store> Peer<S> {
     /// The own person and device.
     pub fn me(&self) -> MeView {
@@ -86,6 +89,12 @@ impl<S: Store> Peer<S> {
             missing: room.logs.keys().map(|log| room.missing(log).len()).sum(),
             sealed: room.wanted_epochs.len() as u64,
             newest,
+            keepers: room.roster.keepers.len(),
+            exposed: if room.roster.members.len() > 1 || !room.roster.keepers.is_empty() {
+                self.exposed(room)
+            } else {
+                0
+            },
         }
     }
 
@@ -192,7 +201,11 @@ impl<S: Store> Peer<S> {
             PeerView {
                 device,
                 person,
-                name: person.map_or_else(|| "unknown".to_owned(), |person| self.name_of(&person)),
+                name: match person {
+                    Some(person) => self.name_of(&person),
+                    None if self.is_only_keeper(&device) => "keeper".to_owned(),
+                    None => "unknown".to_owned(),
+                },
                 up: self.lines.contains_key(&device),
                 rooms: self
                     .rooms
@@ -460,6 +473,8 @@ impl<S: Store> Peer<S> {
             Op::SetRole { person, role } => format!("{who} made {} {role}", self.name_of(person)),
             Op::Rename { name } => format!("{who} renamed the room to “{name}”"),
             Op::SetHistory { .. } => format!("{who} changed what newcomers may read"),
+            Op::SetKeepers { keepers } if keepers.is_empty() => format!("{who} took the room's keepers away"),
+            Op::SetKeepers { keepers } => format!("{who} chose keepers for the room ({})", keepers.len()),
             Op::Freeze { .. } => format!("{who} proved that a member shows different people different things"),
             Op::OpenLog { .. } | Op::OpenInvite { .. } | Op::CloseInvite { .. } | Op::Identity { .. } | Op::Seal {} => {
                 return None;
@@ -523,11 +538,8 @@ impl<S: Store> Peer<S> {
         } else {
             BTreeMap::new()
         };
-        let handed = room
-            .deliveries
-            .iter()
-            .filter(|(_, d)| mine && d.reached.contains(id.seq))
-            .map(|(d, _)| *d);
+        let handed = if mine { Self::holders(room, id.seq) } else { Vec::new() };
+        let kept = handed.iter().filter(|device| !room.devices.contains_key(device));
         let count = |least| states.values().filter(|state| **state >= least).count();
         let per_member = if room.devices.len() <= PER_MEMBER_MAX {
             self.per_member(room, &states)
@@ -538,7 +550,9 @@ impl<S: Store> Peer<S> {
             id,
             state: self.state(room, &log, id.seq, &author),
             saved_ms: stored.saved_ms,
-            handed: handed.collect(),
+            kept: kept.copied().collect(),
+            safe: handed.len() >= SAFE_HOLDERS,
+            handed,
             reached: count(DeliveryState::Reached),
             read: count(DeliveryState::Read),
             members: states.len(),

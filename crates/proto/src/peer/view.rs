@@ -2,6 +2,7 @@
 
 use crate::history::{EntryId, RoomId};
 use crate::identity::{DeviceId, PersonId};
+use crate::keeper::audit::Fault;
 use crate::rooms::{HistoryPolicy, Role};
 
 /// A room, for lists.
@@ -39,6 +40,41 @@ pub struct RoomView {
     pub sealed: u64,
     /// The newest message.
     pub newest: Option<EntryId>,
+    /// Keepers of the room.
+    pub keepers: usize,
+    /// Own entries, control entries among them, that two others have not said yet that they hold. None is shown where nobody else is in the room.
+    pub exposed: u64,
+}
+
+/// A keeper of a room, as known here.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeeperView {
+    /// Its device.
+    pub device: DeviceId,
+    /// Whether the line to it is up.
+    pub up: bool,
+    /// Named, and not reached yet to open the vault.
+    pub pending: bool,
+    /// Entries of the room that it said it holds.
+    pub holds: u64,
+    /// Entries of the room that are here and that it does not hold; expired ones among them.
+    pub lacks: u64,
+    /// Bytes that it keeps for the room, while the line is up.
+    pub bytes: Option<u64>,
+    /// The most that it keeps for the room.
+    pub bytes_max: Option<u64>,
+    /// For how many days it keeps messages.
+    pub days: Option<u32>,
+    /// When it last answered, in milliseconds since 1970.
+    pub seen_ms: Option<u64>,
+    /// The share of tries that it answered, in thousandths.
+    pub uptime_permille: Option<u32>,
+    /// Challenges that it met.
+    pub proofs: u32,
+    /// What was found wrong with it.
+    pub fault: Option<Fault>,
+    /// Where it may be.
+    pub addresses: Vec<std::net::SocketAddr>,
 }
 
 /// How this person stands to a room.
@@ -190,8 +226,12 @@ pub struct WhereView {
     pub state: DeliveryState,
     /// When it became durable here, in milliseconds since 1970.
     pub saved_ms: u64,
-    /// Devices that said it is durable there.
+    /// Devices, members' and keepers', that said it is durable there.
     pub handed: Vec<DeviceId>,
+    /// Of those, the ones that are keepers.
+    pub kept: Vec<DeviceId>,
+    /// Two others have said that they hold it: this node can go offline, and it will reach those who come back.
+    pub safe: bool,
     /// How many other members have it on a device.
     pub reached: usize,
     /// How many other members have seen it.

@@ -169,7 +169,7 @@ impl Invite {
     }
 }
 
-fn base32(bytes: &[u8]) -> String {
+pub(crate) fn base32(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 8 / 5 + 1);
     let (mut bits, mut held) = (0u32, 0);
     for byte in bytes {
@@ -187,7 +187,7 @@ fn base32(bytes: &[u8]) -> String {
     text
 }
 
-fn unbase32(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn unbase32(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() * 5 / 8);
     let (mut bits, mut held) = (0u32, 0);
     for c in text.bytes() {

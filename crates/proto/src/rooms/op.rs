@@ -6,7 +6,8 @@
 use crate::crypto::{self, KeyPair, NotAuthentic, Signature};
 use crate::history::{Entry, EntryRef, LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityBundle, PersonId};
-use crate::rooms::{HistoryPolicy, Role};
+use crate::rooms::keepers::KEEPERS_MAX;
+use crate::rooms::{HistoryPolicy, KeeperPlace, Role};
 use crate::{wire_enum, wire_struct};
 
 /// The longest name of a room, in bytes of UTF-8.
@@ -254,6 +255,11 @@ pub enum Op {
     },
     /// Nothing but the seals that the entry carries.
     Seal {},
+    /// Names the keepers of the room, all of them.
+    SetKeepers {
+        /// The keepers.
+        keepers: Vec<KeeperPlace>,
+    },
 }
 wire_enum!(Op {
     0 => Create { name: text(ROOM_NAME_BYTES_MAX), kind, history, person, identity, log, nonce },
@@ -269,4 +275,5 @@ wire_enum!(Op {
     10 => Freeze { proof },
     11 => Identity { identity },
     12 => Seal {},
+    16 => SetKeepers { keepers: list(KEEPERS_MAX) },
 });

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::history::{EntryRef, LogKey};
 use crate::identity::{DeviceId, IdentityState, PersonId};
-use crate::rooms::{HistoryPolicy, Role, RoomKind};
+use crate::rooms::{HistoryPolicy, KeeperPlace, Role, RoomKind};
 
 mod bits;
 mod graph;
@@ -38,6 +38,8 @@ pub struct Roster {
     pub kind: RoomKind,
     /// What newcomers may read.
     pub history: HistoryPolicy,
+    /// Who keeps sealed entries for those who are away.
+    pub keepers: Vec<KeeperPlace>,
     /// Who is in.
     pub members: BTreeMap<PersonId, Member>,
     /// Who was, or seemed to be.

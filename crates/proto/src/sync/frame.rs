@@ -1,23 +1,95 @@
 //! The frames of a line. Each is one varint tag and its fields; the stream puts a length before it.
 //!
-//! A room is named by an 8-byte tag from either side's `Hello`. A log is named by its place in a table that each sender builds
-//! for itself as it goes ([`LogName`]): a log's first mention carries the key, later ones a small number.
+//! A room is recognised by an 8-byte tag in either side's `Hello`, and named by its place there ([`RoomName`]). A log is named by its place in a
+//! table that each sender builds for itself as it goes ([`LogName`]): a log's first mention carries the key, later ones a small number. Runs and
+//! changes are numbered by the distance to the one before, as most of what a room of many authors costs is naming them.
 
 use crate::crypto::{Secret, Signature};
 use crate::history::{Entry, EpochId, IntervalSet, LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityBundle, PersonId};
+use crate::keeper::{Answer, Ask};
 use crate::rooms::{Address, Invite, InviteUse, LogCertificate, RelayUrl};
-use crate::sync::vector::Change;
-use crate::wire::{Reader, Wire, WireError, put_list, put_varint};
+use crate::sync::vector::Changes;
+use crate::wire::{Reader, Wire, WireError, put_varint};
 use crate::{wire_enum, wire_struct};
 
-/// Names a room on one connection.
+/// By what a hello says which room it means.
 pub type RoomTag = [u8; 8];
+
+/// Whose hellos, as the sender of a frame sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The sender's.
+    Mine,
+    /// The receiver's.
+    Yours,
+}
+
+/// A room on one connection: its place among all rooms of one side's hellos, in the order in which they were sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RoomName {
+    /// Whose hellos.
+    pub side: Side,
+    /// From 0.
+    pub place: u32,
+}
+
+impl RoomName {
+    /// The same name as the other end says it.
+    pub fn turned(self) -> Self {
+        let side = match self.side {
+            Side::Mine => Side::Yours,
+            Side::Yours => Side::Mine,
+        };
+        Self { side, ..self }
+    }
+}
+
+impl Wire for RoomName {
+    /// Twice the place; one more where it is in the receiver's hellos.
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, 2 * u64::from(self.place) + u64::from(self.side == Side::Yours));
+    }
+    fn decode(input: &mut Reader<'_>) -> Result<Self, WireError> {
+        let packed = input.varint()?;
+        let side = if packed % 2 == 0 { Side::Mine } else { Side::Yours };
+        let place = u32::try_from(packed / 2).map_err(|_| WireError::Varint)?;
+        Ok(Self { side, place })
+    }
+}
+
+/// Ends the answer to a want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerEnd {
+    /// The number of the want.
+    pub want: u32,
+    /// What was not sent is not held; otherwise ask again.
+    pub complete: bool,
+}
+
+/// Whether a frame of entries ends an answer: a number, 0 if it does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends(pub Option<AnswerEnd>);
+
+impl Wire for Ends {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let number = |end: AnswerEnd| 1 + 2 * u64::from(end.want) + u64::from(end.complete);
+        put_varint(out, self.0.map_or(0, number));
+    }
+    fn decode(input: &mut Reader<'_>) -> Result<Self, WireError> {
+        let Some(packed) = input.varint()?.checked_sub(1) else {
+            return Ok(Self(None));
+        };
+        let want = u32::try_from(packed / 2).map_err(|_| WireError::Varint)?;
+        Ok(Self(Some(AnswerEnd {
+            want,
+            complete: packed % 2 == 1,
+        })))
+    }
+}
 
 /// The most rooms in one hello.
 pub const ROOMS_MAX: usize = 4096;
-/// The most changes in one summary.
-pub const CHANGES_MAX: usize = 16 * 1024;
 /// The most ranges in one want or have.
 pub const RANGES_MAX: usize = 8192;
 /// The most runs in one frame of entries.
@@ -93,17 +165,92 @@ pub struct Run {
     pub entries: Vec<Entry>,
 }
 
-impl Wire for Run {
+/// The runs of one frame, in any order; cheapest where the numbers of their logs ascend.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Runs(pub Vec<Run>);
+
+/// In the head of a run: the log's key follows.
+const RUN_NEW: u64 = 0;
+/// In the head of a run: the log's number follows, as it is smaller than the one before of its kind.
+const RUN_BACK: u64 = 1;
+/// From here on the head holds the kind of the number (even, odd), and how much greater its half is than that of the one before of its kind.
+const RUN_ON: u64 = 2;
+
+impl Wire for Runs {
+    /// Each run is a head, `2 * log + more`: what names the log, and whether there is more than one entry; then what the name needs, the number of entries
+    /// less two where there are more, and the entries.
     fn encode(&self, out: &mut Vec<u8>) {
-        self.log.encode(out);
-        put_list(out, &self.entries);
-    }
-    fn decode(input: &mut Reader<'_>) -> Result<Self, WireError> {
-        let (log, entries) = (LogName::decode(input)?, input.list(RUN_MAX, "run")?);
-        if entries.is_empty() {
-            return Err(WireError::Invalid("run"));
+        put_varint(out, self.0.len() as u64);
+        let mut before = [0, 0];
+        for run in &self.0 {
+            let more = u64::from(run.entries.len() > 1);
+            match run.log {
+                LogName::New(log) => {
+                    put_varint(out, 2 * RUN_NEW + more);
+                    log.encode(out);
+                }
+                LogName::Known(number) => {
+                    let (half, kind) = (number / 2, number % 2);
+                    match half.checked_sub(before[kind as usize]) {
+                        Some(on) => put_varint(out, 2 * (RUN_ON + 2 * u64::from(on) + u64::from(kind)) + more),
+                        None => {
+                            put_varint(out, 2 * RUN_BACK + more);
+                            number.encode(out);
+                        }
+                    }
+                    before[kind as usize] = half;
+                }
+            }
+            if more == 1 {
+                put_varint(out, run.entries.len() as u64 - 2);
+            }
+            for entry in &run.entries {
+                entry.encode(out);
+            }
         }
-        Ok(Self { log, entries })
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, WireError> {
+        let count = input.count(RUNS_MAX, 2, "runs")?;
+        let mut runs = Vec::with_capacity(count.min(1024));
+        let mut before: [u32; 2] = [0, 0];
+        for _ in 0..count {
+            let head = input.varint()?;
+            let log = Self::decode_name(input, head / 2, &mut before)?;
+            let more = match head % 2 {
+                0 => 0,
+                _ => input.count(RUN_MAX - 2, 1, "run")? + 1,
+            };
+            let mut entries = vec![Entry::decode(input)?];
+            for _ in 0..more {
+                entries.push(Entry::decode(input)?);
+            }
+            runs.push(Run { log, entries });
+        }
+        Ok(Self(runs))
+    }
+}
+
+impl Runs {
+    fn decode_name(input: &mut Reader<'_>, log: u64, before: &mut [u32; 2]) -> Result<LogName, WireError> {
+        if log == RUN_NEW {
+            return Ok(LogName::New(LogKey::decode(input)?));
+        }
+        let number = if log == RUN_BACK {
+            let number = u32::decode(input)?;
+            if number / 2 >= before[(number % 2) as usize] {
+                return Err(WireError::Invalid("run"));
+            }
+            number
+        } else {
+            let (on, kind) = ((log - RUN_ON) / 2, (log - RUN_ON) % 2);
+            let half = u64::from(before[kind as usize]).checked_add(on);
+            half.and_then(|half| half.checked_mul(2)?.checked_add(kind))
+                .and_then(|number| u32::try_from(number).ok())
+                .ok_or(WireError::Varint)?
+        };
+        before[(number % 2) as usize] = number / 2;
+        Ok(LogName::Known(number))
     }
 }
 
@@ -198,21 +345,23 @@ pub enum Frame {
     /// What the sender holds of a room, as changes to a base.
     Summary {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
         /// The digest of the base; absent: the changes are everything.
         base: Option<[u8; 8]>,
         /// Changes.
-        changes: Vec<Change>,
+        changes: Changes,
     },
     /// The base of a summary is not known here: send everything.
     NoBase {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
     },
     /// Asks for entries.
     Want {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
+        /// Its number, counted by the asker for each room.
+        want: u32,
         /// Only control entries of these ranges.
         control_only: bool,
         /// Which.
@@ -221,47 +370,51 @@ pub enum Frame {
     /// Asks for all that the sender of the summary holds and the asker's summary lacked.
     WantAll {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
+        /// Its number.
+        want: u32,
     },
     /// Asks for the newest messages, whatever their logs.
     WantPage {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
+        /// Its number.
+        want: u32,
         /// How many.
         count: u32,
     },
     /// Entries: asked for, or new.
     Entries {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
+        /// Whether they end the answer to a `Want`, `WantAll` or `WantPage`; an answer may be nothing but its end.
+        ends: Ends,
         /// Runs.
-        runs: Vec<Run>,
+        runs: Runs,
     },
-    /// The answer to one `Want`, `WantAll` or `WantPage` has been sent.
-    Done {
-        /// The room.
-        tag: RoomTag,
-        /// What was not sent is not held; otherwise ask again.
-        complete: bool,
+    /// So many bytes of `Entries` frames were taken in since the last time: as many more may be under way.
+    Taken {
+        /// Bytes of whole frames.
+        bytes: u32,
     },
     /// These entries are durable at the sender: acknowledges what came, announces what is new.
     Have {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
         /// Which.
         ranges: Vec<LogRanges>,
     },
     /// The sender lacks nothing that it knows of; the digest of its state.
     InStep {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
         /// Keyed digest.
         digest: [u8; 8],
     },
     /// Hashes of a log at some sequence numbers, to find where two states of it part.
     Hashes {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
         /// The log.
         log: LogName,
         /// Sequence numbers, descending, and hash prefixes.
@@ -270,21 +423,21 @@ pub enum Frame {
     /// Asks for the keys of epochs that the sender lacks.
     NeedEpochs {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
         /// Which.
         epochs: Vec<EpochId>,
     },
     /// Keys of epochs.
     Epochs {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
         /// Keys.
         gifts: Vec<EpochGift>,
     },
     /// How far devices have got.
     Receipts {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
         /// Receipts.
         receipts: Vec<Receipt>,
     },
@@ -323,7 +476,7 @@ pub enum Frame {
     /// The receiver is out: the control entries that show it.
     Removed {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
         /// Ancestors first.
         shown: Vec<ShownEntry>,
     },
@@ -335,74 +488,101 @@ pub enum Frame {
     /// The receiver named a room whose membership, as the sender knows it, it is not in and never was.
     Unknown {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
     },
     /// The answer to `Unknown`: the control entries that show how the sender came in.
     Admitted {
         /// The room.
-        tag: RoomTag,
+        name: RoomName,
         /// Ancestors first.
         shown: Vec<ShownEntry>,
+    },
+    /// Asks something of the receiver as a keeper.
+    ToKeeper {
+        /// What.
+        ask: Ask,
+    },
+    /// Answers as a keeper.
+    Keeper {
+        /// What.
+        answer: Answer,
     },
 }
 wire_enum!(Frame {
     0 => Hello { rooms: list(ROOMS_MAX) },
-    1 => Summary { tag, base, changes: list(CHANGES_MAX) },
-    2 => NoBase { tag },
-    3 => Want { tag, control_only, ranges: list(RANGES_MAX) },
-    4 => WantAll { tag },
-    5 => WantPage { tag, count },
-    6 => Entries { tag, runs: list(RUNS_MAX) },
-    7 => Done { tag, complete },
-    8 => Have { tag, ranges: list(RANGES_MAX) },
-    9 => InStep { tag, digest },
-    10 => Hashes { tag, log, hashes: list(64) },
-    11 => NeedEpochs { tag, epochs: list(EPOCHS_MAX) },
-    12 => Epochs { tag, gifts: list(EPOCHS_MAX) },
-    13 => Receipts { tag, receipts: list(256) },
+    1 => Summary { name, base, changes },
+    2 => NoBase { name },
+    3 => Want { name, want, control_only, ranges: list(RANGES_MAX) },
+    4 => WantAll { name, want },
+    5 => WantPage { name, want, count },
+    6 => Entries { name, ends, runs },
+    7 => Taken { bytes },
+    8 => Have { name, ranges: list(RANGES_MAX) },
+    9 => InStep { name, digest },
+    10 => Hashes { name, log, hashes: list(64) },
+    11 => NeedEpochs { name, epochs: list(EPOCHS_MAX) },
+    12 => Epochs { name, gifts: list(EPOCHS_MAX) },
+    13 => Receipts { name, receipts: list(256) },
     14 => Addresses { records: list(RECORDS_MAX) },
     15 => Knock { invite, person, identity, log },
     16 => Welcome { room, gifts: list(EPOCHS_MAX) },
     17 => Refused { invite, reason: text(REASON_BYTES_MAX), ask_others },
-    18 => Removed { tag, shown: list(SHOWN_MAX) },
+    18 => Removed { name, shown: list(SHOWN_MAX) },
     19 => Offer { invite },
-    20 => Unknown { tag },
-    21 => Admitted { tag, shown: list(SHOWN_MAX) },
+    20 => Unknown { name },
+    21 => Admitted { name, shown: list(SHOWN_MAX) },
+    32 => ToKeeper { ask },
+    33 => Keeper { answer },
 });
 
-impl Frame {
-    /// The room that a frame is about, where it is about one that both sides share.
-    pub fn tag(&self) -> Option<RoomTag> {
-        match self {
-            Self::Summary { tag, .. }
-            | Self::NoBase { tag }
-            | Self::Want { tag, .. }
-            | Self::WantAll { tag }
-            | Self::WantPage { tag, .. }
-            | Self::Entries { tag, .. }
-            | Self::Done { tag, .. }
-            | Self::Have { tag, .. }
-            | Self::InStep { tag, .. }
-            | Self::Hashes { tag, .. }
-            | Self::NeedEpochs { tag, .. }
-            | Self::Epochs { tag, .. }
-            | Self::Receipts { tag, .. }
-            | Self::Removed { tag, .. }
-            | Self::Unknown { tag }
-            | Self::Admitted { tag, .. } => Some(*tag),
-            Self::Hello { .. }
-            | Self::Addresses { .. }
-            | Self::Knock { .. }
-            | Self::Welcome { .. }
-            | Self::Refused { .. }
-            | Self::Offer { .. } => None,
+/// The name of the room that a frame is about.
+macro_rules! name_in {
+    ($frame:expr) => {
+        match $frame {
+            Frame::Summary { name, .. }
+            | Frame::NoBase { name }
+            | Frame::Want { name, .. }
+            | Frame::WantAll { name, .. }
+            | Frame::WantPage { name, .. }
+            | Frame::Entries { name, .. }
+            | Frame::Have { name, .. }
+            | Frame::InStep { name, .. }
+            | Frame::Hashes { name, .. }
+            | Frame::NeedEpochs { name, .. }
+            | Frame::Epochs { name, .. }
+            | Frame::Receipts { name, .. }
+            | Frame::Removed { name, .. }
+            | Frame::Unknown { name }
+            | Frame::Admitted { name, .. } => Some(name),
+            Frame::Hello { .. }
+            | Frame::Taken { .. }
+            | Frame::Addresses { .. }
+            | Frame::Knock { .. }
+            | Frame::Welcome { .. }
+            | Frame::Refused { .. }
+            | Frame::Offer { .. }
+            | Frame::ToKeeper { .. }
+            | Frame::Keeper { .. } => None,
         }
+    };
+}
+
+impl Frame {
+    /// The name of the room that a frame is about, where it is about one that both sides share.
+    pub fn name(&self) -> Option<RoomName> {
+        name_in!(self).copied()
+    }
+
+    /// The same, to be changed.
+    pub fn name_mut(&mut self) -> Option<&mut RoomName> {
+        name_in!(self)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::{Class, Clock, Header};
     use proptest::prelude::*;
 
     proptest! {
@@ -414,13 +594,50 @@ mod tests {
         }
 
         #[test]
-        fn any_tagged_bytes_decode_or_are_refused(tag in 0u8..22, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn any_tagged_bytes_decode_or_are_refused(tag in 0u8..34, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut framed = vec![tag];
             framed.extend_from_slice(&bytes);
             if let Ok(frame) = Frame::from_bytes(&framed) {
                 prop_assert_eq!(frame.to_bytes(), framed);
             }
         }
+    }
+
+    fn run(log: LogName, count: u32) -> Run {
+        let entry = |seq| Entry {
+            header: Header {
+                class: Class::Message,
+                seq,
+                prev: [0; 32],
+                clock: Clock::at_ms(1),
+                epoch: EpochId([1; 8]),
+                parents: vec![],
+                payload_hash: [0; 32],
+                payload_len: 0,
+            },
+            signature: [2; 64],
+            payload: None,
+        };
+        Run {
+            log,
+            entries: (1..=count).map(entry).collect(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn runs_decode_to_themselves(names in prop::collection::vec((0u32..2000, 1u32..4, any::<bool>()), 0..40)) {
+            let log = |number, new| if new { LogName::New(LogKey([7; 32])) } else { LogName::Known(number) };
+            let runs = Runs(names.into_iter().map(|(number, count, new)| run(log(number, new), count)).collect());
+            prop_assert_eq!(Runs::from_bytes(&runs.to_bytes()), Ok(runs));
+        }
+    }
+
+    #[test]
+    fn a_run_of_one_costs_a_byte_beyond_its_entry() {
+        let runs = Runs((0..30).map(|place| run(LogName::Known(2 * place), 1)).collect());
+        let entries: usize = runs.0.iter().map(|run| run.entries[0].to_bytes().len()).sum();
+        assert_eq!(runs.to_bytes().len(), 1 + entries + runs.0.len());
     }
 
     #[test]
@@ -432,7 +649,8 @@ mod tests {
             };
             76_usize.next_multiple_of(crate::sync::PADDING)
         ];
-        let hello = Frame::Hello { rooms };
-        assert!(hello.to_bytes().len() + 4 <= 1_300, "{}", hello.to_bytes().len());
+        let hello = Frame::Hello { rooms }.to_bytes();
+        let length = (hello.len() as u64).to_bytes();
+        assert!(length.len() + hello.len() <= 1_300, "{}", hello.len());
     }
 }

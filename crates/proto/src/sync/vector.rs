@@ -75,8 +75,20 @@ pub enum Change {
     Grew {
         /// Place in the base.
         index: u32,
-        /// By how many.
+        /// By how many, at least one.
         by: u32,
+    },
+    /// A log of the base of which all is held now, up to the newest of the base.
+    Filled {
+        /// Place in the base.
+        index: u32,
+    },
+    /// A log of the base of which these are held besides.
+    Gained {
+        /// Place in the base.
+        index: u32,
+        /// What came.
+        more: IntervalSet,
     },
     /// A log of the base that changed in another way.
     Replaced {
@@ -94,72 +106,152 @@ pub enum Change {
     },
 }
 
-impl Wire for Change {
-    /// One varint `tag + 3 * number`, then the rest.
-    fn encode(&self, out: &mut Vec<u8>) {
+impl Change {
+    fn index(&self) -> Option<u32> {
         match self {
-            Self::Grew { index, by } => {
-                put_varint(out, 3 * u64::from(*index));
-                by.encode(out);
-            }
-            Self::Replaced { index, held } => {
-                put_varint(out, 3 * u64::from(*index) + 1);
-                held.encode(out);
-            }
-            Self::Added { log, held } => {
-                put_varint(out, 2);
-                log.encode(out);
-                held.encode(out);
+            Self::Grew { index, .. }
+            | Self::Filled { index }
+            | Self::Gained { index, .. }
+            | Self::Replaced { index, .. } => Some(*index),
+            Self::Added { .. } => None,
+        }
+    }
+}
+
+/// The changes of one summary: logs of the base in order, then others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes(pub Vec<Change>);
+
+impl Changes {
+    /// The logs that are named by their keys, in order: each has the next number on the line by that.
+    pub fn added(&self) -> impl Iterator<Item = &LogKey> {
+        self.0.iter().filter_map(|change| match change {
+            Change::Added { log, .. } => Some(log),
+            _ => None,
+        })
+    }
+}
+
+/// The most changes in one summary.
+pub const CHANGES_MAX: usize = 16 * 1024;
+
+const GREW_BY_ONE: u64 = 0;
+const GREW: u64 = 1;
+const FILLED: u64 = 2;
+const GAINED: u64 = 3;
+const REPLACED: u64 = 4;
+const ADDED: u64 = 5;
+const KINDS: u64 = 6;
+
+impl Wire for Changes {
+    /// For each a number `6 * skipped + kind`, where so many logs of the base before it did not change, then the rest. Indexes have to ascend.
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.0.len() as u64);
+        let mut next = 0;
+        for change in &self.0 {
+            let skipped = change.index().map_or(0, |index| index.saturating_sub(next));
+            next = change.index().map_or(next, |index| index.saturating_add(1));
+            let mut head = |kind| put_varint(out, KINDS * u64::from(skipped) + kind);
+            match change {
+                Change::Grew { by: 1, .. } => head(GREW_BY_ONE),
+                Change::Grew { by, .. } => {
+                    head(GREW);
+                    put_varint(out, u64::from(*by).saturating_sub(2));
+                }
+                Change::Filled { .. } => head(FILLED),
+                Change::Gained { more, .. } => {
+                    head(GAINED);
+                    more.encode(out);
+                }
+                Change::Replaced { held, .. } => {
+                    head(REPLACED);
+                    held.encode(out);
+                }
+                Change::Added { log, held } => {
+                    head(ADDED);
+                    log.encode(out);
+                    held.encode(out);
+                }
             }
         }
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, WireError> {
-        let packed = input.varint()?;
-        let index = u32::try_from(packed / 3).map_err(|_| WireError::Varint)?;
-        match packed % 3 {
-            0 => Ok(Self::Grew {
-                index,
-                by: u32::decode(input)?,
-            }),
-            1 => Ok(Self::Replaced {
-                index,
-                held: IntervalSet::decode(input)?,
-            }),
-            _ if index == 0 => Ok(Self::Added {
-                log: LogKey::decode(input)?,
-                held: IntervalSet::decode(input)?,
-            }),
-            _ => Err(WireError::Invalid("change")),
+        let count = input.count(CHANGES_MAX, 1, "changes")?;
+        let mut changes = Vec::with_capacity(count.min(1024));
+        // Where the next log of the base may be; none once logs of their own have come.
+        let mut next: Option<u32> = Some(0);
+        for _ in 0..count {
+            let packed = input.varint()?;
+            if packed == ADDED {
+                next = None;
+                let (log, held) = (LogKey::decode(input)?, IntervalSet::decode(input)?);
+                changes.push(Change::Added { log, held });
+                continue;
+            }
+            let skipped = u32::try_from(packed / KINDS).map_err(|_| WireError::Varint)?;
+            let index = next.and_then(|next| next.checked_add(skipped));
+            let index = index.ok_or(WireError::Invalid("change"))?;
+            next = index.checked_add(1);
+            changes.push(match packed % KINDS {
+                GREW_BY_ONE => Change::Grew { index, by: 1 },
+                GREW => {
+                    let by = u32::decode(input)?.checked_add(2).ok_or(WireError::Varint)?;
+                    Change::Grew { index, by }
+                }
+                FILLED => Change::Filled { index },
+                GAINED => Change::Gained {
+                    index,
+                    more: IntervalSet::decode(input)?,
+                },
+                REPLACED => Change::Replaced {
+                    index,
+                    held: IntervalSet::decode(input)?,
+                },
+                _ => return Err(WireError::Invalid("change")),
+            });
         }
+        Ok(Self(changes))
     }
 }
 
-/// The changes that lead from `base` to `now`, logs in order.
-pub fn difference(base: &Vector, now: &Vector) -> Vec<Change> {
+/// The changes that lead from `base` to `now`: logs of the base in order, then others.
+pub fn difference(base: &Vector, now: &Vector) -> Changes {
     let places: BTreeMap<&LogKey, u32> = base.0.keys().zip(0..).collect();
-    let mut changes = Vec::new();
+    let (mut changes, mut added) = (Vec::new(), Vec::new());
     for (log, now) in &now.0 {
         let Some(index) = places.get(log).copied() else {
-            changes.push(Change::Added {
+            added.push(Change::Added {
                 log: *log,
                 held: now.held.clone(),
             });
             continue;
         };
         let before = &base.0[log].held;
-        if *before == now.held {
-            continue;
-        }
-        match growth(before, &now.held) {
-            Some(by) => changes.push(Change::Grew { index, by }),
-            None => changes.push(Change::Replaced {
-                index,
-                held: now.held.clone(),
-            }),
+        if *before != now.held {
+            changes.push(change_of(index, before, &now.held));
         }
     }
-    changes
+    changes.append(&mut added);
+    Changes(changes)
+}
+
+/// How to say most cheaply what became of one log.
+fn change_of(index: u32, before: &IntervalSet, now: &IntervalSet) -> Change {
+    if let Some(by) = growth(before, now) {
+        return Change::Grew { index, by };
+    }
+    if *now == IntervalSet::range(1, before.max()) {
+        return Change::Filled { index };
+    }
+    let more = now.minus(before);
+    if before.minus(now).is_empty() && more.to_bytes().len() < now.to_bytes().len() {
+        return Change::Gained { index, more };
+    }
+    Change::Replaced {
+        index,
+        held: now.clone(),
+    }
 }
 
 /// By how much the newest range grew, if that is all that happened.
@@ -171,31 +263,27 @@ fn growth(before: &IntervalSet, now: &IntervalSet) -> Option<u32> {
 }
 
 /// What a peer holds, from its changes to `base`. Fails if a change speaks of a log that the base does not have.
-pub fn apply(base: &Vector, changes: &[Change]) -> Result<BTreeMap<LogKey, IntervalSet>, WireError> {
+pub fn apply(base: &Vector, changes: &Changes) -> Result<BTreeMap<LogKey, IntervalSet>, WireError> {
     let places: Vec<&LogKey> = base.0.keys().collect();
-    let log_at = |index: u32| {
-        places
-            .get(index as usize)
-            .copied()
-            .ok_or(WireError::Invalid("index into the base"))
-    };
     let mut held: BTreeMap<LogKey, IntervalSet> = base.0.iter().map(|(log, h)| (*log, h.held.clone())).collect();
-    for change in changes {
+    for change in &changes.0 {
+        if let Change::Added { log, held: now } = change {
+            held.insert(*log, now.clone());
+            continue;
+        }
+        let log = change.index().and_then(|index| places.get(index as usize));
+        let set = log.and_then(|log| held.get_mut(*log));
+        let set = set.ok_or(WireError::Invalid("index into the base"))?;
         match change {
-            Change::Grew { index, by } => {
-                let set = held
-                    .get_mut(log_at(*index)?)
-                    .ok_or(WireError::Invalid("index into the base"))?;
+            Change::Grew { by, .. } => {
                 let end = set.max();
                 let grown = end.checked_add(*by).filter(|grown| *grown > end);
                 set.insert(end.saturating_add(1), grown.ok_or(WireError::Invalid("growth"))?);
             }
-            Change::Replaced { index, held: now } => {
-                held.insert(*log_at(*index)?, now.clone());
-            }
-            Change::Added { log, held: now } => {
-                held.insert(*log, now.clone());
-            }
+            Change::Filled { .. } => *set = IntervalSet::range(1, set.max()),
+            Change::Gained { more, .. } => set.union(more),
+            Change::Replaced { held, .. } => *set = held.clone(),
+            Change::Added { .. } => {}
         }
     }
     Ok(held)
@@ -224,7 +312,9 @@ mod tests {
             for (log, held) in grown.0 {
                 now.0.entry(log).or_default().held.union(&held.held);
             }
-            let applied = apply(&base, &difference(&base, &now)).unwrap();
+            let changes = difference(&base, &now);
+            prop_assert_eq!(Changes::from_bytes(&changes.to_bytes()), Ok(changes.clone()));
+            let applied = apply(&base, &changes).unwrap();
             let wanted: BTreeMap<_, _> = now.0.iter().map(|(log, h)| (*log, h.held.clone())).collect();
             prop_assert_eq!(applied, wanted);
             prop_assert_eq!(Vector::from_bytes(&now.to_bytes()), Ok(now));
@@ -232,10 +322,24 @@ mod tests {
 
         #[test]
         fn any_bytes_decode_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            if let Ok(change) = Change::from_bytes(&bytes) {
-                prop_assert_eq!(change.to_bytes(), bytes);
+            if let Ok(changes) = Changes::from_bytes(&bytes) {
+                prop_assert_eq!(changes.to_bytes(), bytes);
             }
         }
+    }
+
+    #[test]
+    fn gaps_that_were_filled_cost_a_byte() {
+        let mut gaps = IntervalSet::range(1, 500);
+        gaps.remove(100, 101);
+        gaps.remove(300, 300);
+        let vector = |held: IntervalSet| Vector([(LogKey([1; 32]), Held { held, top: [0; 8] })].into());
+        let mut one_left = gaps.clone();
+        one_left.insert(300, 300);
+        let more = IntervalSet::range(300, 300);
+        let (gaps, one_left, full) = (vector(gaps), vector(one_left), vector(IntervalSet::range(1, 500)));
+        assert_eq!(difference(&gaps, &full).to_bytes().len(), 1 + 1);
+        assert_eq!(difference(&gaps, &one_left).0, [Change::Gained { index: 0, more }]);
     }
 
     #[test]
@@ -257,8 +361,8 @@ mod tests {
             },
         );
         let changes = difference(&base, &now);
-        assert_eq!(changes, [Change::Grew { index: 0, by: 30 }]);
-        assert_eq!(changes[0].to_bytes().len(), 2);
+        assert_eq!(changes.0, [Change::Grew { index: 0, by: 30 }]);
+        assert_eq!(changes.to_bytes().len(), 1 + 2);
         assert_ne!(base.digest(), now.digest());
     }
 }

@@ -27,6 +27,8 @@ pub struct Net {
     lines: BTreeSet<(usize, usize)>,
     /// Pairs that cannot reach each other.
     forbidden: BTreeSet<(usize, usize)>,
+    /// Frames from one to another that never arrive, by sender, receiver and the tag of their kind.
+    pub swallowed: BTreeSet<(usize, usize, u8)>,
     next_command: u64,
     reopened: u8,
     pub replies: Vec<(u64, Result<Reply, CommandError>)>,
@@ -58,6 +60,7 @@ impl Net {
             queue: VecDeque::new(),
             lines: BTreeSet::new(),
             forbidden: BTreeSet::new(),
+            swallowed: BTreeSet::new(),
             next_command: 0,
             reopened: 0,
             replies: Vec::new(),
@@ -112,7 +115,8 @@ impl Net {
             Output::Reply { id, reply } => self.replies.push((id, reply)),
             Output::Send { peer, bytes } => {
                 let to = self.at(&peer);
-                if self.lines.contains(&(at.min(to), at.max(to))) {
+                let kind = bytes.first().copied().unwrap_or(u8::MAX);
+                if self.lines.contains(&(at.min(to), at.max(to))) && !self.swallowed.contains(&(at, to, kind)) {
                     self.sent.push((at, to, bytes.clone()));
                     self.queue.push_back((
                         to,
@@ -161,6 +165,12 @@ impl Net {
                 ));
             }
         }
+    }
+
+    /// To whom a peer has lines.
+    pub fn lines_of(&self, at: usize) -> BTreeSet<usize> {
+        let pairs = self.lines.iter().filter(|(a, b)| *a == at || *b == at);
+        pairs.map(|(a, b)| if *a == at { *b } else { *a }).collect()
     }
 
     fn disconnect(&mut self, a: usize, b: usize) {

@@ -5,14 +5,18 @@ use offhook_proto::history::{
     Body, Class, Clock, Entry, EntryId, EntryRef, EpochId, Header, IntervalSet, LogKey, RoomId, Said, entry,
 };
 use offhook_proto::identity::{DeviceId, DeviceKey, IdentityBundle, PersonId, RootKey};
+use offhook_proto::keeper::access::{prove_writer, reader_tag};
+use offhook_proto::keeper::frame::{Holding, KeptRanges, KeptRun, State};
+use offhook_proto::keeper::{Access, Answer, Ask, KeeperAddress, Refusal};
 use offhook_proto::rooms::{
-    Address, Control, ControlPayload, Cutoff, Doorway, Equivocation, HistoryPolicy, Invite, InviteUse, LogCertificate,
-    Op, RelayUrl, Role, RoomKind, Slot,
+    Address, Control, ControlPayload, Cutoff, Doorway, Equivocation, HistoryPolicy, Invite, InviteUse, KeeperPlace,
+    LogCertificate, Op, RelayUrl, Role, RoomKind, Slot, VaultId,
 };
 use offhook_proto::sync::frame::{
-    AddressRecord, EpochGift, LogName, LogRanges, Receipt, RoomHello, RoomTag, Run, ShownEntry,
+    AddressRecord, AnswerEnd, Ends, EpochGift, LogName, LogRanges, Receipt, RoomHello, RoomName, Run, Runs, ShownEntry,
+    Side,
 };
-use offhook_proto::sync::vector::{Change, Held};
+use offhook_proto::sync::vector::{Change, Changes, Held};
 use offhook_proto::sync::{Frame, Vector};
 use offhook_proto::wire::Wire as _;
 
@@ -28,9 +32,17 @@ pub(crate) fn all() -> Vec<(&'static str, Samples)> {
         ("frame", frames()),
         ("identity", vec![("bundle", identity().to_bytes())]),
         ("invite", invites()),
+        (
+            "keeper_address",
+            vec![
+                ("inside", keeper_address().to_bytes()),
+                ("link", keeper_address().to_link().into_bytes()),
+            ],
+        ),
         ("payload", vec![("two-slots", payload().to_bytes())]),
         ("line", lines()),
         ("said", said()),
+        ("vault", vec![("kept-and-fetched", conversation())]),
         ("vector", vec![("two-logs", vector().to_bytes())]),
     ]
 }
@@ -211,7 +223,7 @@ fn vector() -> Vector {
 }
 
 fn frames() -> Samples {
-    let (tag, log) = ([12; 8], LogKey(log_key().public()));
+    let (name, theirs, log) = (room(Side::Mine, 12), room(Side::Yours, 70), LogKey(log_key().public()));
     let ranges = || {
         vec![
             LogRanges {
@@ -228,29 +240,44 @@ fn frames() -> Samples {
         (
             "hello",
             Frame::Hello {
-                rooms: vec![RoomHello { tag, digest: [13; 8] }; 3],
+                rooms: vec![
+                    RoomHello {
+                        tag: [12; 8],
+                        digest: [13; 8]
+                    };
+                    3
+                ],
             },
         ),
-        ("summary", summary(tag)),
-        ("no-base", Frame::NoBase { tag }),
+        ("summary", summary(name)),
+        ("no-base", Frame::NoBase { name: theirs }),
         (
             "want",
             Frame::Want {
-                tag,
+                name,
+                want: 3,
                 control_only: true,
                 ranges: ranges(),
             },
         ),
-        ("want-all", Frame::WantAll { tag }),
-        ("want-page", Frame::WantPage { tag, count: 50 }),
-        ("entries", entries_frame(tag, log)),
-        ("done", Frame::Done { tag, complete: true }),
-        ("have", Frame::Have { tag, ranges: ranges() }),
-        ("in-step", Frame::InStep { tag, digest: [13; 8] }),
+        ("want-all", Frame::WantAll { name, want: 0 }),
+        (
+            "want-page",
+            Frame::WantPage {
+                name,
+                want: 1,
+                count: 50,
+            },
+        ),
+        ("entries", entries_frame(name, log)),
+        ("taken", Frame::Taken { bytes: 70_000 }),
+        ("nothing-left", nothing_left(theirs)),
+        ("have", Frame::Have { name, ranges: ranges() }),
+        ("in-step", Frame::InStep { name, digest: [13; 8] }),
         (
             "hashes",
             Frame::Hashes {
-                tag,
+                name,
                 log: LogName::Known(2),
                 hashes: vec![(9, [1; 8]), (4, [2; 8])],
             },
@@ -258,15 +285,15 @@ fn frames() -> Samples {
         (
             "need-epochs",
             Frame::NeedEpochs {
-                tag,
+                name,
                 epochs: vec![EpochId([9; 8])],
             },
         ),
-        ("epochs", Frame::Epochs { tag, gifts: gifts() }),
+        ("epochs", Frame::Epochs { name, gifts: gifts() }),
         (
             "receipts",
             Frame::Receipts {
-                tag,
+                name,
                 receipts: vec![receipt(log)],
             },
         ),
@@ -295,20 +322,21 @@ fn frames() -> Samples {
         (
             "removed",
             Frame::Removed {
-                tag,
+                name,
                 shown: vec![shown_entry()],
             },
         ),
         ("offer", Frame::Offer { invite: invite() }),
-        ("unknown", Frame::Unknown { tag }),
+        ("unknown", Frame::Unknown { name: theirs }),
         (
             "admitted",
             Frame::Admitted {
-                tag,
+                name,
                 shown: vec![shown_entry()],
             },
         ),
     ];
+    let frames = frames.into_iter().chain(keeper_frames());
     frames
         .into_iter()
         .map(|(name, frame)| (name, frame.to_bytes()))
@@ -323,38 +351,64 @@ fn shown_entry() -> ShownEntry {
     }
 }
 
-fn summary(tag: RoomTag) -> Frame {
+fn room(side: Side, place: u32) -> RoomName {
+    RoomName { side, place }
+}
+
+fn summary(name: RoomName) -> Frame {
+    let changes = vec![
+        Change::Grew { index: 0, by: 1 },
+        Change::Grew { index: 1, by: 3 },
+        Change::Filled { index: 30 },
+        Change::Gained {
+            index: 31,
+            more: held(&[(4, 4)]),
+        },
+        Change::Replaced {
+            index: 99,
+            held: held(&[(2, 8)]),
+        },
+        Change::Added {
+            log: LogKey([3; 32]),
+            held: held(&[(1, 1), (5, 5)]),
+        },
+    ];
     Frame::Summary {
-        tag,
+        name,
         base: Some([15; 8]),
-        changes: vec![
-            Change::Grew { index: 0, by: 3 },
-            Change::Replaced {
-                index: 1,
-                held: held(&[(2, 8)]),
-            },
-            Change::Added {
-                log: LogKey([3; 32]),
-                held: held(&[(1, 1), (5, 5)]),
-            },
-        ],
+        changes: Changes(changes),
     }
 }
 
-fn entries_frame(tag: RoomTag, log: LogKey) -> Frame {
+fn entries_frame(name: RoomName, log: LogKey) -> Frame {
     let entry = |text: &[u8]| signed(header(Class::Message, text, 1), Some(text));
+    let run = |log, texts: &[&[u8]]| Run {
+        log,
+        entries: texts.iter().map(|text| entry(text)).collect(),
+    };
+    let runs = vec![
+        run(LogName::New(log), &[b"one", b"two"]),
+        run(LogName::Known(8), &[b"three"]),
+        run(LogName::Known(1), &[b"four"]),
+        run(LogName::Known(30), &[b"five", b"six", b"seven"]),
+        run(LogName::Known(4), &[b"eight"]),
+    ];
     Frame::Entries {
-        tag,
-        runs: vec![
-            Run {
-                log: LogName::New(log),
-                entries: vec![entry(b"one"), entry(b"two")],
-            },
-            Run {
-                log: LogName::Known(0),
-                entries: vec![entry(b"three")],
-            },
-        ],
+        name,
+        ends: Ends(None),
+        runs: Runs(runs),
+    }
+}
+
+fn nothing_left(name: RoomName) -> Frame {
+    let end = AnswerEnd {
+        want: 3,
+        complete: true,
+    };
+    Frame::Entries {
+        name,
+        ends: Ends(Some(end)),
+        runs: Runs::default(),
     }
 }
 
@@ -408,6 +462,12 @@ fn control() -> Samples {
         ("admit", control_of(vec![admit()])),
         ("settings", control_of(settings())),
         ("removals", control_of(removals())),
+        (
+            "keepers",
+            control_of(vec![Op::SetKeepers {
+                keepers: vec![keeper_place()],
+            }]),
+        ),
     ]
 }
 
@@ -511,4 +571,146 @@ fn equivocation() -> Equivocation {
         a: signed(header(Class::Message, b"one", 0), None),
         b: signed(header(Class::Message, b"two", 0), None),
     }
+}
+
+fn vault() -> VaultId {
+    VaultId([31; 16])
+}
+
+fn keeper_place() -> KeeperPlace {
+    KeeperPlace {
+        device: device(),
+        vault: vault(),
+        addresses: vec![Address("192.0.2.9:4433".parse().expect("an address"))],
+        relay: None,
+    }
+}
+
+/// A keeper's address, as it is stored and inside its link.
+fn keeper_address() -> KeeperAddress {
+    KeeperAddress {
+        device: device(),
+        ticket: [32; 16],
+        addresses: vec![Address("192.0.2.9:4433".parse().expect("an address"))],
+        relay: None,
+    }
+}
+
+fn access() -> Access {
+    let readers = vec![
+        reader_tag(&vault(), &device()),
+        reader_tag(&vault(), &DeviceId([34; 32])),
+    ];
+    let owner = device_key();
+    Access::issue(vault(), 1, owner.public(), log_key().public(), readers, &owner)
+}
+
+/// A vault is made, given an entry, and asked for it.
+fn conversation() -> Vec<u8> {
+    let mut script = Vec::new();
+    for (_, frame) in keeper_frames() {
+        if let Frame::ToKeeper { ask } = frame {
+            let bytes = ask.to_bytes();
+            offhook_proto::wire::put_bytes(&mut script, &bytes);
+        }
+    }
+    script
+}
+
+fn keeper_frames() -> Vec<(&'static str, Frame)> {
+    let (vault, log) = (vault(), LogKey(log_key().public()));
+    let entry = signed(header(Class::Message, b"kept", 1), Some(b"kept"));
+    let runs = || {
+        vec![KeptRun {
+            log,
+            entries: vec![entry.clone()],
+        }]
+    };
+    let ranges = || {
+        vec![KeptRanges {
+            log,
+            seqs: IntervalSet::range(1, 9),
+        }]
+    };
+    let to = |ask: Ask| Frame::ToKeeper { ask };
+    let from = |answer: Answer| Frame::Keeper { answer };
+    let state = State {
+        vault,
+        number: 1,
+        owner: device_key().public(),
+        write: log_key().public(),
+        fingerprint: access().fingerprint(),
+        held: Some(vec![Holding {
+            log,
+            held: IntervalSet::range(1, 9),
+            bare: IntervalSet::range(4, 4),
+        }]),
+        digest: [35; 8],
+        bytes: 4096,
+        bytes_max: 1 << 26,
+        days: 30,
+    };
+    let proof = prove_writer(&log_key(), &[36; 32], &vault, 1);
+    vec![
+        (
+            "keeper-redeem",
+            to(Ask::Redeem {
+                ticket: [32; 16],
+                access: access(),
+            }),
+        ),
+        ("keeper-open", to(Ask::Open { vault, known: [35; 8] })),
+        ("keeper-renew", to(Ask::Renew { access: access() })),
+        ("keeper-write", to(Ask::Write { vault, proof })),
+        ("keeper-put", to(Ask::Put { vault, runs: runs() })),
+        (
+            "keeper-get",
+            to(Ask::Get {
+                vault,
+                ranges: ranges(),
+            }),
+        ),
+        (
+            "keeper-challenge",
+            to(Ask::Challenge {
+                vault,
+                log,
+                seq: 1,
+                key: [37; 32],
+            }),
+        ),
+        ("keeper-state", from(Answer::State { state })),
+        ("keeper-entries", from(Answer::Entries { vault, runs: runs() })),
+        ("keeper-done", from(Answer::Done { vault, complete: true })),
+        (
+            "keeper-durable",
+            from(Answer::Durable {
+                vault,
+                ranges: ranges(),
+            }),
+        ),
+        (
+            "keeper-news",
+            from(Answer::News {
+                vault,
+                ranges: ranges(),
+            }),
+        ),
+        (
+            "keeper-proof",
+            from(Answer::Proof {
+                vault,
+                log,
+                seq: 1,
+                hash: Some([38; 32]),
+            }),
+        ),
+        (
+            "keeper-refused",
+            from(Answer::Refused {
+                vault,
+                why: Refusal::Full {},
+            }),
+        ),
+    ]
 }

@@ -7,7 +7,7 @@ use crate::peer::{Command, Input, Peer, Reply, Secrets};
 use crate::rooms::HistoryPolicy;
 use crate::store::MemoryStore;
 use crate::sync::Frame;
-use crate::sync::frame::{LogName, Run};
+use crate::sync::frame::{LogName, RoomName, Run, Runs, Side};
 use rand_core::SeedableRng;
 
 const WALL_MS: u64 = 1_790_000_000_000;
@@ -119,14 +119,11 @@ fn numbers_out_of_all_proportion_are_refused() {
 #[test]
 fn a_run_of_nothing_is_refused() {
     let run = |entries| {
-        Run {
-            log: LogName::Known(0),
-            entries,
-        }
-        .to_bytes()
+        let log = LogName::Known(0);
+        Runs(vec![Run { log, entries }]).to_bytes()
     };
-    assert!(Run::from_bytes(&run(Vec::new())).is_err());
-    assert!(Run::from_bytes(&run(vec![entry(&key(1), 1, [0; 32], WALL_MS, Vec::new())])).is_ok());
+    assert!(Runs::from_bytes(&run(Vec::new())).is_err());
+    assert!(Runs::from_bytes(&run(vec![entry(&key(1), 1, [0; 32], WALL_MS, Vec::new())])).is_ok());
 }
 
 #[test]
@@ -186,7 +183,9 @@ fn each_epoch_that_is_lacking_is_asked_for() {
     let (mut peer, no) = peer_with_room();
     let other = DeviceId([77; 32]);
     peer.new_line(other, [8; 32]);
-    let shared = RoomLine::new([1; 8], Secret([2; 32]), None);
+    let (side, place) = (Side::Mine, 3);
+    let name = RoomName { side, place };
+    let shared = RoomLine::new(name, Secret([2; 32]), None);
     peer.lines.get_mut(&other).unwrap().rooms.insert(no, shared);
     for wanted in [EpochId([1; 8]), EpochId([2; 8])] {
         let room = peer.rooms.get_mut(&no).unwrap();
@@ -203,7 +202,7 @@ fn each_epoch_that_is_lacking_is_asked_for() {
             })
             .collect();
         let once = Frame::NeedEpochs {
-            tag: [1; 8],
+            name,
             epochs: vec![wanted],
         };
         assert_eq!(asked, [once]);

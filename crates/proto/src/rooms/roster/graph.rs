@@ -165,6 +165,8 @@ pub(super) struct Placed {
     pub(super) names: Vec<Pos>,
     /// Operations that set what newcomers may read.
     pub(super) policies: Vec<Pos>,
+    /// Operations that name the keepers.
+    pub(super) keepers: Vec<Pos>,
     /// Proofs of forks: the last number below, and the entry.
     pub(super) freezes: BTreeMap<LogKey, BTreeSet<(u32, EntryRef)>>,
     /// Invites that more persons used than it allows.
@@ -538,6 +540,7 @@ impl ControlGraph {
             Op::Identity { identity } => placed.pool(author.person).add(identity),
             Op::Rename { .. } => placed.names.push(pos),
             Op::SetHistory { .. } => placed.policies.push(pos),
+            Op::SetKeepers { .. } => placed.keepers.push(pos),
             Op::Freeze { proof } => {
                 let fork = (
                     proof.a.header.seq.saturating_sub(1),

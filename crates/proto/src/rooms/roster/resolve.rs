@@ -10,7 +10,7 @@ use super::rules::{Pos, View};
 use super::{Departure, Effect, Former, InviteState, LogOwner, Member, Notice, Roster};
 use crate::history::{EntryRef, LogKey};
 use crate::identity::{DeviceId, IdentityState, PersonId};
-use crate::rooms::{HistoryPolicy, Op, Role, RoomKind};
+use crate::rooms::{HistoryPolicy, KeeperPlace, Op, Role, RoomKind};
 
 impl ControlGraph {
     /// What all placed entries come to.
@@ -29,11 +29,13 @@ impl ControlGraph {
         let former = self.former(&members, surplus, &view);
         let logs = self.logs(&members, &view);
         let (name, kind, history) = self.settings(&view);
+        let keepers = self.keepers(&view);
         let redemptions = self.redemptions(surplus);
         let mut roster = Roster {
             name,
             kind,
             history,
+            keepers,
             devices: devices(&members, &logs, self, &view),
             invites: self.invites(&members, &view),
             frozen: self.frozen.clone(),
@@ -188,6 +190,13 @@ impl ControlGraph {
             None => RoomKind::Group {},
         };
         (name, kind, history)
+    }
+
+    fn keepers(&self, view: &View<'_>) -> Vec<KeeperPlace> {
+        match self.newest(&self.placed.keepers, view).map(|pos| self.op(pos)) {
+            Some(Op::SetKeepers { keepers }) => keepers.clone(),
+            _ => Vec::new(),
+        }
     }
 
     /// The newest setting; of concurrent ones that of the higher rank, then the senior, then the smaller entry.

@@ -192,6 +192,7 @@ impl ControlGraph {
                 | Op::Identity { .. }
                 | Op::Rename { .. }
                 | Op::SetHistory { .. }
+                | Op::SetKeepers { .. }
                 | Op::Freeze { .. }
                 | Op::Seal {} => continue,
             };

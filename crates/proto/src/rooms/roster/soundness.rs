@@ -5,6 +5,7 @@
 
 use crate::history::{LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityBundle, IdentityRecord, IdentityState, PersonId};
+use crate::rooms::keepers;
 use crate::rooms::op::{OPS_MAX, ROOM_NAME_BYTES_MAX};
 use crate::rooms::{Control, LogCertificate, Op, RoomKind};
 
@@ -47,6 +48,7 @@ fn is_sound(room: &RoomId, log: &LogKey, index: usize, op: &Op) -> bool {
         Op::OpenInvite { uses, .. } => *uses > 0,
         Op::Freeze { proof } => proof.verify().is_ok(),
         Op::Identity { identity } => identity.records.iter().all(|record| record.verify().is_ok()),
+        Op::SetKeepers { keepers } => keepers::are_distinct(keepers),
         Op::Leave { .. }
         | Op::Remove { .. }
         | Op::SetRole { .. }

@@ -1,0 +1,194 @@
+//! What instances say to each other: postcard behind one octet of version; a message of another version is refused.
+//!
+//! The detector's datagrams go from machine to machine without the engine and carry a keyed BLAKE3 tag over all
+//! before it, so that only an instance of the cluster is believed. The rest goes through the engine, whose
+//! accounts say who may publish.
+
+use serde::{Deserialize, Serialize};
+
+use crate::detector::{Message, NodeId};
+use crate::locator::Hello;
+use crate::replica::Record;
+
+/// Version of everything here.
+pub const VERSION: u8 = 1;
+/// Longest datagram of the detector, octets.
+pub const DATAGRAM_BYTES_MAX: usize = 128;
+/// Longest other message, octets; the engine's own limit is 1 MiB.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Most records in one message.
+pub const RECORDS_MAX: usize = 64;
+const TAG_BYTES: usize = 16;
+
+/// One message of the detector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Datagram {
+    /// Which shard it is about.
+    pub shard: NodeId,
+    /// Who sends it.
+    pub from: NodeId,
+    /// Whom it is for.
+    pub to: NodeId,
+    /// What it says.
+    pub message: Message,
+}
+
+/// Changed records of one shard, numbered without gaps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// Which shard.
+    pub shard: NodeId,
+    /// The owner's process: numbers begin anew with it.
+    pub stream: u64,
+    /// Number of this message in the stream.
+    pub number: u64,
+    /// Which part of the whole state it is, that a standby asked for.
+    pub whole: Option<Part>,
+    /// The records.
+    pub records: Vec<Record>,
+}
+
+/// A part of the whole state of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Who asked for it.
+    pub standby: NodeId,
+    /// What was held before is to be forgotten.
+    pub first: bool,
+    /// Nothing is missing after it.
+    pub last: bool,
+}
+
+/// A standby has everything up to here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// Which shard.
+    pub shard: NodeId,
+    /// Whose numbers.
+    pub stream: u64,
+    /// Number of the last message.
+    pub number: u64,
+    /// Who.
+    pub standby: NodeId,
+}
+
+/// Anything that goes through the engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "short-lived")]
+pub enum Notice {
+    /// An instance is there.
+    Hello(Hello),
+    /// Changed records, to standbys.
+    Live(Live),
+    /// To the owner.
+    Ack(Ack),
+    /// A standby asks the owner of a shard for everything.
+    Resync {
+        /// Which shard.
+        shard: NodeId,
+        /// Who asks.
+        standby: NodeId,
+    },
+}
+
+/// Why something was not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// Another version: upgrade the older instance.
+    #[error("message of version {0}")]
+    Version(u8),
+    /// Damaged, too long, or not from an instance of this cluster.
+    #[error("damaged message")]
+    Damaged,
+}
+
+/// Writes a notice.
+pub fn encode(notice: &Notice) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    // Writing plain data into a Vec cannot fail.
+    bytes.extend(postcard::to_allocvec(notice).unwrap_or_default());
+    bytes
+}
+
+/// Reads a notice.
+pub fn decode(bytes: &[u8]) -> Result<Notice, WireError> {
+    let notice = open(bytes, MESSAGE_BYTES_MAX)?;
+    match &notice {
+        Notice::Live(live) if live.records.len() > RECORDS_MAX => Err(WireError::Damaged),
+        _ => Ok(notice),
+    }
+}
+
+/// Writes a datagram with its tag.
+pub fn seal(datagram: &Datagram, key: &[u8; 32]) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    bytes.extend(postcard::to_allocvec(datagram).unwrap_or_default());
+    let tag = blake3::keyed_hash(key, &bytes);
+    bytes.extend(&tag.as_bytes()[..TAG_BYTES]);
+    bytes
+}
+
+/// Reads a datagram whose tag is right.
+pub fn unseal(bytes: &[u8], key: &[u8; 32]) -> Result<Datagram, WireError> {
+    let (body, tag) = bytes
+        .len()
+        .checked_sub(TAG_BYTES)
+        .map(|at| bytes.split_at(at))
+        .ok_or(WireError::Damaged)?;
+    let mut whole = *blake3::keyed_hash(key, body).as_bytes();
+    whole[..TAG_BYTES].copy_from_slice(tag);
+    // Comparison of blake3's type takes the same time whatever differs.
+    if blake3::keyed_hash(key, body) != blake3::Hash::from_bytes(whole) {
+        return Err(WireError::Damaged);
+    }
+    open(body, DATAGRAM_BYTES_MAX)
+}
+
+fn open<T: for<'a> Deserialize<'a>>(bytes: &[u8], bytes_max: usize) -> Result<T, WireError> {
+    match bytes.split_first() {
+        Some((&VERSION, body)) if body.len() <= bytes_max => {
+            let (value, rest) = postcard::take_from_bytes(body).map_err(|_| WireError::Damaged)?;
+            if rest.is_empty() {
+                Ok(value)
+            } else {
+                Err(WireError::Damaged)
+            }
+        }
+        Some((&version, _)) if version != VERSION => Err(WireError::Version(version)),
+        _ => Err(WireError::Damaged),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_has_the_key_is_believed() {
+        let datagram = Datagram {
+            shard: 1,
+            from: 2,
+            to: 3,
+            message: Message::Heartbeat { epoch: 4 },
+        };
+        let sealed = seal(&datagram, &[1; 32]);
+        assert!(sealed.len() <= DATAGRAM_BYTES_MAX);
+        assert_eq!(unseal(&sealed, &[1; 32]), Ok(datagram));
+        assert_eq!(unseal(&sealed, &[2; 32]), Err(WireError::Damaged));
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert_eq!(unseal(&changed, &[1; 32]), Err(WireError::Damaged));
+            assert_eq!(unseal(&sealed[..at], &[1; 32]), Err(WireError::Damaged));
+        }
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let mut bytes = encode(&Notice::Resync { shard: 1, standby: 2 });
+        assert!(decode(&bytes).is_ok());
+        bytes[0] = 9;
+        assert_eq!(decode(&bytes), Err(WireError::Version(9)));
+        assert_eq!(decode(&[]), Err(WireError::Damaged));
+    }
+}
