@@ -331,10 +331,6 @@ pub struct ShownEntry {
 wire_struct!(ShownEntry { log, entry, key });
 
 /// A frame.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a frame is coded or taken apart at once; none is kept in numbers"
-)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// Rooms, by tag, with digests. Sent first; later again for rooms that came new.
