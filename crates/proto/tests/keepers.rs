@@ -1,5 +1,7 @@
 //! A keeper holds what was said while everybody is away, and learns nothing of it.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
 mod net;
 
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! Somebody let in by a member who is being removed at the same time: the admission does not count, and the newcomer is told and can come again. And the
 //! other way round: whoever was let in by a member that nobody has heard from since is believed.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
 mod net;
 
 use std::time::Duration;

@@ -80,6 +80,10 @@ fn hotel(plots: Option<&Path>) -> Result<()> {
 fn row(nodes: usize, name: &str, change: impl FnOnce(&mut CrowdPlan)) -> CrowdReport {
     let mut plan = CrowdPlan::drawn(nodes, SEED);
     change(&mut plan);
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a bench times itself; what is simulated has its own clock"
+    )]
     let started = Instant::now();
     let report = run_crowd(&plan, SEED);
     let mut peaks = report.peaks.clone();

@@ -76,10 +76,13 @@ pub(crate) struct Engine {
     durable: Arc<Durable>,
 }
 
+/// What is to be written, by bucket and key; nothing where the key is to go.
+type Pending = BTreeMap<(Bucket, String), Option<Vec<u8>>>;
+
 /// What is to be written, newest value of each key.
 #[derive(Default)]
 struct Durable {
-    pending: Mutex<BTreeMap<(Bucket, String), Option<Vec<u8>>>>,
+    pending: Mutex<Pending>,
     wake: Notify,
 }
 

@@ -125,7 +125,7 @@ fn meet(
     friend.person.up(&["--use-relay", relay])?;
     let line = |direct: bool| {
         let path = ada.person.path_to(&name)?;
-        Ok(path.is_some_and(|path| !path.is_empty() && !(direct && path.contains("relay"))))
+        Ok(path.is_some_and(|path| !(path.is_empty() || direct && path.contains("relay"))))
     };
     let first_byte = wait_until(PATIENCE, || line(false)).ok().map(|_| start.elapsed());
     let patience = if can_punch { DIRECT_MAX } else { WATCH };

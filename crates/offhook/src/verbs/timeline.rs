@@ -72,6 +72,8 @@ async fn mark_read(context: &Context, lines: &[Line]) {
 pub(super) async fn tail(context: &Context, flags: Tail) -> Done {
     let mut timeline = Timeline::new(context.out.style, flags.ids);
     let mut shown = BTreeSet::new();
+    // Shown before their key came: shown again once they can be read.
+    let mut sealed = BTreeSet::new();
     // Followed before the past is read: what comes in between is in both, and shown once.
     let mut events = context.node.events().await?;
     let mut only = None;
@@ -83,6 +85,7 @@ pub(super) async fn tail(context: &Context, flags: Tail) -> Done {
             print(context, &mut timeline, line)?;
         }
         mark_read(context, &past).await;
+        sealed.extend(past.iter().filter(|l| l.kind == LineKind::Sealed).map(|l| l.id.clone()));
         shown = past.into_iter().map(|line| line.id).collect();
         only = Some(room.room);
     }
@@ -96,7 +99,11 @@ pub(super) async fn tail(context: &Context, flags: Tail) -> Done {
             } => {
                 let here = only.as_ref().is_none_or(|only| *only == room);
                 let first = new && shown.insert(line.id.clone());
-                if here && (first || flags.changes) {
+                let opened = line.kind != LineKind::Sealed && sealed.remove(&line.id);
+                if line.kind == LineKind::Sealed {
+                    sealed.insert(line.id.clone());
+                }
+                if here && (first || opened || flags.changes) {
                     print(context, &mut timeline, &line)?;
                     mark_read(context, std::slice::from_ref(&line)).await;
                 }

@@ -348,10 +348,10 @@ proptest! {
         // Asks are renewed by those who still want them.
         for _ in 0..50 {
             for (n, kind) in urgencies.iter().enumerate() {
-                if !served.contains(&device(n as u8)) {
-                    if let Answer::Go(_) = ledger.ask(ask(n as u8, &[n as u16], urgency(*kind)), at) {
-                        served.push(device(n as u8));
-                    }
+                if !served.contains(&device(n as u8))
+                    && let Answer::Go(_) = ledger.ask(ask(n as u8, &[n as u16], urgency(*kind)), at)
+                {
+                    served.push(device(n as u8));
                 }
             }
             for (peer, _) in ledger.poll(at) {
