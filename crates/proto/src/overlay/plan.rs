@@ -7,6 +7,9 @@
 //! What those do not cover is *visited*: one line to one member until both are in step, then it is closed; every room once after the start or a change of
 //! network, then one room every [`VISIT_GAP`], the longest unvisited first. A room of two is visited like a quiet room and gets a line of its own when somebody writes.
 //!
+//! *Mixing*: covering alone would leave the sides of a healed partition apart, each covered by its own. So from time to time a member is called with whom there was no line for longest:
+//! every [`MIX_GAP_FEW`] while fewer than [`MIX_LINES`] lines are up, every [`MIX_GAP`] otherwise. Two sides with several members meet within a gap or two, and a line is enough.
+//!
 //! *Spread*: no more than a third of the lines go to one /24 (IPv4) or /48 (IPv6), and two thirds to the local network, except to a room that has no other
 //! way, so that one hostile block cannot surround a node.
 //!
@@ -44,6 +47,13 @@ pub const SETTLED: Duration = Duration::from_secs(1);
 pub const VISIT_GAP: Duration = Duration::from_secs(60);
 /// A room that was visited is not visited again before.
 pub const VISIT_PERIOD: Duration = Duration::from_secs(600);
+
+/// Below so many lines, members without one are called soon.
+pub const MIX_LINES: usize = 6;
+/// Between two calls for mixing while there are fewer than [`MIX_LINES`] lines.
+pub const MIX_GAP_FEW: Duration = Duration::from_secs(5);
+/// Between two calls for mixing otherwise.
+pub const MIX_GAP: Duration = Duration::from_secs(60);
 
 /// Between two dials to devices that have failed [`FAILURES`] times or more.
 pub const RETRY_GAP: Duration = Duration::from_secs(10);
@@ -124,6 +134,8 @@ pub enum Reason {
     Steady,
     /// A look into so many rooms that no line covers.
     Visit(usize),
+    /// Somebody with whom there was no line for longest.
+    Mix,
     /// The other side dialled; so many rooms are shared.
     Theirs(usize),
     /// Nothing: it will be closed when it is idle.
@@ -138,7 +150,9 @@ impl Reason {
             // Who has just come online waits for everything that was said.
             Self::Only(_) | Self::Visit(_) if is_first_round => Urgency::Urgent,
             Self::Only(_) => Urgency::Cover,
-            Self::Second(_) | Self::Steady | Self::Visit(_) | Self::Theirs(_) | Self::Surplus => Urgency::Spare,
+            Self::Second(_) | Self::Steady | Self::Visit(_) | Self::Mix | Self::Theirs(_) | Self::Surplus => {
+                Urgency::Spare
+            }
         }
     }
 
@@ -151,6 +165,7 @@ impl Reason {
             Self::Second(_) => "a second line to a room",
             Self::Steady => "kept for stability",
             Self::Visit(_) => "a look into rooms that no line covers",
+            Self::Mix => "a call to somebody not met for long",
             Self::Theirs(_) => "the other side called",
             Self::Surplus => "not needed any more",
         }
@@ -175,6 +190,7 @@ impl Reason {
                 "a look into {} that no line covers; closed when both are in step",
                 rooms(n)
             ),
+            Self::Mix => "a call to somebody not met for long, so that a room never falls into parts".to_owned(),
             Self::Theirs(n) => format!("the other side called; {} shared", rooms(n)),
             Self::Surplus => "not needed: other lines cover its rooms; closed when idle".to_owned(),
         }
@@ -202,6 +218,9 @@ pub struct Planner {
     next_visit: Option<Instant>,
     /// When a device that keeps failing may be tried again; whatever the room.
     next_retry: Option<Instant>,
+    /// When there was a line to a device last; only for those in sight.
+    met: BTreeMap<DeviceId, Instant>,
+    last_mix: Option<Instant>,
 }
 
 impl Planner {
@@ -243,6 +262,7 @@ impl Planner {
         let mut plan = Plan::default();
         self.dial_chosen(&choice, &mut plan);
         self.dial_visits(&choice, &mut plan);
+        self.dial_mix(&choice, &mut plan);
         self.judge_lines(&choice, &mut plan);
         self.set_again(&choice, &mut plan);
         plan
@@ -314,6 +334,37 @@ impl Planner {
         }
     }
 
+    /// Dials whom there was no line to for longest, so that no part of a room keeps to itself.
+    fn dial_mix(&mut self, choice: &Choice<'_>, plan: &mut Plan) {
+        let (sight, now) = (choice.sight, choice.now);
+        self.met.retain(|device, _| sight.peers.contains_key(device));
+        let lines = sight.peers.iter().filter(|(_, peer)| peer.line.is_some());
+        self.met.extend(lines.map(|(device, _)| (*device, now)));
+        let is_time = self.next_mix(choice).is_none_or(|at| at <= now);
+        if !is_time || choice.lines + plan.dial.len() >= self.lines_with_visits() {
+            return;
+        }
+        let longest = choice
+            .mixable()
+            .filter(|(device, peer)| {
+                let is_due = peer.due.is_some_and(|due| due <= now);
+                is_due && choice.may_dial(peer, plan) && plan.dial.iter().all(|(other, _)| other != *device)
+            })
+            .min_by_key(|(device, peer)| (self.met.get(device), std::cmp::Reverse(peer.seen_ms), **device));
+        let Some((device, peer)) = longest.map(|(device, peer)| (*device, peer)) else {
+            return;
+        };
+        self.last_mix = Some(now);
+        if self.may_retry(peer, now) {
+            plan.dial.push((device, Reason::Mix));
+        }
+    }
+
+    fn next_mix(&self, choice: &Choice<'_>) -> Option<Instant> {
+        let gap = if choice.lines < MIX_LINES { MIX_GAP_FEW } else { MIX_GAP };
+        self.last_mix.map(|at| at + gap)
+    }
+
     fn is_due(&self, room: RoomNumber, now: Instant) -> bool {
         let last = self.visited.get(&room);
         last.is_none_or(|at| now.saturating_duration_since(*at) >= VISIT_PERIOD)
@@ -380,7 +431,18 @@ impl Planner {
         let unvisited = choice.uncovered().any(|room| !self.visited.contains_key(&room));
         let round = (rest && unvisited).then_some(now + SETTLED);
         let retry = self.next_retry;
-        let times = ends.chain(dials).chain(visits).chain(quiet).chain(round).chain(retry);
+        let may_mix = self.next_mix(choice).unwrap_or(now).max(now + SETTLED);
+        let mix = choice
+            .mixable()
+            .filter_map(|(_, peer)| Some(peer.due?.max(may_mix)))
+            .min();
+        let times = ends
+            .chain(dials)
+            .chain(visits)
+            .chain(quiet)
+            .chain(round)
+            .chain(retry)
+            .chain(mix);
         plan.again = times.filter(|at| *at > now).min();
     }
 }
@@ -591,6 +653,12 @@ impl<'a> Choice<'a> {
     fn shares_wanted(&self, peer: &Peer) -> bool {
         let room = |number: &RoomNumber| self.sight.rooms.get(number);
         (peer.rooms.iter().filter_map(room)).any(|room| self.wants(room) > 0)
+    }
+
+    /// Members of rooms of more than two to whom there is no line.
+    fn mixable(&self) -> impl Iterator<Item = (&'a DeviceId, &'a Peer)> + '_ {
+        let peers = self.sight.peers.iter();
+        peers.filter(|(_, peer)| peer.line.is_none() && !peer.is_dialling && self.shares_wanted(peer))
     }
 
     /// Rooms that none of the chosen covers.
