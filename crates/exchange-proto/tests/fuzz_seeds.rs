@@ -120,7 +120,7 @@ fn every_seed_and_changes_to_it_are_survived() {
                 let at = n * 7_919 % bytes.len().max(1);
                 (target.run)(&bytes[..at.min(bytes.len())], base());
                 if let Some(octet) = changed.get_mut(at) {
-                    *octet = octet.wrapping_add(1 + (n as u8).wrapping_mul(37));
+                    *octet = octet.wrapping_add((n as u8).wrapping_mul(37).wrapping_add(1));
                 }
                 (target.run)(&changed, base());
             }
