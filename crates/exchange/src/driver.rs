@@ -27,7 +27,7 @@ use crate::cluster::{self, Instance};
 use crate::control::{self, Answer, Ask};
 use crate::relay::Relay;
 use crate::signalling::{Arrival, Listen, Rsipstack, SipSignalling};
-use crate::store::Store;
+use crate::store::{Store, make_home};
 use crate::view::{self, LiveCall, LivePhone, MemberView};
 use crate::{Error, Settings, metrics, tls};
 
@@ -213,6 +213,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// The control socket, and the metrics' port where one is set.
 async fn open_doors(settings: &Settings, asker: &Asker) -> Result<JoinSet<()>, Error> {
     let mut doors = JoinSet::new();
+    make_home(&settings.home)?;
     doors.spawn(serve_control(control::bind(&settings.home)?, asker.clone()));
     if let Some(address) = settings.metrics {
         let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen {

@@ -54,12 +54,7 @@ pub struct Store {
 impl Store {
     /// Opens or makes the store in a folder.
     pub fn open(home: &Path) -> Result<Self, Error> {
-        // Password hashes and the private key are in here.
-        let folder = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home);
-        folder.map_err(|source| Error::Home {
-            path: home.to_owned(),
-            source,
-        })?;
+        make_home(home)?;
         let connection = Connection::open(home.join("exchange.db"))?;
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -322,4 +317,13 @@ fn write_record(connection: &Connection, record: &CallRecord) -> Result<(), Erro
         record.transferred_to,
     ])?;
     Ok(())
+}
+
+/// Makes the folder where it is missing, for its owner alone: password hashes and the private key are in it.
+pub(crate) fn make_home(home: &Path) -> Result<(), Error> {
+    let folder = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home);
+    folder.map_err(|source| Error::Home {
+        path: home.to_owned(),
+        source,
+    })
 }
