@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use offhook_proto::identity::DeviceId;
 use offhook_proto::peer::view::EntryKind;
 use offhook_proto::peer::{Input, Output, Peer};
-use offhook_proto::sync::frame::{Frame, RoomName, Side};
+use offhook_proto::sync::frame::{Ends, Frame, RoomName, Side};
 use offhook_proto::wire::Wire;
 
 use crate::clock::{MILLI, SECOND};
@@ -106,6 +106,9 @@ impl World<'_> {
                 return Vec::new();
             };
             let hellos = line_up(&mut peer, confederate, self.clock.at(self.now));
+            let theirs = frames.iter().filter(|frame| matches!(frame, Frame::Hello { .. }));
+            let theirs: Vec<Vec<u8>> = theirs.map(Wire::to_bytes).collect();
+            let _ = give_all(&mut peer, confederate, &theirs, self.clock.at(self.now));
             for ours in names(&hellos) {
                 let renamed: Vec<Vec<u8>> = of_room.iter().map(|frame| rename(frame, ours)).collect();
                 let _ = give_all(&mut peer, confederate, &renamed, self.clock.at(self.now + SECOND));
@@ -203,7 +206,11 @@ fn by_name(frames: &[Frame]) -> BTreeMap<RoomName, Vec<Frame>> {
     for frame in frames {
         let keep = matches!(
             frame,
-            Frame::Entries { .. } | Frame::Have { .. } | Frame::Want { .. } | Frame::Hashes { .. }
+            Frame::Summary { .. }
+                | Frame::Entries { .. }
+                | Frame::Have { .. }
+                | Frame::Want { .. }
+                | Frame::Hashes { .. }
         );
         if let Some(name) = frame.name().filter(|_| keep) {
             rooms.entry(name).or_default().push(frame.clone());
@@ -230,6 +237,10 @@ fn rename(frame: &Frame, to: RoomName) -> Vec<u8> {
     let mut frame = frame.clone();
     if let Some(name) = frame.name_mut() {
         *name = to;
+    }
+    // Pushed: the reader asked for nothing, and an end of an answer that it did not ask for would break the line.
+    if let Frame::Entries { ends, .. } = &mut frame {
+        *ends = Ends(None);
     }
     frame.to_bytes()
 }

@@ -445,7 +445,10 @@ mod tests {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
         let mut files: Vec<String> = std::fs::read_dir(folder)
             .unwrap()
-            .map(|f| f.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+            .map(|f| f.unwrap().path())
+            // What is in folders is played by name of the file only.
+            .filter(|path| path.is_file())
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
             .collect();
         files.sort();
         let mut names: Vec<String> = names().into_iter().map(str::to_owned).collect();
