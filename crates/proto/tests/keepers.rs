@@ -248,6 +248,7 @@ fn a_keeper_that_lost_its_disk_is_found_out_and_given_everything_again() {
     net.reopen(keeper, early);
     keep(&mut net, keeper);
     net.online(keeper);
+    net.pass(Duration::from_secs(300));
     net.settle();
     let notice = |(at, event): &(usize, offhook_proto::peer::Event)| {
         *at == ada && format!("{event:?}").contains("lost 10 entries")

@@ -340,8 +340,9 @@ impl Planner {
         self.met.retain(|device, _| sight.peers.contains_key(device));
         let lines = sight.peers.iter().filter(|(_, peer)| peer.line.is_some());
         self.met.extend(lines.map(|(device, _)| (*device, now)));
-        let is_time = self.next_mix(choice).is_none_or(|at| at <= now);
-        if !is_time || choice.lines + plan.dial.len() >= self.lines_with_visits() {
+        // Not in the first moments, which are for covering.
+        let last_mix = *self.last_mix.get_or_insert(now);
+        if now < last_mix + mix_gap(choice) || choice.lines + plan.dial.len() >= self.lines_with_visits() {
             return;
         }
         let longest = choice
@@ -431,7 +432,7 @@ impl Planner {
         let unvisited = choice.uncovered().any(|room| !self.visited.contains_key(&room));
         let round = (rest && unvisited).then_some(now + SETTLED);
         let retry = self.next_retry;
-        let may_mix = self.next_mix(choice).unwrap_or(now).max(now + SETTLED);
+        let may_mix = (self.last_mix.unwrap_or(now) + mix_gap(choice)).max(now + SETTLED);
         let mix = choice
             .mixable()
             .filter_map(|(_, peer)| Some(peer.due?.max(may_mix)))
@@ -445,6 +446,10 @@ impl Planner {
             .chain(mix);
         plan.again = times.filter(|at| *at > now).min();
     }
+}
+
+fn mix_gap(choice: &Choice<'_>) -> Duration {
+    if choice.lines < MIX_LINES { MIX_GAP_FEW } else { MIX_GAP }
 }
 
 /// The set cover under way.
@@ -655,10 +660,11 @@ impl<'a> Choice<'a> {
         (peer.rooms.iter().filter_map(room)).any(|room| self.wants(room) > 0)
     }
 
-    /// Members of rooms of more than two to whom there is no line.
+    /// Members of rooms that others cover, to whom there is no line. Rooms that nobody covers are visited.
     fn mixable(&self) -> impl Iterator<Item = (&'a DeviceId, &'a Peer)> + '_ {
+        let covered = |room: &RoomNumber| self.covered.get(room).is_some_and(|lines| *lines > 0);
         let peers = self.sight.peers.iter();
-        peers.filter(|(_, peer)| peer.line.is_none() && !peer.is_dialling && self.shares_wanted(peer))
+        peers.filter(move |(_, peer)| peer.line.is_none() && !peer.is_dialling && peer.rooms.iter().any(covered))
     }
 
     /// Rooms that none of the chosen covers.
