@@ -361,11 +361,6 @@ impl Planner {
         }
     }
 
-    fn next_mix(&self, choice: &Choice<'_>) -> Option<Instant> {
-        let gap = if choice.lines < MIX_LINES { MIX_GAP_FEW } else { MIX_GAP };
-        self.last_mix.map(|at| at + gap)
-    }
-
     fn is_due(&self, room: RoomNumber, now: Instant) -> bool {
         let last = self.visited.get(&room);
         last.is_none_or(|at| now.saturating_duration_since(*at) >= VISIT_PERIOD)
