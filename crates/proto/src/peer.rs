@@ -31,6 +31,8 @@ pub mod command;
 mod commands;
 mod dial;
 mod exchange;
+mod forge;
+mod forked;
 mod join;
 mod keyring;
 mod line;
@@ -45,6 +47,8 @@ mod timeline;
 pub mod view;
 
 pub use command::{Command, CommandError, Post, Reply};
+#[doc(hidden)]
+pub use forge::Forgery;
 pub use timeline::TIMELINE_MAX;
 
 use author::Written;
@@ -58,6 +62,8 @@ use room::{Ctx, Ingested, Room};
 const ANNOUNCE_DELAY: Duration = Duration::from_millis(150);
 /// How long after a change a receipt is made.
 const RECEIPT_DELAY: Duration = Duration::from_millis(1200);
+/// How long after entries came a receipt says so.
+const DELIVERY_DELAY: Duration = Duration::from_secs(5);
 /// How often states are compared with every line.
 const RECONCILE_EVERY: Duration = Duration::from_secs(60);
 /// How long the invite inside the offer of a room of two holds, in seconds.
@@ -706,6 +712,7 @@ impl<S: Store> Peer<S> {
             | Frame::Hashes { .. }
             | Frame::NeedEpochs { .. }
             | Frame::Epochs { .. }
+            | Frame::Forked { .. }
             | Frame::Receipts { .. } => self.room_frame(peer, frame),
         }
     }
@@ -731,6 +738,7 @@ impl<S: Store> Peer<S> {
             Frame::NeedEpochs { epochs, .. } => self.on_need_epochs(peer, no, &epochs),
             Frame::Epochs { gifts, .. } => self.on_epochs(no, gifts),
             Frame::Receipts { receipts, .. } => self.on_receipts(peer, no, receipts),
+            Frame::Forked { log, entries, .. } => self.on_forked(no, &log, entries),
             Frame::Hello { .. }
             | Frame::Addresses { .. }
             | Frame::Knock { .. }
@@ -750,6 +758,7 @@ impl<S: Store> Peer<S> {
         self.retry_limbo(no)?;
         self.greet_all()?;
         self.send_away(no)?;
+        self.give_back_everything(no)?;
         self.replan_wants();
         Ok(())
     }

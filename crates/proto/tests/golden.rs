@@ -220,6 +220,6 @@ fn every_kind_of_frame_is_there() {
         .filter(|(name, _)| name.starts_with("frame/"))
         .map(|(_, bytes)| bytes[0])
         .collect();
-    let all: std::collections::BTreeSet<u8> = (0..22).collect();
+    let all: std::collections::BTreeSet<u8> = (0..23).collect();
     assert_eq!(tags, all);
 }

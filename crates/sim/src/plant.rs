@@ -24,6 +24,8 @@ pub enum Plant {
     ShowToRemoved,
     /// An accomplice gives somebody who was removed a device that is still in.
     HandOverDevice,
+    /// What a reader said is shown like others'.
+    UnmarkReader,
     /// One node writes something down at every commit, whatever comes in.
     Hoard,
     /// One node stays cut off when everything else heals.
@@ -32,7 +34,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::LoseAcknowledged,
         Self::ForgetClientId,
         Self::AnswerFirst,
@@ -40,6 +42,7 @@ impl Plant {
         Self::SwapTwo,
         Self::ShowToRemoved,
         Self::HandOverDevice,
+        Self::UnmarkReader,
         Self::Hoard,
         Self::StayCutOff,
     ];
@@ -53,6 +56,7 @@ impl Plant {
             Self::StaleRole => Invariant::EqualMembership,
             Self::SwapTwo => Invariant::EqualOrder,
             Self::ShowToRemoved | Self::HandOverDevice => Invariant::RemovedReadNothing,
+            Self::UnmarkReader => Invariant::ReadersMarked,
             Self::Hoard => Invariant::Bounded,
             Self::StayCutOff => Invariant::Progress,
         }
@@ -81,6 +85,7 @@ impl World<'_> {
             Some(Plant::AnswerFirst) => answer_first(rooms),
             Some(Plant::StaleRole) => stale_role(rooms),
             Some(Plant::SwapTwo) => swap_two(rooms),
+            Some(Plant::UnmarkReader) => unmark_readers(rooms),
             Some(Plant::ShowToRemoved) => self.show_to_removed(rooms),
             _ => {}
         }
@@ -119,6 +124,13 @@ fn stale_role(rooms: &mut [RoomSights]) {
     if let Some(role) = sight.members.values_mut().find(|role| **role != Role::Owner) {
         *role = Role::Reader;
     }
+}
+
+fn unmark_readers(rooms: &mut [RoomSights]) {
+    let sights = rooms.iter_mut().flat_map(|room| &mut room.sights);
+    sights
+        .flat_map(|sight| &mut sight.lines)
+        .for_each(|line| line.by_reader = false);
 }
 
 fn swap_two(rooms: &mut [RoomSights]) {

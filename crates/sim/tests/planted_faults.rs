@@ -10,6 +10,7 @@ fn scenario(plant: Plant) -> Scenario {
         Plant::AnswerFirst | Plant::StaleRole | Plant::SwapTwo | Plant::ShowToRemoved | Plant::HandOverDevice => {
             "partition-removal"
         }
+        Plant::UnmarkReader => "hostile-reader",
     };
     Scenario::named(name).expect("the scenario exists")
 }
@@ -62,6 +63,11 @@ fn a_device_in_the_hands_of_the_removed_is_found() {
 }
 
 #[test]
+fn a_reader_shown_like_others_is_found() {
+    finds(Plant::UnmarkReader);
+}
+
+#[test]
 fn a_store_without_bounds_is_found() {
     finds(Plant::Hoard);
 }
@@ -74,5 +80,5 @@ fn a_node_that_does_not_come_back_is_found() {
 #[test]
 fn every_invariant_of_what_is_shown_has_its_planted_fault() {
     let broken: BTreeSet<Invariant> = Plant::ALL.iter().map(|plant| plant.breaks()).collect();
-    assert_eq!(broken.len(), 8);
+    assert_eq!(broken.len(), 9);
 }

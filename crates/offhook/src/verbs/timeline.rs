@@ -83,7 +83,8 @@ pub(super) async fn tail(context: &Context, flags: Tail) -> Done {
             print(context, &mut timeline, line)?;
         }
         mark_read(context, &past).await;
-        shown = past.into_iter().map(|line| line.id).collect();
+        let readable = past.into_iter().filter(|line| line.kind != LineKind::Sealed);
+        shown = readable.map(|line| line.id).collect();
         only = Some(room.room);
     }
     while let Some(event) = next_or_interrupt(&mut events).await? {
@@ -95,7 +96,8 @@ pub(super) async fn tail(context: &Context, flags: Tail) -> Done {
                 ..
             } => {
                 let here = only.as_ref().is_none_or(|only| *only == room);
-                let first = new && shown.insert(line.id.clone());
+                // What came before its key did is shown again once it can be read.
+                let first = new && (line.kind == LineKind::Sealed || shown.insert(line.id.clone()));
                 if here && (first || flags.changes) {
                     print(context, &mut timeline, &line)?;
                     mark_read(context, std::slice::from_ref(&line)).await;

@@ -298,6 +298,7 @@ impl<S: Store> Peer<S> {
         let sent = shared.summary_sent;
         let all_wanted = std::mem::take(&mut shared.all_wanted);
         self.note_known(no, &has);
+        self.note_reached(peer, no, &has)?;
         if !sent {
             self.send_summary(peer, no)?;
         }
@@ -336,6 +337,7 @@ impl<S: Store> Peer<S> {
         self.ask_epochs(peer, no);
         self.plan_wants(peer, no);
         self.say_in_step(peer, no)?;
+        self.give_back(peer, no)?;
         self.send_receipts(peer, no)
     }
 
@@ -720,6 +722,9 @@ impl<S: Store> Peer<S> {
         }
         if outcome.new.is_empty() {
             return Ok(());
+        }
+        if from.is_some() {
+            self.delivery_due(no);
         }
         for (device, line) in &mut self.lines {
             let Some(shared) = line.rooms.get_mut(&no) else {

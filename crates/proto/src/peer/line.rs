@@ -143,6 +143,8 @@ pub(super) struct RoomLine {
     pub receipts_sent: BTreeMap<LogKey, u64>,
     /// Epochs that the peer was asked for on this line.
     pub epochs_asked: BTreeSet<EpochId>,
+    /// Up to where the peer was given back what it wrote above a fork, by log.
+    pub given_back: BTreeMap<LogKey, u32>,
 }
 
 /// One want.
@@ -175,6 +177,7 @@ impl RoomLine {
             announce: BTreeMap::new(),
             receipts_sent: BTreeMap::new(),
             epochs_asked: BTreeSet::new(),
+            given_back: BTreeMap::new(),
         }
     }
 

@@ -34,6 +34,8 @@ pub const DEVICE_ADDRESSES_MAX: usize = 8;
 pub const REASON_BYTES_MAX: usize = 256;
 /// The most control entries that are shown to somebody who is not served.
 pub const SHOWN_MAX: usize = 64;
+/// The most entries above a fork that are given back to their author at once.
+pub const FORKED_MAX: usize = 256;
 /// The most logs that one receipt speaks of.
 pub const RECEIPT_LOGS_MAX: usize = 64;
 
@@ -333,6 +335,15 @@ pub enum Frame {
         /// The room.
         tag: RoomTag,
     },
+    /// The receiver's own log forked: entries of it above the fork that the sender holds and nobody shows any more.
+    Forked {
+        /// The room.
+        tag: RoomTag,
+        /// The log.
+        log: LogKey,
+        /// Each signed by itself, ascending.
+        entries: Vec<Entry>,
+    },
     /// The answer to `Unknown`: the control entries that show how the sender came in.
     Admitted {
         /// The room.
@@ -364,6 +375,7 @@ wire_enum!(Frame {
     19 => Offer { invite },
     20 => Unknown { tag },
     21 => Admitted { tag, shown: list(SHOWN_MAX) },
+    22 => Forked { tag, log, entries: list(FORKED_MAX) },
 });
 
 impl Frame {
@@ -385,7 +397,8 @@ impl Frame {
             | Self::Receipts { tag, .. }
             | Self::Removed { tag, .. }
             | Self::Unknown { tag }
-            | Self::Admitted { tag, .. } => Some(*tag),
+            | Self::Admitted { tag, .. }
+            | Self::Forked { tag, .. } => Some(*tag),
             Self::Hello { .. }
             | Self::Addresses { .. }
             | Self::Knock { .. }
@@ -410,7 +423,7 @@ mod tests {
         }
 
         #[test]
-        fn any_tagged_bytes_decode_or_are_refused(tag in 0u8..22, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn any_tagged_bytes_decode_or_are_refused(tag in 0u8..23, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut framed = vec![tag];
             framed.extend_from_slice(&bytes);
             if let Ok(frame) = Frame::from_bytes(&framed) {

@@ -300,6 +300,14 @@ fn frames() -> Samples {
             },
         ),
         ("offer", Frame::Offer { invite: invite() }),
+        (
+            "forked",
+            Frame::Forked {
+                tag,
+                log,
+                entries: vec![signed(header(Class::Message, b"said", 1), Some(b"said"))],
+            },
+        ),
         ("unknown", Frame::Unknown { tag }),
         (
             "admitted",
@@ -473,6 +481,7 @@ fn settings() -> Vec<Op> {
         Op::SetRole {
             person: person(),
             role: Role::Admin,
+            cutoffs: Vec::new(),
         },
         Op::Rename { name: "Küche".into() },
         Op::SetHistory {
