@@ -53,6 +53,8 @@ pub(super) struct Line {
     pub knocks: u32,
     /// How often the peer showed entries that settle who is out, or how it came in.
     pub shown: u32,
+    /// How often the peer gave back what this person wrote above a fork.
+    pub given_back: u32,
     /// Rooms that the peer named and is not served, with the number of control entries known when it was told so.
     pub told_out: BTreeMap<RoomNo, usize>,
     /// Rooms whose admission was shown to the peer.
@@ -83,6 +85,7 @@ impl Line {
             unknown: Vec::new(),
             knocks: 0,
             shown: 0,
+            given_back: 0,
             told_out: BTreeMap::new(),
             admission_shown: BTreeSet::new(),
             addresses_sent: BTreeMap::new(),
