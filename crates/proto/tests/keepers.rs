@@ -301,3 +301,111 @@ fn a_keeper_meets_challenges() {
     assert!(view.proofs >= 2, "{view:?}");
     assert_eq!(view.fault, None);
 }
+
+/// What a lying keeper does to the entries that it keeps.
+#[derive(Clone, Copy)]
+enum Spoil {
+    /// It no longer has what it was given.
+    Payload,
+    /// It has it, and gives nothing that can be believed.
+    Signature,
+}
+
+/// Spoils all entries but the first of each kept log.
+fn spoil(net: &mut Net, keeper: usize, what: Spoil) {
+    use offhook_proto::history::Header;
+    use offhook_proto::store::{Direction, EntryKey, LogNo, Store};
+    use offhook_proto::wire::Reader;
+    let mut store = net.peer(keeper).store().clone();
+    let kept = store.scan(b"v", b"w", Direction::Ascending, usize::MAX).unwrap();
+    assert!(!kept.is_empty());
+    for (key, _) in kept {
+        let log = LogNo(u32::from_be_bytes(key[1..5].try_into().unwrap()));
+        for (seq, mut bytes) in store.entries(log, 2, u32::MAX, usize::MAX).unwrap() {
+            let mut reader = Reader::new(&bytes);
+            reader.varint().unwrap();
+            Header::decode(&mut reader).unwrap();
+            let signature = bytes.len() - reader.remaining();
+            let at = match what {
+                Spoil::Payload => bytes.len() - 1,
+                Spoil::Signature => signature,
+            };
+            bytes[at] ^= 1;
+            store.put_entry(EntryKey { log, seq }, &bytes).unwrap();
+        }
+    }
+    net.reopen(keeper, store);
+}
+
+#[test]
+fn a_keeper_that_lies_about_what_it_holds_is_found_out_and_no_longer_counts() {
+    let Cast {
+        mut net,
+        ada,
+        bob,
+        keeper,
+        room,
+    } = cast();
+    let honest = net.add("Honest keeper");
+    for at in [keeper, honest] {
+        keep(&mut net, at);
+        name(&mut net, ada, at, room);
+    }
+    net.offline(bob);
+    let last = (0..20)
+        .map(|i| net.say(ada, room, &format!("message {i}")))
+        .last()
+        .unwrap();
+    net.settle();
+    assert!(net.peer(ada).where_is(last).unwrap().unwrap().safe);
+    net.offline(keeper);
+    spoil(&mut net, keeper, Spoil::Payload);
+    keep(&mut net, keeper);
+    net.online(keeper);
+    net.pass(Duration::from_secs(4 * 3600));
+    let liar = net.nodes[keeper].device;
+    let of_liar = |net: &Net, member: usize| {
+        let views = net.peer(member).keepers(room).unwrap();
+        views.into_iter().find(|view| view.device == liar).unwrap()
+    };
+    let fault = of_liar(&net, ada).fault.expect("it cannot prove what it says");
+    assert!(fault.is_lie(), "{fault:?}");
+    assert!(
+        !net.peer(ada).where_is(last).unwrap().unwrap().safe,
+        "one honest holder is not two"
+    );
+
+    // Bob has nothing to test it with: he asks for what it says it holds, and gets all of it from the other one.
+    net.offline(ada);
+    net.online(bob);
+    net.pass(Duration::from_secs(60));
+    assert_eq!(net.texts(bob, room).len(), 20);
+}
+
+#[test]
+fn a_keeper_that_holds_back_is_found_out_by_who_comes_back() {
+    let Cast {
+        mut net,
+        ada,
+        bob,
+        keeper,
+        room,
+    } = cast();
+    keep(&mut net, keeper);
+    name(&mut net, ada, keeper, room);
+    net.offline(bob);
+    for i in 0..20 {
+        net.say(ada, room, &format!("message {i}"));
+    }
+    net.settle();
+    net.offline(ada);
+    net.offline(keeper);
+    spoil(&mut net, keeper, Spoil::Signature);
+    keep(&mut net, keeper);
+    net.online(keeper);
+    net.online(bob);
+    net.pass(Duration::from_secs(4));
+    let view = seen(&net, bob, room);
+    let fault = view.fault.expect("it says what it does not give");
+    assert!(format!("{fault:?}").contains("Withheld"), "{fault:?}");
+}
