@@ -1,7 +1,7 @@
 //! The plug-pull laboratory. Prints a timeline, then one line of JSON.
 //!
-//! `exchange_cut [--cut process|machine|data-centre|pause|engine-server|engine|nothing] [--calls N] [--audio N]
-//! [--ringing N] [--seconds N] [--direct] [--burn] [--no-replication]`
+//! `exchange_cut [--cut process|machine|data-centre|one-way|pause|engine-server|engine|nothing]
+//! [--calls N] [--audio N] [--ringing N] [--seconds N] [--direct] [--burn] [--no-replication]`
 
 #[path = "../tests/plug/mod.rs"]
 mod plug;

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
+pub mod cost;
 pub mod engine;
 pub mod net;
 pub mod phones;
@@ -65,6 +66,8 @@ pub enum Cut {
     /// Its machine's cable.
     Machine,
     DataCentre,
+    /// A data centre that can be heard and hears nobody.
+    OneWay,
     /// SIGSTOP, and SIGCONT when another has long gone on: it must not speak again.
     Pause,
     /// One of the engine's servers.
@@ -76,10 +79,11 @@ pub enum Cut {
 }
 
 impl Cut {
-    const NAMES: [(Self, &str); 7] = [
+    const NAMES: [(Self, &str); 8] = [
         (Self::Process, "process"),
         (Self::Machine, "machine"),
         (Self::DataCentre, "data-centre"),
+        (Self::OneWay, "one-way"),
         (Self::Pause, "pause"),
         (Self::EngineServer, "engine-server"),
         (Self::Engine, "engine"),
@@ -395,10 +399,30 @@ impl Lab {
         self.folder.0.join(name)
     }
 
+    /// What each instance has used so far.
+    fn processor_us(&self) -> Vec<u64> {
+        self.instances
+            .iter()
+            .map(|instance| cost::used_us(instance.process.0.id()))
+            .collect()
+    }
+
+    /// Whether the calls go on in another data centre, under another address.
+    fn is_elsewhere(&self) -> bool {
+        matches!(self.plan.cut, Cut::DataCentre | Cut::OneWay)
+    }
+
     fn call(&mut self, outcome: &mut Outcome) {
+        let before = self.processor_us();
         outcome.up_before = self.phones.ask("call")[0] as usize;
+        let calls = self.plan.calls.max(1) as u64;
+        let used = self.processor_us().into_iter().zip(before);
+        let per_call: Vec<u64> = used.map(|(now, before)| (now - before) / calls).collect();
+        let names = MACHINES.map(|(name, ..)| name);
         self.timeline
             .say(&format!("{} of {} calls are up", outcome.up_before, self.plan.calls));
+        self.timeline
+            .say(&format!("processor time of {names:?} for each: {per_call:?} us"));
         std::thread::sleep(Duration::from_secs(2));
         let before = self.phones.ask("gaps");
         outcome.gap_before_ms = before[3];
@@ -409,7 +433,13 @@ impl Lab {
         self.epochs = epochs(&self.home("b1"));
         if self.plan.ringing > 0 {
             self.phones.ask("ring");
-            std::thread::sleep(phones::DIALLING * 3 / 4);
+            // Where the address stays, some are dialled after the cut.
+            let before = if self.is_elsewhere() {
+                phones::DIALLING
+            } else {
+                phones::DIALLING * 3 / 4
+            };
+            std::thread::sleep(before);
         }
         self.phones.ask("mark");
     }
@@ -421,6 +451,7 @@ impl Lab {
             Cut::Process => self.instances[0].process.kill(),
             Cut::Machine => self.net.cut_machine("a1"),
             Cut::DataCentre => self.net.cut_network(1),
+            Cut::OneWay => self.net.deafen_network(1),
             Cut::EngineServer => self.engines[0].kill(),
             Cut::Pause => {
                 self.instances[0].process.signal("STOP");
@@ -509,7 +540,7 @@ impl Lab {
 
     fn count_records(&mut self, outcome: &mut Outcome) {
         let expected = outcome.up_before + outcome.rung;
-        let home = self.home(if self.plan.cut == Cut::DataCentre { "b1" } else { "a2" });
+        let home = self.home(if self.is_elsewhere() { "b1" } else { "a2" });
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let all = Store::open(&home).unwrap().records(100_000).unwrap();
@@ -541,9 +572,13 @@ fn wait(seconds: u64, burn: bool) {
     });
 }
 
-/// All shards' epochs, added.
+/// All shards' epochs, added. An instance that is busy may take a while to say.
 fn epochs(home: &Path) -> u64 {
-    let Ok(control::Answer::Members(members)) = control::ask(home, control::Ask::Members) else {
+    let members = std::iter::repeat_with(|| control::ask(home, control::Ask::Members)).take(5);
+    let Some(members) = members.into_iter().find_map(|answer| match answer {
+        Ok(control::Answer::Members(members)) => Some(members),
+        _ => None,
+    }) else {
         return 0;
     };
     let epoch = |shard: &String| shard.split("epoch ").nth(1)?.split(' ').next()?.parse::<u64>().ok();

@@ -92,6 +92,12 @@ impl Net {
 
     /// Cuts a data centre off from everything else; its machines still reach each other.
     pub fn cut_network(&self, network: u8) {
+        self.deafen_network(network);
+        batch(&self.full("net"), &[format!("rule add iif br{network} blackhole")]);
+    }
+
+    /// What a data centre sends still arrives everywhere, and nothing gets into it any more.
+    pub fn deafen_network(&self, network: u8) {
         batch(
             &self.full("net"),
             &[format!("addr del {}/24 dev br{network}", address(network, 254))],
