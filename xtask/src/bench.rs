@@ -80,6 +80,12 @@ pub(crate) const BENCHES: &[Bench] = &[
         measures: "100,000 entries of 200 authors checked, decrypted and stored, in memory and on disk: per second",
     },
     Bench {
+        name: "files",
+        package: "offhook-node",
+        home: Home::Examples,
+        measures: "a file of 400 MB from one node to another on loopback, from one and from two members: MB/s, beside a bare copy over QUIC",
+    },
+    Bench {
         name: "powercut",
         package: "offhook-node",
         home: Home::Examples,

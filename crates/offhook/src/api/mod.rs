@@ -15,6 +15,7 @@ pub(crate) mod network;
 
 mod desk;
 pub(crate) mod entries;
+mod files;
 mod identity;
 mod keys;
 mod metrics;
@@ -60,6 +61,7 @@ pub(crate) struct Surface {
     node: NodeHandle,
     access: Arc<Access>,
     irc: Irc,
+    staged: files::Staged,
     home: Arc<PathBuf>,
     /// Where HTTP is spoken.
     http: Option<SocketAddr>,
@@ -80,6 +82,7 @@ impl Surface {
             access: Arc::new(Access::load(node.clone()).await?),
             node,
             irc: Irc::default(),
+            staged: files::Staged::default(),
             home: Arc::new(home),
             http,
             since: Timestamp::now(),
@@ -221,6 +224,8 @@ fn read_routes() -> OpenApiRouter<Surface> {
         .routes(routes!(entries::show))
         .routes(routes!(entries::whereabouts))
         .routes(routes!(entries::search))
+        .routes(routes!(files::list))
+        .routes(routes!(files::read))
         .routes(routes!(feed::events))
         .routes(routes!(feed::consumers))
         .routes(routes!(feed::acknowledge, feed::forget))
@@ -238,6 +243,8 @@ fn send_routes() -> OpenApiRouter<Surface> {
         .routes(routes!(entries::edit, entries::remove))
         .routes(routes!(entries::reply))
         .routes(routes!(entries::react, entries::unreact))
+        .routes(routes!(files::take))
+        .routes(routes!(files::fetch))
 }
 
 /// What changes rooms, people, this node, and who may do what.
