@@ -31,7 +31,11 @@ async fn main() -> Result<()> {
 
     let dir = std::env::temp_dir().join("offhook-bench-files");
     let _ = std::fs::remove_dir_all(&dir);
-    let [ada, bea, cem] = [start(&dir, "ada").await?, start(&dir, "bea").await?, start(&dir, "cem").await?];
+    let [ada, bea, cem] = [
+        start(&dir, "ada").await?,
+        start(&dir, "bea").await?,
+        start(&dir, "cem").await?,
+    ];
     let create = Command::CreateRoom {
         name: "bench".into(),
         history: HistoryPolicy::All {},
@@ -90,7 +94,9 @@ async fn until(mut is_so: impl AsyncFnMut() -> bool) -> Result<()> {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.context("it takes too long")
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .context("it takes too long")
 }
 
 async fn join(owner: &NodeHandle, room: RoomId, newcomer: &NodeHandle) -> Result<()> {

@@ -80,6 +80,13 @@ pub(crate) const KEYS: &[Key] = &[
         form: "true or false",
         fits: is_switch,
     },
+    Key {
+        name: "keeper",
+        variable: "OFFHOOK_KEEPER",
+        default: "false",
+        form: "true or false",
+        fits: is_switch,
+    },
 ];
 
 fn is_switch(text: &str) -> bool {
@@ -273,6 +280,7 @@ pub(crate) fn complete(flags: &mut Up, mut settings: Vec<Setting>) -> Vec<Settin
             "headless" => flags.headless.then(|| "true".to_owned()),
             "files_send_max" => flags.files_send_max.map(|bytes| bytes.to_string()),
             "files_unasked_max" => flags.files_unasked_max.map(|bytes| bytes.to_string()),
+            "keeper" => flags.keeper.then(|| "true".to_owned()),
             _ => flags.no_public_infrastructure.then(|| "true".to_owned()),
         };
         if typed.is_some() {
@@ -288,6 +296,7 @@ pub(crate) fn complete(flags: &mut Up, mut settings: Vec<Setting>) -> Vec<Settin
             "headless" => flags.headless = value == "true",
             "files_send_max" => flags.files_send_max = size(value).ok(),
             "files_unasked_max" => flags.files_unasked_max = size(value).ok(),
+            "keeper" => flags.keeper = value == "true",
             _ => flags.no_public_infrastructure = value == "true",
         }
     }
@@ -304,7 +313,7 @@ mod tests {
 
     #[test]
     fn every_key_can_be_written() {
-        let text = "name = \"Ada\"\nlisten = \"0.0.0.0:4001\"\nhttp = 8080\nheadless = true\nfiles_send_max = \"1 GB\"\nfiles_unasked_max = 0\nno_public_infrastructure = false\n";
+        let text = "name = \"Ada\"\nlisten = \"0.0.0.0:4001\"\nhttp = 8080\nheadless = true\nno_public_infrastructure = false\nkeeper = true\nfiles_send_max = \"1 GB\"\nfiles_unasked_max = 0\n";
         let values = parsed(text).unwrap();
         assert_eq!(values.len(), KEYS.len());
         assert!(values.contains(&("http", "8080".to_owned())));

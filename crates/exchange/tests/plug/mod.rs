@@ -250,7 +250,6 @@ pub fn play(plan: &Plan) -> Outcome {
     let file = folder.0.join("accounts");
     let lines: String = accounts
         .iter()
-        .take(2 * pairs)
         .map(|(name, password)| format!("{name} {password}\n"))
         .collect();
     fs::write(&file, lines).unwrap();

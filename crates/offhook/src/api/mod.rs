@@ -17,6 +17,7 @@ mod desk;
 pub(crate) mod entries;
 mod files;
 mod identity;
+mod keepers;
 mod keys;
 mod metrics;
 mod names;
@@ -213,6 +214,7 @@ fn read_routes() -> OpenApiRouter<Surface> {
         .routes(routes!(rooms::list))
         .routes(routes!(rooms::show))
         .routes(routes!(rooms::members))
+        .routes(routes!(keepers::list))
         .routes(routes!(desk::draft))
         .routes(routes!(desk::settings))
         .routes(routes!(desk::qr))
@@ -263,6 +265,8 @@ fn admin_routes() -> OpenApiRouter<Surface> {
         .routes(routes!(rooms::set_role))
         .routes(routes!(rooms::remove))
         .routes(routes!(rooms::invite))
+        .routes(routes!(keepers::add))
+        .routes(routes!(keepers::remove))
         .routes(routes!(rooms::join))
         .routes(routes!(rooms::cancel_join))
         .routes(routes!(desk::set_settings))
