@@ -178,7 +178,7 @@ async fn bare_copy(bytes: usize) -> Result<Duration> {
         let mut recv = connection.accept_uni().await?;
         let mut taken = 0;
         while let Some(chunk) = recv.read_chunk(STEP_BYTES).await? {
-            taken += chunk.bytes.len();
+            taken += chunk.len();
         }
         connection.close(0u32.into(), b"done");
         anyhow::Ok(taken)

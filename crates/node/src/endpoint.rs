@@ -289,21 +289,14 @@ struct Backlog {
 }
 
 impl Switchboard {
-    pub(crate) fn new(
-        endpoint: Endpoint,
-        inbox: mpsc::Sender<Message>,
-        open: Lines,
-        flows: Arc<Flows>,
-        files: Arc<Files>,
-        no_public: bool,
-    ) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, flows: Arc<Flows>, files: Arc<Files>, no_public: bool) -> Self {
         let (news_in, news) = mpsc::channel(HANDSHAKES_MAX);
         let (own_in, _) = watch::channel(Vec::new());
         Self {
             endpoint,
-            inbox,
+            inbox: files.inbox(),
             lines: BTreeMap::new(),
-            open,
+            open: files.lines(),
             dialling: BTreeMap::new(),
             flows,
             files,

@@ -158,6 +158,16 @@ impl Files {
         }))
     }
 
+    /// Where the peer is told things.
+    pub(crate) fn inbox(&self) -> mpsc::Sender<Message> {
+        self.inbox.clone()
+    }
+
+    /// The lines that files go over.
+    pub(crate) fn lines(&self) -> Lines {
+        self.lines.clone()
+    }
+
     /// Goes on with what was wanted, and then follows what is said and taken back, until the node stops.
     pub(crate) async fn run(self: Arc<Self>, events: broadcast::Receiver<Event>, mut stopping: watch::Receiver<bool>) {
         tokio::select! {
@@ -384,7 +394,7 @@ impl Files {
     }
 
     /// The pieces that are here and may be served.
-    async fn held(&self, file: &Attachment) -> IntervalSet {
+    fn held(&self, file: &Attachment) -> IntervalSet {
         if self.shelf.is_whole(&file.content) {
             return stream::all_pieces(file);
         }

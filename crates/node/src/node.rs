@@ -155,6 +155,8 @@ impl Node {
         let (finished, done) = watch::channel(false);
         let (newest_event, newest) = watch::channel(0);
 
+        let lines = endpoint::Lines::default();
+        let files = Files::open(&dir, config.files, inbox.clone(), lines.clone()).map_err(StartError::Files)?;
         let parts = driver::Parts {
             home,
             secrets,
@@ -169,16 +171,8 @@ impl Node {
         };
         start_driver(parts, &endpoint).await?;
 
-        let lines = endpoint::Lines::default();
-        let files = Files::open(&dir, config.files, inbox.clone(), lines.clone()).map_err(StartError::Files)?;
-        let switchboard = Switchboard::new(
-            endpoint.clone(),
-            inbox.clone(),
-            lines.clone(),
-            flows.clone(),
-            files.clone(),
-            config.no_public_infrastructure,
-        );
+        let no_public = config.no_public_infrastructure;
+        let switchboard = Switchboard::new(endpoint.clone(), flows.clone(), files.clone(), no_public);
         tokio::spawn(files.clone().run(events.subscribe(), stopping.clone()));
         let own = switchboard.own_addresses();
         let is_lan_on = config.lan;

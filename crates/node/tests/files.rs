@@ -1,5 +1,7 @@
 //! Files between real nodes on loopback: what is sent arrives, also from somebody other than its author, in parts, and over restarts; what is taken back goes.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -52,7 +52,7 @@ async fn serve(files: &Files, peer: DeviceId, mut send: SendStream, mut recv: Re
     };
     match ask {
         FileAsk::Held { .. } => {
-            let pieces = held_ranges(&files.held(&file).await);
+            let pieces = held_ranges(&files.held(&file));
             tell(&mut send, &FileTold::Held { pieces }, &[]).await
         }
         FileAsk::Piece { piece, .. } => {

@@ -12,7 +12,7 @@ use axum::body::{Body as Stream, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::HEXLOWER;
 use futures_util::stream;
 use http_body_util::BodyExt as _;
 use offhook_node::files::{FileProblem, FileReader};
@@ -345,11 +345,6 @@ fn file_problem(problem: FileProblem) -> Problem {
         FileProblem::NoFile => Problem::new(Kind::NoFile, detail),
         FileProblem::Node(error) => node_problem(error),
     }
-}
-
-/// A file's thumbnail as it stands in JSON.
-pub(super) fn base64(bytes: &[u8]) -> String {
-    BASE64.encode(bytes)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::api::model::{FileStanding, FileState, FileTaken, Files};
 use crate::client::Target;
 use crate::flags::{FileGet, FileVerb};
 use crate::problem::{Kind, Problem};
-use crate::proto::history::file::safe_name;
+use crate::proto::history::file::{FILES_MAX, safe_name};
 use crate::render::{clean_line, size};
 
 /// How often it is asked how much is here.
@@ -60,6 +60,10 @@ async fn of_entry(context: &Context, id: &str) -> Result<Files, Problem> {
 
 /// Takes files in; returns their content ids.
 pub(super) async fn take(context: &Context, paths: &[PathBuf]) -> Result<Vec<String>, Stop> {
+    if paths.len() > FILES_MAX {
+        let detail = format!("a message carries at most {FILES_MAX} files; send the others with another one");
+        return Err(Problem::new(Kind::Limit, detail).into());
+    }
     let mut taken = Vec::new();
     for path in paths {
         taken.push(take_one(context, path).await?.file);
