@@ -252,6 +252,11 @@ impl Source {
 mod tests {
     use super::*;
 
+    #[allow(clippy::disallowed_methods, reason = "a test needs some instant")]
+    fn origin() -> Instant {
+        Instant::now()
+    }
+
     fn peer(n: u8) -> DeviceId {
         DeviceId([n; 32])
     }
@@ -270,7 +275,7 @@ mod tests {
 
     #[test]
     fn every_piece_is_asked_for_once_of_several_sources() {
-        let now = Instant::now();
+        let now = origin();
         let mut fetch = Fetch::new(20, IntervalSet::default());
         fetch.set_sources([peer(1), peer(2), peer(3)]);
         assert_eq!(fetch.poll(now).len(), 3, "each is asked what it holds");
@@ -295,7 +300,7 @@ mod tests {
 
     #[test]
     fn what_only_one_holds_comes_first() {
-        let now = Instant::now();
+        let now = origin();
         let mut fetch = Fetch::new(10, IntervalSet::default());
         fetch.set_sources([peer(1), peer(2)]);
         fetch.poll(now);
@@ -307,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_stalled_source_loses_its_pieces_to_another() {
-        let now = Instant::now();
+        let now = origin();
         let mut fetch = Fetch::new(2, IntervalSet::default());
         fetch.set_sources([peer(1)]);
         fetch.poll(now);
@@ -323,7 +328,7 @@ mod tests {
 
     #[test]
     fn who_sends_wrong_bytes_is_not_asked_again() {
-        let now = Instant::now();
+        let now = origin();
         let mut fetch = Fetch::new(1, IntervalSet::default());
         fetch.set_sources([peer(1)]);
         fetch.poll(now);
@@ -336,7 +341,7 @@ mod tests {
 
     #[test]
     fn pieces_of_a_source_that_is_gone_are_free_again() {
-        let now = Instant::now();
+        let now = origin();
         let mut fetch = Fetch::new(4, IntervalSet::range(1, 2));
         fetch.set_sources([peer(1)]);
         fetch.poll(now);
@@ -355,7 +360,7 @@ mod tests {
 
     #[test]
     fn claims_beyond_the_file_are_cut() {
-        let now = Instant::now();
+        let now = origin();
         let mut fetch = Fetch::new(2, IntervalSet::default());
         fetch.set_sources([peer(1)]);
         fetch.poll(now);
