@@ -207,7 +207,7 @@ export async function they_send_pictures_and_files() {
     area.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
   });
   await beas.getByRole("list", { name: "Files to be sent" }).getByText("note.txt").waitFor();
-  await until("the node has it", async () => beas.getByRole("button", { name: "Send" }).isEnabled());
+  await until("the node has it", async () => beas.getByRole("button", { name: "Send", exact: true }).isEnabled());
   await composer(beas).press("Enter");
   await message(adas, "file note.txt").getByRole("link", { name: "Save note.txt" }).waitFor();
 }
