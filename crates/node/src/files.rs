@@ -203,10 +203,7 @@ impl Files {
     async fn entry_changed(self: &Arc<Self>, id: EntryId, new: bool) {
         if new {
             let files = self.query(move |peer| files_of(peer, id)).await.unwrap_or_default();
-            let small = files
-                .into_iter()
-                .filter(|file| file.bytes <= self.limits.unasked_bytes_max);
-            for file in small {
+            for file in files.into_iter().filter(|file| self.comes_unasked(file)) {
                 if let Err(error) = self.want(id, file.content).await {
                     tracing::warn!(%error, "a file is not fetched");
                 }
@@ -216,6 +213,11 @@ impl Files {
         for content in self.contents_of(id) {
             self.look_again(id, content).await;
         }
+    }
+
+    /// Whether a file is fetched without being asked for.
+    pub(crate) fn comes_unasked(&self, file: &Attachment) -> bool {
+        file.bytes <= self.limits.unasked_bytes_max
     }
 
     fn contents_of(&self, id: EntryId) -> Vec<ContentId> {

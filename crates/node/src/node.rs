@@ -387,6 +387,11 @@ impl NodeHandle {
         self.shared.files.progress(file)
     }
 
+    /// Whether a file is so small that it is fetched without being asked for.
+    pub fn file_comes_unasked(&self, file: &Attachment) -> bool {
+        self.shared.files.comes_unasked(file)
+    }
+
     /// Grows whenever something happens to a file.
     pub fn file_changes(&self) -> watch::Receiver<u64> {
         self.shared.files.changes()

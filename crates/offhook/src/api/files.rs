@@ -184,6 +184,14 @@ pub(super) async fn sent(surface: &Surface, entry: EntryId, files: &[Attachment]
 pub(super) async fn list(State(surface): State<Surface>, Path(id): Path<String>) -> Result<Json<Files>, Problem> {
     let entry = names::entry(&id)?;
     let files = of_entry(&surface, entry).await?;
+    for file in files.iter().filter(|file| surface.node.file_comes_unasked(file)) {
+        // Begun when its message came, unless that was passed by, or is this very moment; begun once.
+        surface
+            .node
+            .fetch_file(entry, file.content)
+            .await
+            .map_err(file_problem)?;
+    }
     let state = |file: &Attachment| FileState::new(file, surface.node.file_progress(file));
     Ok(Json(Files {
         entry: id,
