@@ -860,6 +860,7 @@ impl<S: Store> Peer<S> {
         self.retry_limbo(no)?;
         self.greet_all()?;
         self.send_away(no)?;
+        self.give_owed_epochs(no)?;
         self.replan_wants();
         Ok(())
     }

@@ -526,7 +526,7 @@ impl<S: Store> Peer<S> {
                 return Ok(());
             };
             let Some(log) = shared.resolve(log) else {
-                return self.misbehaved(peer, "a log that was never named");
+                return self.misnamed(peer, no);
             };
             if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
                 let seqs = IntervalSet::range(first.header.seq, last.header.seq);
@@ -744,7 +744,7 @@ impl<S: Store> Peer<S> {
         };
         for LogRanges { log, seqs } in ranges {
             let Some(log) = shared.resolve(log) else {
-                return self.misbehaved(peer, "a log that was never named");
+                return self.misnamed(peer, no);
             };
             let holds = shared.has.get_or_insert_default().entry(log).or_default();
             holds.union(&seqs);
@@ -993,19 +993,44 @@ impl<S: Store> Peer<S> {
         self.send(peer, &Frame::NeedEpochs { name, epochs });
     }
 
-    /// Gives a member the keys of epochs that it missed through a fork. It is on the roster, or its frames were not heard.
+    /// Gives a member the keys of epochs that it missed through a fork. It is on the roster, or its frames were not heard. What cannot be given yet is owed.
     pub(super) fn on_need_epochs(&mut self, peer: DeviceId, no: RoomNo, epochs: &[EpochId]) -> Result<(), StoreError> {
         let Some(room) = self.rooms.get(&no) else { return Ok(()) };
         let Some(person) = room.devices.get(&peer) else {
             return Ok(());
         };
-        let give = |epoch: &EpochId| room.epochs.reseal(epoch, &room.roster, &room.graph, person);
-        let gifts: Vec<EpochGift> = epochs.iter().filter_map(give).collect();
-        let Some(name) = self.shared(peer, no).map(|shared| shared.name) else {
+        let (mut gifts, mut owed) = (Vec::new(), BTreeSet::new());
+        for epoch in epochs {
+            match room.epochs.reseal(epoch, &room.roster, &room.graph, person) {
+                Some(gift) => gifts.push(gift),
+                None => _ = owed.insert(*epoch),
+            }
+        }
+        let Some(shared) = self.shared(peer, no) else {
             return Ok(());
         };
+        let name = shared.name;
+        let room_left = NEED_EPOCHS_MAX.saturating_sub(shared.epochs_owed.len());
+        shared.epochs_owed.extend(owed.into_iter().take(room_left));
         if !gifts.is_empty() {
             self.send(peer, &Frame::Epochs { name, gifts });
+        }
+        Ok(())
+    }
+
+    /// Gives what was asked for before this node knew enough to give it.
+    pub(super) fn give_owed_epochs(&mut self, no: RoomNo) -> Result<(), StoreError> {
+        let mut owing = Vec::new();
+        for (peer, line) in &mut self.lines {
+            if let Some(shared) = line.rooms.get_mut(&no)
+                && !shared.epochs_owed.is_empty()
+            {
+                owing.push((*peer, std::mem::take(&mut shared.epochs_owed)));
+            }
+        }
+        for (peer, epochs) in owing {
+            let epochs: Vec<EpochId> = epochs.into_iter().collect();
+            self.on_need_epochs(peer, no, &epochs)?;
         }
         Ok(())
     }
@@ -1079,6 +1104,15 @@ impl<S: Store> Peer<S> {
             line.in_flight = line.in_flight.saturating_add(bytes.len());
         }
         self.ctx.out.push(Output::Send { peer, bytes });
+    }
+
+    /// A peer named a log by a number that it gave to none; or that it gave in a summary which came before this side knew that the room is shared: that one is on
+    /// its way again.
+    fn misnamed(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
+        match self.shared(peer, no).is_some_and(|shared| shared.summary_heard) {
+            true => self.misbehaved(peer, "a log that was never named"),
+            false => Ok(()),
+        }
     }
 
     /// A peer broke the protocol: its line is closed. What it sent before stays checked on its own.
