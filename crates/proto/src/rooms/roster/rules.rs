@@ -294,7 +294,7 @@ impl ControlGraph {
         view: &View<'_>,
     ) -> bool {
         if let Some(used) = used {
-            return self.fits_invite(pos, person, role, used, author, view);
+            return self.fits_invite(pos, role, used, author, view);
         }
         match self.standing(person, view) {
             Some(_) => author.person == *person || author.role >= Role::Admin,
@@ -302,15 +302,7 @@ impl ControlGraph {
         }
     }
 
-    fn fits_invite(
-        &self,
-        pos: Pos,
-        person: &PersonId,
-        role: Role,
-        used: &InviteUse,
-        author: &Author,
-        view: &View<'_>,
-    ) -> bool {
+    fn fits_invite(&self, pos: Pos, role: Role, used: &InviteUse, author: &Author, view: &View<'_>) -> bool {
         let Some(terms) = self.terms(&used.invite, view) else {
             return false;
         };
