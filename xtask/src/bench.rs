@@ -6,6 +6,7 @@
 use anyhow::{Result, bail};
 
 use crate::command::{cargo, run as run_command};
+use crate::prerequisites;
 
 /// One bench.
 pub(crate) struct Bench {
@@ -91,6 +92,12 @@ pub(crate) const BENCHES: &[Bench] = &[
         home: Home::Examples,
         measures: "joining a room of 500 members and 100,000 entries: time to a readable page, memory",
     },
+    Bench {
+        name: "exchange",
+        package: "offhook-exchange",
+        home: Home::Examples,
+        measures: "REGISTER and calls beside Kamailio, sound beside rtpengine: processor time of each",
+    },
 ];
 
 /// Runs the bench that is named, or all of them.
@@ -109,6 +116,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     for bench in chosen {
         println!("\n==== {}: {} ====", bench.name, bench.measures);
+        if bench.name == "exchange" {
+            prerequisites::for_exchange_bench()?;
+        }
         run_command(cargo(bench.home.cargo_args()).args([&bench.target(), "--package", bench.package]))?;
     }
     Ok(())

@@ -2,12 +2,12 @@
 //!
 //! Four instances, three engine servers and the phones are processes of their own, in network namespaces. Needs root
 //! and iproute2; where namespaces are not allowed it says so and fails. Times are not judged here, only printed:
-//! `cargo run -p offhook-exchange --example exchange_cut` measures.
+//! `cargo xtask lab exchange-cut` measures.
 #![allow(clippy::unwrap_used)]
 
 mod plug;
 
-use plug::{Cut, Plan};
+use plug::{Cut, Outcome, Plan};
 
 /// Not a test of its own: the processes of the laboratory are this program, told by the environment what to be.
 #[test]
@@ -16,20 +16,42 @@ fn a_part_of_the_laboratory() {
 }
 
 #[test]
-#[ignore = "the instances do not find their standbys in the laboratory yet"]
 fn calls_stay_up_when_the_process_that_carries_them_is_killed() {
-    assert!(
-        plug::net::possible(),
-        "network namespaces cannot be made here: run as root with iproute2 installed"
+    calls_stay_up(Cut::Process);
+}
+
+#[test]
+fn calls_stay_up_when_the_cable_of_the_machine_that_carries_them_is_pulled() {
+    calls_stay_up(Cut::Machine);
+}
+
+/// One that is stopped, and goes on when another has long spoken in its place, must be silent.
+#[test]
+fn an_owner_that_was_paused_never_speaks_again_in_the_place_of_another() {
+    let outcome = calls_stay_up(Cut::Pause);
+    assert_eq!(
+        outcome.turns.len(),
+        2,
+        "one machine after another, and none twice: {outcome:?}"
     );
+}
+
+/// The control: the same cut must be able to end calls.
+#[test]
+fn calls_drop_without_replication() {
     let plan = Plan {
-        cut: Cut::Process,
-        calls: 12,
-        audio: 4,
-        ringing: 2,
-        replicate: true,
+        replicate: false,
+        ringing: 0,
+        ..Plan::new(Cut::Process)
     };
-    let outcome = plug::play(&plan);
+    let outcome = play(&plan);
+    assert_eq!(outcome.up_before, plan.calls, "{outcome:?}");
+    assert_eq!(outcome.up_after, 0, "{outcome:?}");
+}
+
+fn calls_stay_up(cut: Cut) -> Outcome {
+    let plan = Plan::new(cut);
+    let outcome = play(&plan);
     assert_eq!(outcome.up_before, plan.calls, "{outcome:?}");
     assert_eq!(outcome.up_after, plan.calls, "{outcome:?}");
     assert_eq!(outcome.held, plan.calls, "{outcome:?}");
@@ -37,5 +59,16 @@ fn calls_stay_up_when_the_process_that_carries_them_is_killed() {
     assert_eq!(outcome.records, plan.calls + outcome.rung, "{outcome:?}");
     assert_eq!(outcome.records_doubled, 0, "{outcome:?}");
     assert!(outcome.transferred, "{outcome:?}");
+    assert_eq!(outcome.rung, plan.ringing, "{outcome:?}");
     assert!(outcome.gap_max_ms < 5_000, "sound goes on: {outcome:?}");
+    assert_eq!(outcome.wrong_samples, 0, "{outcome:?}");
+    outcome
+}
+
+fn play(plan: &Plan) -> Outcome {
+    assert!(
+        plug::net::possible(),
+        "network namespaces cannot be made here: run as root with iproute2 installed"
+    );
+    plug::play(plan)
 }

@@ -66,6 +66,13 @@ pub(crate) const KEYS: &[Key] = &[
         form: "true or false",
         fits: is_switch,
     },
+    Key {
+        name: "keeper",
+        variable: "OFFHOOK_KEEPER",
+        default: "false",
+        form: "true or false",
+        fits: is_switch,
+    },
 ];
 
 fn is_switch(text: &str) -> bool {
@@ -238,6 +245,7 @@ pub(crate) fn complete(flags: &mut Up, mut settings: Vec<Setting>) -> Vec<Settin
             "listen" => flags.listen.map(|at| at.to_string()),
             "http" => flags.http.map(|listen| listen.to_string()),
             "headless" => flags.headless.then(|| "true".to_owned()),
+            "keeper" => flags.keeper.then(|| "true".to_owned()),
             _ => flags.no_public_infrastructure.then(|| "true".to_owned()),
         };
         if typed.is_some() {
@@ -251,6 +259,7 @@ pub(crate) fn complete(flags: &mut Up, mut settings: Vec<Setting>) -> Vec<Settin
             "listen" => flags.listen = value.parse().ok(),
             "http" => flags.http = value.parse().ok(),
             "headless" => flags.headless = value == "true",
+            "keeper" => flags.keeper = value == "true",
             _ => flags.no_public_infrastructure = value == "true",
         }
     }
@@ -267,7 +276,7 @@ mod tests {
 
     #[test]
     fn every_key_can_be_written() {
-        let text = "name = \"Ada\"\nlisten = \"0.0.0.0:4001\"\nhttp = 8080\nheadless = true\nno_public_infrastructure = false\n";
+        let text = "name = \"Ada\"\nlisten = \"0.0.0.0:4001\"\nhttp = 8080\nheadless = true\nno_public_infrastructure = false\nkeeper = true\n";
         let values = parsed(text).unwrap();
         assert_eq!(values.len(), KEYS.len());
         assert!(values.contains(&("http", "8080".to_owned())));

@@ -41,6 +41,8 @@ pub(crate) struct Flags {
 pub(crate) enum Verb {
     /// Run the node until Ctrl-C; with an invite, join its room
     Up(Up),
+    /// Run a node that keeps sealed entries for others, and cannot read them
+    Keeper(Keeper),
     /// Run a relay and nothing else, until Ctrl-C: it passes sealed packets on between nodes that cannot reach each other
     Relay(RelayFlags),
     /// Open the browser client, signed in
@@ -282,6 +284,9 @@ pub(crate) struct Up {
     /// Use no public relay of the iroh project
     #[arg(long)]
     pub(crate) no_public_infrastructure: bool,
+    /// Also keep sealed entries for others' rooms
+    #[arg(long)]
+    pub(crate) keeper: bool,
     /// Tell others that they reach this node here, too: a forwarded port; several times for several
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) announce: Vec<SocketAddr>,
@@ -381,6 +386,42 @@ impl RelayFlags {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Keeper {
+    /// The name others see [default: the login name]
+    #[arg(long, value_name = "N")]
+    pub(crate) name: Option<String>,
+    /// Where to listen [default: every address, the port of the last run]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Ask no host but peers, ever: no relay, no look-up
+    #[arg(long)]
+    pub(crate) no_public_infrastructure: bool,
+    /// How many rooms at most
+    #[arg(long, default_value_t = 1024, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) rooms: u32,
+    /// How many MiB for each room at most
+    #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub(crate) room_mib: u32,
+    /// For how many days messages are kept
+    #[arg(long, default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=365))]
+    pub(crate) days: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeepersVerb {
+    /// Name a keeper; its owner has the address from `offhook keeper`
+    Add {
+        /// The keeper's address
+        address: String,
+    },
+    /// Take a keeper away
+    Remove {
+        /// The beginning of the keeper's device
+        keeper: String,
+    },
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct FlowsFlags {
     /// Write the flows to this file, a JSON line a second, until Ctrl-C
     #[arg(long, value_name = "FILE")]
@@ -463,6 +504,14 @@ pub(crate) enum RoomVerb {
         #[arg(value_name = "R")]
         room: String,
     },
+    /// List a room's keepers, name one, or take one away
+    Keepers {
+        /// The room
+        #[arg(value_name = "R")]
+        room: String,
+        #[command(subcommand)]
+        verb: Option<KeepersVerb>,
+    },
     /// Give a room another name
     Rename {
         /// The room
@@ -543,6 +592,9 @@ pub(crate) struct Send {
     /// The same client id again says nothing twice
     #[arg(long, value_name = "ANY")]
     pub(crate) client_id: Option<String>,
+    /// Wait up to so many seconds until two others hold it: then it is safe to go offline
+    #[arg(long, default_value_t = 0, value_name = "SECS")]
+    pub(crate) wait: u64,
 }
 
 #[derive(Debug, Args)]

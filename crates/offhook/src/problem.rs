@@ -120,6 +120,10 @@ kinds! {
     Length: "length", 422, BadInput, "Empty or too long";
     /// The invite cannot be used.
     BadInvite: "bad-invite", 422, BadInput, "The invite cannot be used";
+    /// A keeper's address cannot be used.
+    BadKeeper: "bad-keeper", 422, BadInput, "The keeper's address cannot be used";
+    /// No such keeper of the room.
+    NoKeeper: "no-keeper", 404, NotFound, "No such keeper";
     /// A backup or its passphrase cannot be used.
     BadBackup: "bad-backup", 422, BadInput, "The backup cannot be used";
     /// The room's keys are not here yet.

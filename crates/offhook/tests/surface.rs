@@ -29,6 +29,7 @@ fn status_has_the_names_that_scripts_rely_on() {
         "device",
         "home",
         "http",
+        "keeper",
         "name",
         "network",
         "peers",

@@ -113,8 +113,11 @@ impl Exchange {
         }
     }
 
-    /// All that a new standby must know, as it is now.
+    /// All that a new standby must know, as it is now; nothing with replication off.
     pub fn records(&self) -> Vec<Record> {
+        if !self.config.replicate {
+            return Vec::new();
+        }
         let (owner, epoch) = (self.config.node, self.config.epoch);
         let calls = self.calls.values().filter(|call| call.is_confirmed());
         let calls = calls.map(|call| Record::call(call, owner, epoch));

@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const WRITES_MAX: usize = 32;
 /// How long JetStream may take to be ready.
 const ELECTION: Duration = Duration::from_secs(20);
+/// How often a compare-and-set is tried, 50 ms apart: an engine that has just started answers from servers that lag.
+const CHANGE_TRIES: usize = 100;
 const RETRY: Duration = Duration::from_millis(500);
 
 /// The buckets. Several, so that their leaders spread over the engine's servers.
@@ -218,16 +220,23 @@ impl Engine {
         }
     }
 
-    /// Puts a value where there is none, else gives the one that is there.
+    /// Puts a value where there is none, else gives the one that is there. Somebody else's that was put just now may
+    /// not be readable yet on the server that is asked, so both are tried again for a while.
     pub(crate) async fn create(&self, bucket: Bucket, key: &str, value: Vec<u8>) -> Result<Bytes, Error> {
         let store = self.store(bucket)?;
-        match store.create(key, value.clone().into()).await {
-            Ok(_) => Ok(value.into()),
-            Err(error) if error.kind() == CreateErrorKind::AlreadyExists => {
-                let held = store.get(key).await.map_err(|error| Error::Engine(error.to_string()))?;
-                held.ok_or_else(|| Error::Engine(format!("{key} was removed just now")))
+        let until = tokio::time::Instant::now() + ELECTION;
+        loop {
+            let refused = match store.create(key, value.clone().into()).await {
+                Ok(_) => return Ok(value.into()),
+                Err(error) => error.to_string(),
+            };
+            if let Ok(Some(held)) = store.get(key).await {
+                return Ok(held);
             }
-            Err(error) => Err(Error::Engine(error.to_string())),
+            if tokio::time::Instant::now() > until {
+                return Err(Error::Engine(format!("{key} cannot be written: {refused}")));
+            }
+            tokio::time::sleep(RETRY).await;
         }
     }
 
@@ -245,7 +254,7 @@ impl Engine {
         change: impl Fn(Option<&[u8]>) -> Option<Vec<u8>>,
     ) -> Result<(), Error> {
         let store = self.store(bucket)?;
-        for _ in 0..20 {
+        for _ in 0..CHANGE_TRIES {
             let held = store
                 .entry(key)
                 .await

@@ -16,6 +16,7 @@ pub(crate) mod network;
 mod desk;
 pub(crate) mod entries;
 mod identity;
+mod keepers;
 mod keys;
 mod metrics;
 mod names;
@@ -210,6 +211,7 @@ fn read_routes() -> OpenApiRouter<Surface> {
         .routes(routes!(rooms::list))
         .routes(routes!(rooms::show))
         .routes(routes!(rooms::members))
+        .routes(routes!(keepers::list))
         .routes(routes!(desk::draft))
         .routes(routes!(desk::settings))
         .routes(routes!(desk::qr))
@@ -256,6 +258,8 @@ fn admin_routes() -> OpenApiRouter<Surface> {
         .routes(routes!(rooms::set_role))
         .routes(routes!(rooms::remove))
         .routes(routes!(rooms::invite))
+        .routes(routes!(keepers::add))
+        .routes(routes!(keepers::remove))
         .routes(routes!(rooms::join))
         .routes(routes!(rooms::cancel_join))
         .routes(routes!(desk::set_settings))

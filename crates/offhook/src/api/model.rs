@@ -39,7 +39,83 @@ pub(crate) struct Status {
     pub(crate) http: Option<String>,
     pub(crate) rooms: Vec<Room>,
     pub(crate) peers: Vec<Peer>,
+    /// What this node keeps for others; null where it does not.
+    pub(crate) keeper: Option<KeeperNode>,
     pub(crate) versions: Versions,
+}
+
+/// What this node keeps for others.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct KeeperNode {
+    /// To be given to those whose rooms it shall keep.
+    pub(crate) address: String,
+    pub(crate) rooms: usize,
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+}
+
+/// `GET /rooms/{room}/keepers`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Keepers {
+    pub(crate) room: String,
+    pub(crate) keepers: Vec<Keeper>,
+    /// How many a room should have.
+    pub(crate) advised: usize,
+}
+
+/// `POST /rooms/{room}/keepers`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewKeeper {
+    pub(crate) address: String,
+}
+
+/// A keeper of a room.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Keeper {
+    pub(crate) device: String,
+    /// There is a line to it.
+    pub(crate) up: bool,
+    /// It was named, and not reached yet to open its vault.
+    pub(crate) pending: bool,
+    /// Entries of the room that it says it holds.
+    pub(crate) holds: u64,
+    /// Entries held here that it does not hold.
+    pub(crate) lacks: u64,
+    /// What it holds of the room, in bytes; null while it is down.
+    pub(crate) bytes: Option<u64>,
+    pub(crate) bytes_max: Option<u64>,
+    /// For how many days it keeps messages.
+    pub(crate) days: Option<u32>,
+    /// When it answered last.
+    pub(crate) seen: Option<String>,
+    /// Of a thousand times that it was tried it was there so often.
+    pub(crate) uptime_permille: Option<u32>,
+    /// How often it proved that it holds what it says.
+    pub(crate) proofs: u32,
+    /// What was found wrong with it, in words.
+    pub(crate) fault: Option<String>,
+    pub(crate) addresses: Vec<String>,
+}
+
+impl From<view::KeeperView> for Keeper {
+    fn from(view: view::KeeperView) -> Self {
+        Self {
+            device: hex(&view.device.0),
+            up: view.up,
+            pending: view.pending,
+            holds: view.holds,
+            lacks: view.lacks,
+            bytes: view.bytes,
+            bytes_max: view.bytes_max,
+            days: view.days,
+            seen: view.seen_ms.map(time),
+            uptime_permille: view.uptime_permille,
+            proofs: view.proofs,
+            fault: view.fault.map(|fault| fault.words()),
+            addresses: view.addresses.iter().map(SocketAddr::to_string).collect(),
+        }
+    }
 }
 
 /// What speaks.
@@ -95,6 +171,9 @@ pub(crate) struct Room {
     pub(crate) missing: u64,
     pub(crate) sealed: u64,
     pub(crate) newest: Option<String>,
+    pub(crate) keepers: usize,
+    /// Own entries that two others have not said yet that they hold.
+    pub(crate) exposed: u64,
     pub(crate) pinned: bool,
     pub(crate) muted: bool,
     pub(crate) note_to_self: bool,
@@ -144,6 +223,8 @@ impl Room {
             missing: view.missing,
             sealed: view.sealed,
             newest: view.newest.map(|id| id.to_string()),
+            keepers: view.keepers,
+            exposed: view.exposed,
             pinned: kept.pinned,
             muted: kept.muted,
             note_to_self: kept.note_to_self,
@@ -537,6 +618,10 @@ pub(crate) struct Whereabouts {
     pub(crate) state: State,
     pub(crate) saved: String,
     pub(crate) handed: Vec<String>,
+    /// Of `handed`, those that are keepers.
+    pub(crate) kept: Vec<String>,
+    /// Two others have said that they hold it.
+    pub(crate) safe: bool,
     pub(crate) reached: usize,
     pub(crate) read: usize,
     pub(crate) members: usize,
@@ -565,6 +650,8 @@ impl From<view::WhereView> for Whereabouts {
             state: view.state.into(),
             saved: time(view.saved_ms),
             handed: view.handed.iter().map(|device| hex(&device.0)).collect(),
+            kept: view.kept.iter().map(|device| hex(&device.0)).collect(),
+            safe: view.safe,
             reached: view.reached,
             read: view.read,
             members: view.members,

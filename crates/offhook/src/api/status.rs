@@ -32,6 +32,7 @@ pub(super) async fn status(State(surface): State<Surface>) -> Result<Json<Status
         Peer::new(view, path)
     };
     let addresses = surface.node.addresses();
+    let keeper = super::keepers::own(&surface).await?;
     Ok(Json(Status {
         person: hex(&me.person.0),
         device: hex(&me.device.0),
@@ -43,6 +44,7 @@ pub(super) async fn status(State(surface): State<Surface>) -> Result<Json<Status
         http: surface.http.map(crate::http::base_url),
         rooms,
         peers: peers.into_iter().map(peer).collect(),
+        keeper,
         versions: Versions {
             offhook: env!("CARGO_PKG_VERSION").to_owned(),
             api: "v1".to_owned(),

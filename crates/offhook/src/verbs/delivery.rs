@@ -13,7 +13,15 @@ pub(super) async fn run(context: &Context, id: &str) -> Done {
 fn text(at: &Whereabouts, style: Style) -> String {
     let mut lines = vec![
         format!("saved    here, {}", moment(&at.saved)),
-        format!("handed   to {}", count(at.handed.len() as u64, "device")),
+        format!(
+            "handed   to {}{}",
+            count(at.handed.len() as u64, "device"),
+            match at.kept.len() {
+                0 => String::new(),
+                kept => format!(", of them {}", count(kept as u64, "keeper")),
+            }
+        ),
+        format!("offline  {}", safety(at)),
         format!(
             "reached  {} of {}",
             at.reached,
@@ -36,4 +44,13 @@ fn text(at: &Whereabouts, style: Style) -> String {
         lines.push(format!("  {name}  {state}{why}"));
     }
     lines.join("\n") + "\n"
+}
+
+/// Whether this entry needs this node any longer.
+pub(super) fn safety(at: &Whereabouts) -> String {
+    match (at.safe, at.handed.len()) {
+        (true, n) => format!("safe to go offline: {n} others hold it"),
+        (false, 1) => "not yet safe to go offline: one other holds it, two would make it safe".to_owned(),
+        (false, _) => "not yet safe to go offline: nobody else holds it".to_owned(),
+    }
 }

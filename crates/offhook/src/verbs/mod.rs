@@ -7,6 +7,7 @@ mod delivery;
 mod doctor;
 mod exchange;
 mod join;
+mod keepers;
 mod keys;
 mod network;
 mod relay;
@@ -135,6 +136,7 @@ pub(crate) async fn run(flags: Flags) -> Done {
             config::complete(&mut up, config::read(file.as_deref(), must_exist)?);
             up::run(context, up).await
         }
+        Verb::Keeper(keeper) => up::keep(context, keeper).await,
         Verb::Open { print } => keys::open(&context, print).await,
         Verb::Token(verb) => keys::run(&context, verb).await,
         Verb::Irc(verb) => keys::irc(&context, verb).await,

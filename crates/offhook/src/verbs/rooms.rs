@@ -23,6 +23,7 @@ pub(super) async fn run(context: &Context, verb: RoomVerb) -> Done {
         RoomVerb::Role { room, person, role } => set_role(context, &room, &person, role).await,
         RoomVerb::Remove { room, person } => remove(context, &room, &person).await,
         RoomVerb::Leave { room } => leave(context, &room).await,
+        RoomVerb::Keepers { room, verb } => super::keepers::run(context, &room, verb).await,
         RoomVerb::Rename { room, name } => rename(context, &room, name).await,
     }
 }

@@ -1,16 +1,19 @@
 //! `offhook send`, `edit`, `delete`, `react`, `reply`. What they write is durable here when they return; they work offline.
 
 use std::io::{self, Read as _};
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use serde::Serialize;
 
 use super::{Context, Done, Stop};
-use crate::api::model::{EntryChange, EntryMade, NewEntry};
+use crate::api::model::{EntryChange, EntryMade, NewEntry, Whereabouts};
 use crate::client::Target;
 use crate::flags::Send;
 use crate::problem::{Kind, Problem};
 
+/// How long a send waits to say whether others hold it already.
+const GLANCE: Duration = Duration::from_millis(500);
 /// The longest message, in bytes.
 const TEXT_BYTES_MAX: usize = 65_536;
 
@@ -19,13 +22,38 @@ pub(super) async fn send(context: &Context, flags: Send) -> Done {
         text: text(flags.text)?,
         client_id: flags.client_id,
     };
-    write(
-        context,
-        Method::POST,
-        Target::new(&["rooms", &flags.room, "entries"]),
-        Some(&new),
-    )
-    .await
+    let target = Target::new(&["rooms", &flags.room, "entries"]);
+    let made: EntryMade = context.node.send(Method::POST, target, Some(&new)).await?;
+    if context.out.json && flags.wait == 0 {
+        return context.out.object(&made);
+    }
+    let at = until_safe(context, &made.id, Duration::from_secs(flags.wait)).await?;
+    if context.out.json {
+        return context.out.object(&Sent { made, safe: at.safe });
+    }
+    context.out.data(&format!("{}\n", made.id))?;
+    context.out.talk(&super::delivery::safety(&at));
+    Ok(())
+}
+
+/// What was said, and whether two others held it in the time given.
+#[derive(Serialize)]
+struct Sent {
+    #[serde(flatten)]
+    made: EntryMade,
+    safe: bool,
+}
+
+/// Where an entry is once two others hold it, or when the time is up: half a second at least, for those who are there.
+async fn until_safe(context: &Context, id: &str, wait: Duration) -> Result<Whereabouts, Stop> {
+    let end = Instant::now() + wait.max(GLANCE);
+    loop {
+        let at: Whereabouts = context.node.get(Target::new(&["entries", id, "where"])).await?;
+        if at.safe || Instant::now() >= end {
+            return Ok(at);
+        }
+        tokio::time::sleep(GLANCE / 5).await;
+    }
 }
 
 pub(super) async fn reply(context: &Context, id: &str, words: String, client_id: Option<String>) -> Done {

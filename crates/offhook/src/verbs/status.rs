@@ -26,6 +26,10 @@ fn text(status: &Status, style: Style) -> String {
             moment(&status.since)
         ),
     ];
+    if let Some(own) = &status.keeper {
+        lines.extend(super::keepers::own_lines(own));
+    }
+    lines.push(format!("offline  {}", safety(&status.rooms)));
     lines.push(style.dim(if status.rooms.is_empty() {
         "no rooms yet; make one with `offhook room new NAME`"
     } else {
@@ -37,6 +41,15 @@ fn text(status: &Status, style: Style) -> String {
     }
     lines.extend(status.peers.iter().map(|peer| peer_line(peer, style)));
     lines.join("\n") + "\n"
+}
+
+/// Whether this node can go offline without anybody missing what was said here.
+fn safety(rooms: &[Room]) -> String {
+    match rooms.iter().map(|room| room.exposed).sum::<u64>() {
+        0 => "safe to go offline: two others hold all that you said, or nobody else is in the room".to_owned(),
+        1 => "not yet safe to go offline: one of your entries is not held by two others".to_owned(),
+        n => format!("not yet safe to go offline: {n} of your entries are not held by two others"),
+    }
 }
 
 /// Rooms as a table.
@@ -52,6 +65,7 @@ pub(super) fn room_lines(rooms: &[Room], style: Style) -> Vec<String> {
             (room.unread, "unread"),
             (room.missing, "missing"),
             (room.sealed, "not readable yet"),
+            (room.exposed, "not held by two others yet"),
         ];
         facts.extend(
             extra

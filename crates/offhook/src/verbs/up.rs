@@ -15,15 +15,17 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use super::keepers::own_lines;
 use super::{Context, Done, Stop, join, keys};
 use crate::api::model::{Event, LoginLink, Room, Standing, Status};
 use crate::api::{self, Surface};
 use crate::client::{Client, Target};
-use crate::flags::Up;
+use crate::flags::{Keeper, Up};
 use crate::http;
 use crate::http::patience::{Limits, Patient};
 use crate::problem::{Kind, Problem};
 use crate::proto::identity::NAME_BYTES_MAX;
+use crate::proto::keeper;
 use crate::proto::overlay::ledger;
 use crate::proto::peer::Command;
 use crate::render::{Style, clean_line, short};
@@ -38,7 +40,35 @@ const ADDRESS_WAIT: Duration = Duration::from_millis(500);
 /// How long `up INVITE` waits before it says why the join takes long; the node goes on trying.
 const JOIN_WAIT_S: u64 = 30;
 
+/// A node that keeps for others and is nobody's: the same as `offhook up --keeper`, with its limits.
+pub(super) async fn keep(context: Context, flags: Keeper) -> Done {
+    let vault_bytes_max = u64::from(flags.room_mib) << 20;
+    let limits = keeper::Limits {
+        vaults_max: usize::try_from(flags.rooms).unwrap_or(usize::MAX),
+        vault_bytes_max,
+        // One log may fill a quarter: no single device takes the room from the others.
+        log_bytes_max: vault_bytes_max / 4,
+        days: flags.days,
+    };
+    let up = Up {
+        name: flags.name,
+        listen: flags.listen,
+        http: Some(http::Listen::Off),
+        flows: ledger::HARD_CAP,
+        headless: true,
+        no_public_infrastructure: flags.no_public_infrastructure,
+        keeper: true,
+        ..Up::default()
+    };
+    run_with(context, up, Some(limits)).await
+}
+
 pub(super) async fn run(context: Context, flags: Up) -> Done {
+    let limits = flags.keeper.then(keeper::Limits::default);
+    run_with(context, flags, limits).await
+}
+
+async fn run_with(context: Context, flags: Up, keeps: Option<keeper::Limits>) -> Done {
     // Before anything else: a signal during the start ends it cleanly too.
     let mut signals = Signals::new()?;
     if let Some(invite) = &flags.invite {
@@ -46,7 +76,7 @@ pub(super) async fn run(context: Context, flags: Up) -> Done {
     }
     log_to_stderr();
     let node = tokio::select! {
-        started = start(&context, &flags) => started?,
+        started = start(&context, &flags, keeps) => started?,
         () = signals.any() => return Ok(()),
     };
     let (end, ending) = watch::channel(false);
@@ -71,7 +101,7 @@ pub(super) async fn run(context: Context, flags: Up) -> Done {
     result
 }
 
-async fn start(context: &Context, flags: &Up) -> Result<NodeHandle, Stop> {
+async fn start(context: &Context, flags: &Up, keeps: Option<keeper::Limits>) -> Result<NodeHandle, Stop> {
     if flags
         .name
         .as_ref()
@@ -96,6 +126,10 @@ async fn start(context: &Context, flags: &Up) -> Result<NodeHandle, Stop> {
             let named = node.command(Command::SetName { name }).await;
             named.map_err(|error| Problem::new(Kind::Length, error.to_string()))?;
         }
+    }
+    if let Some(limits) = keeps {
+        let kept = node.command(Command::Keep { limits }).await;
+        kept.map_err(|error| Problem::new(Kind::Storage, error.to_string()))?;
     }
     Ok(node)
 }
@@ -243,13 +277,17 @@ fn greeting(status: &Status, link: Option<&LoginLink>, context: &Context, style:
         ),
         None => "to begin: offhook room new NAME, then: offhook invite NAME".to_owned(),
     };
+    let keeper: String = match &status.keeper {
+        Some(own) => own_lines(own).iter().map(|line| format!("{line}\n")).collect(),
+        None => String::new(),
+    };
     let page = match (link, &status.http) {
         (Some(link), _) => format!("page     {}\n", link.url),
         (None, Some(http)) => format!("page     {http}/  (`offhook open` signs a browser in)\n"),
         (None, None) => String::new(),
     };
     format!(
-        "you      {you}  person {}  device {}\nhome     {}\nnetwork  {}\n{page}{next}\nCtrl-C stops the node\n",
+        "you      {you}  person {}  device {}\nhome     {}\nnetwork  {}\n{page}{keeper}{next}\nCtrl-C stops the node\n",
         short(&status.person),
         short(&status.device),
         context.home.display(),

@@ -74,10 +74,22 @@ impl Machine {
         self.up_with(&["--listen", &listen, "--name", &name])
     }
 
+    /// Starts a keeper and returns what it says of itself.
+    pub(crate) fn keep(&mut self) -> Value {
+        let listen = format!("127.0.0.1:{}", self.port);
+        let name = self.name.clone();
+        self.start(&["keeper", "--listen", &listen, "--name", &name])
+    }
+
     /// Starts the node with these flags.
     pub(crate) fn up_with(&mut self, flags: &[&str]) -> Value {
-        let mut args = vec!["--json", "up", "--headless", "--no-public-infrastructure"];
-        args.extend(flags);
+        self.start(&[&["up", "--headless"], flags].concat())
+    }
+
+    fn start(&mut self, verb: &[&str]) -> Value {
+        let mut args = vec!["--json"];
+        args.extend(verb);
+        args.push("--no-public-infrastructure");
         let log = File::options()
             .create(true)
             .append(true)
