@@ -198,6 +198,12 @@ impl Net {
         self.drain();
     }
 
+    /// Lets a line between two come up again, and has it come up.
+    pub fn allow(&mut self, a: usize, b: usize) {
+        self.forbidden.remove(&(a.min(b), a.max(b)));
+        self.connect(a, b);
+    }
+
     /// Only members of one group reach each other.
     pub fn split(&mut self, groups: &[&[usize]]) {
         let group = |at: usize| groups.iter().position(|group| group.contains(&at));
