@@ -6,6 +6,7 @@
 use anyhow::{Result, bail};
 
 use crate::command::{cargo, run as run_command};
+use crate::prerequisites;
 
 /// One bench.
 pub(crate) struct Bench {
@@ -86,6 +87,12 @@ pub(crate) const BENCHES: &[Bench] = &[
         measures: "100,000 entries of 200 authors checked, decrypted and stored, in memory and on disk: per second",
     },
     Bench {
+        name: "files",
+        package: "offhook-node",
+        home: Home::Examples,
+        measures: "a file of 400 MB from one node to another on loopback, from one and from two members: MB/s, beside a bare copy over QUIC",
+    },
+    Bench {
         name: "powercut",
         package: "offhook-node",
         home: Home::Examples,
@@ -96,6 +103,12 @@ pub(crate) const BENCHES: &[Bench] = &[
         package: "offhook-node",
         home: Home::Examples,
         measures: "joining a room of 500 members and 100,000 entries: time to a readable page, memory",
+    },
+    Bench {
+        name: "exchange",
+        package: "offhook-exchange",
+        home: Home::Examples,
+        measures: "REGISTER and calls beside Kamailio, sound beside rtpengine: processor time of each",
     },
 ];
 
@@ -115,6 +128,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     for bench in chosen {
         println!("\n==== {}: {} ====", bench.name, bench.measures);
+        if bench.name == "exchange" {
+            prerequisites::for_exchange_bench()?;
+        }
         run_command(cargo(bench.home.cargo_args()).args([&bench.target(), "--package", bench.package]))?;
     }
     Ok(())

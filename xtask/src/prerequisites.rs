@@ -140,6 +140,29 @@ const LAB: &[Need] = &[
     },
 ];
 
+const PEERS: &[Need] = &[
+    Need {
+        what: "Kamailio (the exchange's bench compares with it)",
+        probe: &["sh", "-c", "command -v kamailio"],
+        source: Source::Apt("kamailio"),
+    },
+    Need {
+        what: "rtpengine (the exchange's bench compares with it)",
+        probe: &["sh", "-c", "command -v rtpengine"],
+        source: Source::Apt("rtpengine-daemon"),
+    },
+    Need {
+        what: "sipp (the exchange's bench)",
+        probe: &["sh", "-c", "command -v sipp"],
+        source: Source::Apt("sip-tester"),
+    },
+];
+
+/// Makes sure of the programs that the exchange is measured beside.
+pub(crate) fn for_exchange_bench() -> Result<()> {
+    ensure(BUILD.iter().chain(PEERS).collect())
+}
+
 /// Makes sure of what a build needs.
 pub(crate) fn for_build() -> Result<()> {
     ensure(BUILD.iter().collect())

@@ -10,6 +10,9 @@
 //! * a paused owner that wakes finds its lease out and is silent; a higher epoch seen makes it a standby;
 //! * the standby alone cannot take over, and an owner cut off from the witnesses stops by itself.
 //!
+//! Where packets go out and none come in, claims alone would keep the witnesses from granting anybody else. So whoever
+//! claims in vain soon does so rarely ([`RARELY`]): a promise is over long before the next one.
+//!
 //! Clocks need not agree, only run: no time of one machine is compared with another's. A witness that restarts has
 //! forgotten its promise and must keep silent for one lease ([`Witness::restarted`]).
 
@@ -21,6 +24,13 @@ use crate::time::Moment;
 
 /// A member or a witness.
 pub type NodeId = u64;
+
+/// Between claims of one that claims in vain, heartbeats.
+pub const RARELY: u64 = 10;
+/// Rounds of claims without a majority before an owner, and before a claimant, claims rarely. An owner has not had an
+/// answer for a whole lease by then; a claimant has to wait the former owner's lease out.
+const VAIN_ROUNDS_OWNER: u8 = 2;
+const VAIN_ROUNDS_CLAIMANT: u8 = 10;
 
 /// Durations; the defaults suit one network with a 20 ms heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -187,6 +197,8 @@ pub struct Member {
     /// The last heartbeat; a standby that has never heard one does not claim.
     heard: Option<Moment>,
     next: Moment,
+    /// Rounds of claims since it last had a majority.
+    vain_rounds: u8,
 }
 
 /// A message and whom it is for.
@@ -213,6 +225,7 @@ impl Member {
             grants: BTreeMap::new(),
             heard: None,
             next: now,
+            vain_rounds: 0,
         }
     }
 
@@ -276,7 +289,10 @@ impl Member {
             self.epoch = self.epoch.saturating_add(1);
             self.grants.clear();
         }
-        self.next = now.plus_ms(timing.heartbeat_ms);
+        let acts = self.may_act(timing, now);
+        self.vain_rounds = if acts { 0 } else { self.vain_rounds.saturating_add(1) };
+        let rounds = if self.in_vain() { RARELY } else { 1 };
+        self.next = now.plus_ms(timing.heartbeat_ms * rounds);
         let claim = Message::Claim {
             member: self.id,
             epoch: self.epoch,
@@ -284,11 +300,19 @@ impl Member {
         };
         let mut out: Vec<Envelope> = self.witnesses.iter().map(|witness| (*witness, claim)).collect();
         // An owner without lease is silent, so that somebody who can get one claims it.
-        if self.may_act(timing, now) {
+        if acts {
             let heartbeat = Message::Heartbeat { epoch: self.epoch };
             out.extend(self.peers.iter().map(|peer| (*peer, heartbeat)));
         }
         out
+    }
+
+    fn in_vain(&self) -> bool {
+        let patience = match self.role {
+            Role::Owner => VAIN_ROUNDS_OWNER,
+            _ => VAIN_ROUNDS_CLAIMANT,
+        };
+        self.vain_rounds > patience
     }
 
     /// Stops acting at once and lets `successor` claim without waiting.
@@ -351,8 +375,12 @@ impl Member {
             .values()
             .filter(|sent| sent.plus_ms(timing.lease_ms) > now)
             .count();
-        if self.role == Role::Claimant && holding > self.witnesses.len() / 2 {
-            self.role = Role::Owner;
+        if holding <= self.witnesses.len() / 2 {
+            return;
+        }
+        self.role = Role::Owner;
+        if std::mem::take(&mut self.vain_rounds) > 0 {
+            self.next = self.next.min(now.plus_ms(timing.heartbeat_ms));
         }
     }
 
@@ -362,5 +390,6 @@ impl Member {
         self.epoch = epoch;
         self.grants.clear();
         self.heard = Some(now);
+        self.vain_rounds = 0;
     }
 }

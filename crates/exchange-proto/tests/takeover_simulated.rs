@@ -60,6 +60,8 @@ struct World {
     paused_until: BTreeMap<NodeId, u64>,
     /// On which side of a partition each is.
     sides: BTreeMap<NodeId, u64>,
+    /// Who hears nobody but each other.
+    deaf: Vec<NodeId>,
 }
 
 impl World {
@@ -88,6 +90,7 @@ impl World {
             sent: 0,
             paused_until: BTreeMap::new(),
             sides: BTreeMap::new(),
+            deaf: Vec::new(),
             clocks,
             dice,
         }
@@ -136,6 +139,9 @@ impl World {
     fn send(&mut self, from: NodeId, out: Vec<Envelope>, ms: u64, faulty: bool) {
         for (to, message) in out {
             let parted = self.sides.get(&from) != self.sides.get(&to);
+            if self.deaf.contains(&to) && !self.deaf.contains(&from) {
+                continue;
+            }
             if faulty && (parted || self.dice.one_in(20)) {
                 continue;
             }
@@ -222,6 +228,33 @@ fn never_two_and_in_the_end_one() {
     }
     println!("takeovers: {seen} in 60 runs of 16 s");
     assert!(seen > 60, "the faults are hard enough: {seen}");
+}
+
+/// The owner's packets, and its near standby's, get out and none get in: the third must not wait for their claims.
+#[test]
+fn who_hears_nobody_does_not_keep_others_from_going_on() {
+    let mut slowest = 0;
+    for seed in 0..40 {
+        let mut world = World::new(seed, 40);
+        let mut ms = 0;
+        while world.step(ms, false) != [0] {
+            ms += 1;
+            assert!(ms < 2_000, "seed {seed}: the first owns in the beginning");
+        }
+        let settled = ms + 1_000;
+        while ms < settled {
+            ms += 1;
+            world.step(ms, false);
+        }
+        world.deaf = vec![0, 1, 10];
+        let deaf_since = ms;
+        while world.step(ms, false) != [2] {
+            ms += 1;
+            assert!(ms < deaf_since + 2_000, "seed {seed}: the third does not go on");
+        }
+        slowest = slowest.max(ms - deaf_since);
+    }
+    println!("one-way cut: the third acts after {slowest} ms at most, in 40 runs");
 }
 
 #[test]

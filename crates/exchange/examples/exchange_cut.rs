@@ -1,5 +1,7 @@
-//! The plug-pull laboratory: `exchange_cut [--cut process|machine|data-centre|engine-server|engine] [--calls N]
-//! [--audio N] [--ringing N] [--no-replication]`. Prints a timeline, then one line of JSON.
+//! The plug-pull laboratory. Prints a timeline, then one line of JSON.
+//!
+//! `exchange_cut [--cut process|machine|data-centre|one-way|pause|engine-server|engine|nothing]
+//! [--calls N] [--audio N] [--ringing N] [--seconds N] [--direct] [--burn] [--no-replication]`
 
 #[path = "../tests/plug/mod.rs"]
 mod plug;
@@ -8,59 +10,71 @@ use plug::{Cut, Outcome, Plan};
 
 fn main() {
     plug::run_part_if_one();
+    let plan = plan(std::env::args().skip(1)).unwrap_or_else(|word| {
+        eprintln!("exchange_cut: cannot use {word}");
+        std::process::exit(2)
+    });
+    let outcome = plug::play(&plan);
+    println!("{}", json(&plan, &outcome));
+}
+
+/// The plan that the words describe, or the first one that cannot be understood.
+fn plan(mut words: impl Iterator<Item = String>) -> Result<Plan, String> {
     let mut plan = Plan {
-        cut: Cut::Process,
         calls: 60,
         audio: 20,
-        ringing: 0,
-        replicate: true,
+        ringing: 10,
+        ..Plan::new(Cut::Process)
     };
-    let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let mut number = || words.next().and_then(|value| value.parse().ok());
-        let known = match word.as_str() {
-            "--calls" => number().map(|n| plan.calls = n),
-            "--audio" => number().map(|n| plan.audio = n),
-            "--ringing" => number().map(|n| plan.ringing = n),
-            "--no-replication" => {
-                plan.replicate = false;
-                Some(())
-            }
-            "--cut" => words
-                .next()
-                .and_then(|name| Cut::named(&name))
-                .map(|cut| plan.cut = cut),
-            _ => None,
-        };
-        if known.is_none() {
-            eprintln!("exchange_cut: cannot use {word}");
-            std::process::exit(2);
+        let mut value = || words.next().ok_or(word.clone());
+        let mut number = || value()?.parse::<usize>().map_err(|_| word.clone());
+        match word.as_str() {
+            "--calls" => plan.calls = number()?,
+            "--audio" => plan.audio = number()?,
+            "--ringing" => plan.ringing = number()?,
+            "--seconds" => plan.seconds = number()? as u64,
+            "--direct" => plan.direct = true,
+            "--burn" => plan.burn = true,
+            "--no-replication" => plan.replicate = false,
+            "--cut" => plan.cut = Cut::named(&value()?).ok_or(word)?,
+            _ => return Err(word),
         }
     }
-    let outcome = plug::play(&plan);
-    let Outcome {
-        up_before,
-        up_after,
-        held,
-        hung,
-        transferred,
-        rung,
-        gap_p50_ms,
-        gap_p99_ms,
-        gap_max_ms,
-        takeover_ms,
-        records,
-        records_doubled,
-    } = outcome;
-    let takeover = takeover_ms.map_or("null".to_owned(), |ms| ms.to_string());
-    println!(
-        "{{\"cut\":\"{:?}\",\"calls\":{up_before},\"left\":{up_after},\"dropped\":{},\"held\":{held},\"hung\":{hung},\
-         \"transferred\":{transferred},\"ringing\":{},\"rung\":{rung},\"gap_p50_ms\":{gap_p50_ms},\
-         \"gap_p99_ms\":{gap_p99_ms},\"gap_max_ms\":{gap_max_ms},\"told_ms\":{takeover},\"records\":{records},\
-         \"records_doubled\":{records_doubled},\"replicate\":{}}}",
-        plan.cut,
-        up_before.saturating_sub(up_after),
-        plan.ringing,
-        plan.replicate
+    Ok(plan)
+}
+
+fn json(plan: &Plan, outcome: &Outcome) -> String {
+    let (told, told_first_ms, told_last_ms) = outcome.told;
+    let dropped = outcome.up_before.saturating_sub(outcome.up_after);
+    let mut line = format!(
+        "{{\"cut\":\"{:?}\",\"replicate\":{},\"direct\":{}",
+        plan.cut, plan.replicate, plan.direct
     );
+    let numbers = [
+        ("calls", outcome.up_before as u64),
+        ("dropped", dropped as u64),
+        ("held", outcome.held as u64),
+        ("hung", outcome.hung as u64),
+        ("transferred", u64::from(outcome.transferred)),
+        ("in_set_up", plan.ringing as u64),
+        ("came_up", outcome.rung as u64),
+        ("gap_before_ms", outcome.gap_before_ms),
+        ("gap_p50_ms", outcome.gap_p50_ms),
+        ("gap_p99_ms", outcome.gap_p99_ms),
+        ("gap_max_ms", outcome.gap_max_ms),
+        ("wrong_samples", outcome.wrong_samples),
+        ("signalling_ms", outcome.signalling_ms),
+        ("told", told),
+        ("told_first_ms", told_first_ms),
+        ("told_last_ms", told_last_ms),
+        ("turns", outcome.turns.len() as u64),
+        ("epochs", outcome.epochs),
+        ("records", outcome.records as u64),
+        ("records_doubled", outcome.records_doubled as u64),
+    ];
+    for (name, value) in numbers {
+        line += &format!(",\"{name}\":{value}");
+    }
+    line + "}"
 }

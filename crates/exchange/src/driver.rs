@@ -37,6 +37,8 @@ const ARRIVALS: usize = 4_096;
 const BATCH: usize = 256;
 /// How often the store is looked at for accounts added by another process.
 const ACCOUNTS_POLL: Duration = Duration::from_millis(500);
+/// Records of another shard taken over in one commit.
+const ABSORBED_AT_ONCE: usize = 64;
 /// How soon a shard without its lease looks again.
 const UNLEASED_NAP: Duration = Duration::from_millis(5);
 
@@ -547,8 +549,12 @@ impl<S: SipSignalling> Driver<S> {
 
     async fn obey(&mut self, order: Order) -> Result<(), Error> {
         if let Order::Absorb(records) = order {
-            let adopted = adopt(&mut self.exchange, &records, Place::Elsewhere);
-            return self.perform(adopted).await;
+            // In parts: the first phones are told while the last calls are still being read.
+            for part in records.chunks(ABSORBED_AT_ONCE) {
+                let adopted = adopt(&mut self.exchange, part, Place::Elsewhere);
+                self.perform(adopted).await?;
+            }
+            return Ok(());
         }
         if let Order::Epoch(epoch) = order {
             self.exchange.set_epoch(epoch);

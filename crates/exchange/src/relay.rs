@@ -62,13 +62,18 @@ pub struct Relay {
 impl Relay {
     /// No ports yet; they will be bound on this address, also while it is another machine's. Nothing is forwarded
     /// without the lease.
-    pub fn new(address: IpAddr, lease: Arc<Lease>) -> Self {
+    pub(crate) fn new(address: IpAddr, lease: Arc<Lease>) -> Self {
         Self {
             address,
             lease,
             ports: BTreeMap::new(),
             counters: Arc::default(),
         }
+    }
+
+    /// Of a single machine, where nobody else could act.
+    pub fn alone(address: IpAddr) -> Self {
+        Self::new(address, Arc::new(Lease::unlimited()))
     }
 
     /// What it has done.

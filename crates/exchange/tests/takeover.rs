@@ -7,8 +7,6 @@
 
 mod plug;
 
-use std::sync::{Mutex, PoisonError};
-
 use plug::{Cut, Outcome, Plan};
 
 /// Not a test of its own: the processes of the laboratory are this program, told by the environment what to be.
@@ -27,31 +25,32 @@ fn calls_stay_up_when_the_cable_of_the_machine_that_carries_them_is_pulled() {
     calls_stay_up(Cut::Machine);
 }
 
+/// One that is stopped, and goes on when another has long spoken in its place, must be silent.
+#[test]
+fn an_owner_that_was_paused_never_speaks_again_in_the_place_of_another() {
+    let outcome = calls_stay_up(Cut::Pause);
+    assert_eq!(
+        outcome.turns.len(),
+        2,
+        "one machine after another, and none twice: {outcome:?}"
+    );
+}
+
 /// The control: the same cut must be able to end calls.
 #[test]
 fn calls_drop_without_replication() {
     let plan = Plan {
         replicate: false,
         ringing: 0,
-        ..plan(Cut::Process)
+        ..Plan::new(Cut::Process)
     };
     let outcome = play(&plan);
     assert_eq!(outcome.up_before, plan.calls, "{outcome:?}");
     assert_eq!(outcome.up_after, 0, "{outcome:?}");
 }
 
-fn plan(cut: Cut) -> Plan {
-    Plan {
-        cut,
-        calls: 12,
-        audio: 4,
-        ringing: 2,
-        replicate: true,
-    }
-}
-
-fn calls_stay_up(cut: Cut) {
-    let plan = plan(cut);
+fn calls_stay_up(cut: Cut) -> Outcome {
+    let plan = Plan::new(cut);
     let outcome = play(&plan);
     assert_eq!(outcome.up_before, plan.calls, "{outcome:?}");
     assert_eq!(outcome.up_after, plan.calls, "{outcome:?}");
@@ -60,13 +59,13 @@ fn calls_stay_up(cut: Cut) {
     assert_eq!(outcome.records, plan.calls + outcome.rung, "{outcome:?}");
     assert_eq!(outcome.records_doubled, 0, "{outcome:?}");
     assert!(outcome.transferred, "{outcome:?}");
+    assert_eq!(outcome.rung, plan.ringing, "{outcome:?}");
     assert!(outcome.gap_max_ms < 5_000, "sound goes on: {outcome:?}");
+    assert_eq!(outcome.wrong_samples, 0, "{outcome:?}");
+    outcome
 }
 
-/// One laboratory at a time: two would only take the processors from each other.
 fn play(plan: &Plan) -> Outcome {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     assert!(
         plug::net::possible(),
         "network namespaces cannot be made here: run as root with iproute2 installed"

@@ -15,7 +15,7 @@ pub(crate) fn clock() -> Moment {
 
 /// The right to act, asked for before each packet and message.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     until_ms: AtomicU64,
 }
 
@@ -40,7 +40,7 @@ impl Lease {
     }
 
     /// Whether it holds now.
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         match self.until_ms.load(Ordering::Acquire) {
             u64::MAX => true,
             until => until > clock().0,

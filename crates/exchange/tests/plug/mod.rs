@@ -3,9 +3,12 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
+pub mod cost;
 pub mod engine;
 pub mod net;
 pub mod phones;
+pub mod sound;
+pub mod watch;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -16,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use net::{Net, PHONES, address};
 use offhook_exchange::cluster::ClusterSettings;
+use offhook_exchange::proto::MediaPath;
 use offhook_exchange::store::Store;
 use offhook_exchange::{Settings, account, control};
 
@@ -33,6 +37,15 @@ impl Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+
+    /// STOP or CONT.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.0.id().to_string())
+            .status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{name}");
+    }
 }
 
 impl Drop for Process {
@@ -48,35 +61,47 @@ pub fn start(command: &mut Command) -> Process {
 /// What is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
+    /// SIGKILL of the instance that carries the calls.
     Process,
+    /// Its machine's cable.
     Machine,
     DataCentre,
+    /// A data centre that can be heard and hears nobody.
+    OneWay,
+    /// SIGSTOP, and SIGCONT when another has long gone on: it must not speak again.
+    Pause,
     /// One of the engine's servers.
     EngineServer,
-    /// All of them, for as long as the run lasts.
+    /// All of them, for [`Plan::seconds`].
     Engine,
+    /// Nothing, for [`Plan::seconds`]: nobody may take anything over.
+    Nothing,
 }
 
 impl Cut {
+    const NAMES: [(Self, &str); 8] = [
+        (Self::Process, "process"),
+        (Self::Machine, "machine"),
+        (Self::DataCentre, "data-centre"),
+        (Self::OneWay, "one-way"),
+        (Self::Pause, "pause"),
+        (Self::EngineServer, "engine-server"),
+        (Self::Engine, "engine"),
+        (Self::Nothing, "nothing"),
+    ];
+
     pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "process" => Self::Process,
-            "machine" => Self::Machine,
-            "data-centre" => Self::DataCentre,
-            "engine-server" => Self::EngineServer,
-            "engine" => Self::Engine,
-            _ => return None,
-        })
+        Self::NAMES
+            .iter()
+            .find(|(_, known)| *known == name)
+            .map(|(cut, _)| *cut)
     }
 
     fn name(self) -> &'static str {
-        match self {
-            Self::Process => "process",
-            Self::Machine => "machine",
-            Self::DataCentre => "data-centre",
-            Self::EngineServer => "engine-server",
-            Self::Engine => "engine",
-        }
+        Self::NAMES
+            .iter()
+            .find(|(cut, _)| *cut == self)
+            .map_or("", |(_, name)| name)
     }
 }
 
@@ -88,10 +113,31 @@ pub struct Plan {
     pub calls: usize,
     /// So many of them with sound.
     pub audio: usize,
-    /// Calls that ring at the cut.
+    /// Calls that are being set up at the cut.
     pub ringing: usize,
     /// Off: the control.
     pub replicate: bool,
+    /// Sound goes from phone to phone, not through the exchange.
+    pub direct: bool,
+    /// How long the engine is away, or nothing is cut.
+    pub seconds: u64,
+    /// Meanwhile every processor is kept busy.
+    pub burn: bool,
+}
+
+impl Plan {
+    pub fn new(cut: Cut) -> Self {
+        Self {
+            cut,
+            calls: 12,
+            audio: 4,
+            ringing: 4,
+            replicate: true,
+            direct: false,
+            seconds: 10,
+            burn: false,
+        }
+    }
 }
 
 /// What came of it.
@@ -102,11 +148,22 @@ pub struct Outcome {
     pub held: usize,
     pub hung: usize,
     pub transferred: bool,
+    /// Calls in set-up that came up.
     pub rung: usize,
+    pub gap_before_ms: u64,
     pub gap_p50_ms: u64,
     pub gap_p99_ms: u64,
     pub gap_max_ms: u64,
-    pub takeover_ms: Option<u64>,
+    /// Samples that were not what had been said.
+    pub wrong_samples: u64,
+    /// The longest time without an answer at the calls' address.
+    pub signalling_ms: u64,
+    /// Phones told that their call goes on elsewhere, the first and the last after so many ms.
+    pub told: (u64, u64, u64),
+    /// Packets of each turn in which one machine alone spoke from the calls' address.
+    pub turns: Vec<u64>,
+    /// Epochs begun since before the cut.
+    pub epochs: u64,
     pub records: usize,
     pub records_doubled: usize,
 }
@@ -122,21 +179,25 @@ pub fn run_part_if_one() {
         .unwrap();
     match words[0] {
         "instance" => runtime.block_on(instance(&words[1..])),
+        "watch" => runtime.block_on(watch::run(words[1], words[2].parse().unwrap())),
         _ => runtime.block_on(talk(&words[1..])),
     }
     std::process::exit(0);
 }
 
-/// `instance HOME NETWORK HOST REPLICATE`.
+/// `instance HOME NETWORK HOST REPLICATE DIRECT`.
 async fn instance(words: &[&str]) {
     let (network, host): (u8, u8) = (words[1].parse().unwrap(), words[2].parse().unwrap());
     let mut settings = Settings::new(words[0]);
     settings.domain = DOMAIN.to_owned();
     settings.listen = address(network, host).parse().unwrap();
     settings.tls_port = None;
-    settings.media = offhook_exchange::proto::MediaPath::Relayed {
-        first_port: 20_000,
-        count: 6_000,
+    settings.media = match words[4] {
+        "true" => MediaPath::Direct,
+        _ => MediaPath::Relayed {
+            first_port: 20_000,
+            count: 6_000,
+        },
     };
     let mut cluster = ClusterSettings::new(engine::urls(network), format!("dc{network}"));
     cluster.movable = Some(address(network, MOVABLE + host - 1).parse().unwrap());
@@ -159,6 +220,7 @@ async fn talk(words: &[&str]) {
         server: format!("{}:5060", address(1, MOVABLE)).parse().unwrap(),
         domain: DOMAIN.to_owned(),
         own: address(PHONES, 1).parse().unwrap(),
+        probe: address(PHONES, 2).parse().unwrap(),
         accounts: accounts.lines().filter_map(account).collect(),
         audio: words[1].parse().unwrap(),
         slow: words[2].parse().unwrap(),
@@ -228,151 +290,305 @@ impl Timeline {
     }
 }
 
+/// One line for whoever started this part.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "@{line}");
+    let _ = out.flush();
+}
+
+/// Name, data centre, host. The first carries the calls, the second is beside it.
 const MACHINES: [(&str, u8, u8); 4] = [("a1", 1, 1), ("a2", 1, 2), ("b1", 2, 1), ("c1", 3, 1)];
 
 /// Plays a plan from beginning to end.
 pub fn play(plan: &Plan) -> Outcome {
-    let timeline = Timeline { begun: Instant::now() };
-    let folder = Folder::new();
-    let mut net = Net::new();
-    for (name, network, host) in MACHINES {
-        net.machine(name, network, &[host]);
+    let mut outcome = Outcome::default();
+    let mut lab = Lab::open(plan);
+    lab.call(&mut outcome);
+    lab.cut(&mut outcome);
+    lab.look(&mut outcome);
+    if plan.replicate {
+        lab.use_calls(&mut outcome);
+        lab.count_records(&mut outcome);
     }
-    for network in 1..=3 {
-        net.machine(&format!("engine{network}"), network, &[engine::HOST]);
-    }
-    net.machine("phones", PHONES, &[1]);
-    let mut engines: Vec<Process> = (1..=3).map(|network| engine::serve(&net, &folder.0, network)).collect();
-    timeline.say("three data centres with an engine server in each");
-
-    let pairs = plan.calls + plan.ringing;
-    let accounts = make_accounts(&folder.0.join("a1"), 2 * pairs + 1);
-    let file = folder.0.join("accounts");
-    let lines: String = accounts
-        .iter()
-        .map(|(name, password)| format!("{name} {password}\n"))
-        .collect();
-    fs::write(&file, lines).unwrap();
-    let mut instances: Vec<Part> = MACHINES
-        .iter()
-        .map(|(name, network, host)| {
-            let home = folder.0.join(name);
-            let part = format!("instance {} {network} {host} {}", home.display(), plan.replicate);
-            Part::start(&net, name, &part, &folder.0.join(format!("{name}.log")))
-        })
-        .collect();
-    for (instance, (name, ..)) in instances.iter().zip(MACHINES) {
-        timeline.say(&format!("{name}: {}", instance.hear(Duration::from_secs(60))));
-    }
-    wait_for(
-        "every instance speaks for its shard and has a standby",
-        Duration::from_secs(60),
-        || ready(&folder.0.join("b1"), plan.replicate),
-    );
-    wait_for("the accounts are known", Duration::from_secs(60), || {
-        let known = |name: &str| {
-            Store::open(&folder.0.join(name)).is_ok_and(|store| store.accounts().is_ok_and(|all| all.len() > 2 * pairs))
-        };
-        MACHINES.iter().all(|(name, ..)| known(name))
-    });
-    timeline.say("every instance speaks for its own address, and has a standby");
-
-    let part = format!("phones {} {} {}", file.display(), plan.audio, plan.ringing);
-    let mut phones = Part::start(&net, "phones", &part, &folder.0.join("phones.log"));
-    timeline.say(&format!("phones: {}", phones.hear(Duration::from_secs(120))));
-    let up = phones.ask("call")[0] as usize;
-    timeline.say(&format!("{up} of {} calls are up", plan.calls));
-    std::thread::sleep(Duration::from_secs(2));
-    if plan.ringing > 0 {
-        phones.ask("ring");
-        std::thread::sleep(Duration::from_millis(1_500));
-    }
-    let before = phones.ask("gaps");
-    timeline.say(&format!(
-        "{} phones hear sound; longest silence so far {} ms",
-        before[0], before[3]
-    ));
-    let marked = phones.ask("mark")[0];
-    cut(plan.cut, &net, &mut instances, &mut engines);
-    timeline.say(&format!("CUT: {}", plan.cut.name()));
-    std::thread::sleep(Duration::from_secs(if plan.replicate { 5 } else { 3 }));
-    let gaps = phones.ask("gaps");
-    timeline.say(&format!(
-        "longest silence of {} phones: half <= {} ms, p99 {} ms, longest {} ms",
-        gaps[0], gaps[1], gaps[2], gaps[3]
-    ));
-    let moved = phones.ask("moved")[0];
-    let takeover_ms = (moved > marked).then(|| moved - marked);
-    if let Some(ms) = takeover_ms {
-        timeline.say(&format!(
-            "the last phone was told where its call goes on {ms} ms after the cut"
-        ));
-    }
-    let mut outcome = Outcome {
-        up_before: up,
-        takeover_ms,
-        gap_p50_ms: gaps[1],
-        gap_p99_ms: gaps[2],
-        gap_max_ms: gaps[3],
-        ..Outcome::default()
-    };
-    if plan.ringing > 0 {
-        outcome.rung = phones.ask("rung")[0] as usize;
-        timeline.say(&format!("{} of {} calls that rang are up", outcome.rung, plan.ringing));
-    }
-    outcome.up_after = phones.ask("up")[0] as usize / 2 - outcome.rung;
-    if !plan.replicate {
-        outcome.up_after = phones.ask("hold")[0] as usize;
-        timeline.say(&format!(
-            "{} of {up} calls are left, without replication",
-            outcome.up_after
-        ));
-        return outcome;
-    }
-    outcome.held = phones.ask("hold")[0] as usize;
-    timeline.say(&format!("held and resumed: {} of {up}", outcome.held));
-    let spare = &accounts[2 * pairs].0;
-    outcome.transferred = phones.ask(&format!("transfer 0 {spare}"))[0] == 1;
-    timeline.say(&format!("transferred: {}", outcome.transferred));
-    outcome.hung = phones.ask("hang")[0] as usize;
-    timeline.say(&format!("hung up, by callers and callees in turn: {}", outcome.hung));
-    if plan.ringing > 0 {
-        phones.ask("hang slow");
-    }
-    let expected = up + outcome.rung;
-    let survivor = if plan.cut == Cut::DataCentre { "b1" } else { "a2" };
-    let home = folder.0.join(survivor);
-    if plan.cut == Cut::Engine {
-        return outcome;
-    }
-    let deadline = Instant::now() + Duration::from_secs(40);
-    loop {
-        let all = Store::open(&home).unwrap().records(100_000).unwrap();
-        let answered: Vec<_> = all.iter().filter(|record| record.disposition == "answered").collect();
-        outcome.records = answered.len();
-        let mut pairs: Vec<_> = answered.iter().map(|record| (&record.from, &record.to)).collect();
-        pairs.sort();
-        outcome.records_doubled = pairs.windows(2).filter(|two| two[0] == two[1]).count();
-        if outcome.records >= expected || Instant::now() > deadline {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    timeline.say(&format!(
-        "call records: {} of {expected}, doubled: {}",
-        outcome.records, outcome.records_doubled
-    ));
     outcome
 }
 
-fn cut(cut: Cut, net: &Net, instances: &mut [Part], engines: &mut [Process]) {
-    match cut {
-        Cut::Process => instances[0].process.kill(),
-        Cut::Machine => net.cut_machine("a1"),
-        Cut::DataCentre => net.cut_network(1),
-        Cut::EngineServer => engines[0].kill(),
-        Cut::Engine => engines.iter_mut().for_each(Process::kill),
+struct Lab {
+    plan: Plan,
+    timeline: Timeline,
+    accounts: Vec<(String, String)>,
+    phones: Part,
+    watch: Part,
+    instances: Vec<Part>,
+    engines: Vec<Process>,
+    epochs: u64,
+    // Last: it goes after the processes.
+    net: Net,
+    folder: Folder,
+}
+
+impl Lab {
+    fn open(plan: &Plan) -> Self {
+        let timeline = Timeline { begun: Instant::now() };
+        let mut net = Net::new();
+        let folder = Folder::new(&net);
+        for (name, network, host) in MACHINES {
+            net.machine(name, network, &[host]);
+        }
+        for network in 1..=3 {
+            net.machine(&format!("engine{network}"), network, &[engine::HOST]);
+        }
+        net.machine("phones", PHONES, &[1, 2]);
+        let engines: Vec<Process> = (1..=3).map(|network| engine::serve(&net, &folder.0, network)).collect();
+        timeline.say("three data centres with an engine server in each");
+
+        let pairs = plan.calls + plan.ringing;
+        let accounts = make_accounts(&folder.0.join("a1"), 2 * pairs + 2);
+        let start = |(name, network, host): &(&str, u8, u8)| {
+            let home = folder.0.join(name);
+            let part = format!(
+                "instance {} {network} {host} {} {}",
+                home.display(),
+                plan.replicate,
+                plan.direct
+            );
+            Part::start(&net, name, &part, &folder.0.join(format!("{name}.log")))
+        };
+        let instances: Vec<Part> = MACHINES.iter().map(start).collect();
+        for (instance, (name, ..)) in instances.iter().zip(MACHINES) {
+            timeline.say(&format!("{name}: {}", instance.hear(Duration::from_secs(60))));
+        }
+        wait_for(
+            "every instance speaks for its shard and has a standby",
+            Duration::from_secs(90),
+            || ready(&folder.0.join("b1"), plan.replicate),
+        );
+        wait_for("the accounts are known", Duration::from_secs(90), || {
+            let known = |name: &str| {
+                Store::open(&folder.0.join(name))
+                    .is_ok_and(|store| store.accounts().is_ok_and(|all| all.len() >= accounts.len()))
+            };
+            MACHINES.iter().all(|(name, ..)| known(name))
+        });
+        timeline.say("every instance speaks for its own address, and has a standby");
+        let watched = format!("watch br1 {}", address(1, MOVABLE));
+        let watch = Part::start(&net, "net", &watched, &folder.0.join("watch.log"));
+        watch.hear(Duration::from_secs(60));
+        let file = folder.0.join("accounts");
+        let lines = accounts.iter().map(|(name, password)| format!("{name} {password}\n"));
+        fs::write(&file, lines.collect::<String>()).unwrap();
+        let part = format!("phones {} {} {}", file.display(), plan.audio, plan.ringing);
+        let phones = Part::start(&net, "phones", &part, &folder.0.join("phones.log"));
+        timeline.say(&format!("phones: {}", phones.hear(Duration::from_secs(180))));
+        Self {
+            plan: *plan,
+            timeline,
+            accounts,
+            phones,
+            watch,
+            instances,
+            engines,
+            epochs: 0,
+            net,
+            folder,
+        }
     }
+
+    fn home(&self, name: &str) -> PathBuf {
+        self.folder.0.join(name)
+    }
+
+    /// What each instance has used so far.
+    fn processor_us(&self) -> Vec<u64> {
+        self.instances
+            .iter()
+            .map(|instance| cost::used_us(instance.process.0.id()))
+            .collect()
+    }
+
+    /// Whether the calls go on in another data centre, under another address.
+    fn is_elsewhere(&self) -> bool {
+        matches!(self.plan.cut, Cut::DataCentre | Cut::OneWay)
+    }
+
+    fn call(&mut self, outcome: &mut Outcome) {
+        let before = self.processor_us();
+        outcome.up_before = self.phones.ask("call")[0] as usize;
+        let calls = self.plan.calls.max(1) as u64;
+        let used = self.processor_us().into_iter().zip(before);
+        let per_call: Vec<u64> = used.map(|(now, before)| (now - before) / calls).collect();
+        let names = MACHINES.map(|(name, ..)| name);
+        self.timeline
+            .say(&format!("{} of {} calls are up", outcome.up_before, self.plan.calls));
+        self.timeline
+            .say(&format!("processor time of {names:?} for each: {per_call:?} us"));
+        std::thread::sleep(Duration::from_secs(2));
+        let before = self.phones.ask("gaps");
+        outcome.gap_before_ms = before[3];
+        self.timeline.say(&format!(
+            "{} phones hear sound; longest silence so far {} ms",
+            before[0], before[3]
+        ));
+        self.epochs = epochs(&self.home("b1"));
+        if self.plan.ringing > 0 {
+            self.phones.ask("ring");
+            // Where the address stays, some are dialled after the cut.
+            let before = if self.is_elsewhere() {
+                phones::DIALLING
+            } else {
+                phones::DIALLING * 3 / 4
+            };
+            std::thread::sleep(before);
+        }
+        self.phones.ask("mark");
+    }
+
+    fn cut(&mut self, outcome: &mut Outcome) {
+        self.timeline.say(&format!("CUT: {}", self.plan.cut.name()));
+        let settle = Duration::from_secs(if self.plan.replicate { 5 } else { 3 });
+        match self.plan.cut {
+            Cut::Process => self.instances[0].process.kill(),
+            Cut::Machine => self.net.cut_machine("a1"),
+            Cut::DataCentre => self.net.cut_network(1),
+            Cut::OneWay => self.net.deafen_network(1),
+            Cut::EngineServer => self.engines[0].kill(),
+            Cut::Pause => {
+                self.instances[0].process.signal("STOP");
+                std::thread::sleep(Duration::from_secs(3));
+                self.instances[0].process.signal("CONT");
+                self.timeline.say("the one that was paused goes on");
+            }
+            Cut::Engine => {
+                self.engines.iter_mut().for_each(Process::kill);
+                std::thread::sleep(Duration::from_secs(self.plan.seconds));
+                self.engines = (1..=3)
+                    .map(|network| engine::serve(&self.net, &self.folder.0, network))
+                    .collect();
+                self.timeline.say("the engine is there again");
+            }
+            Cut::Nothing => wait(self.plan.seconds, self.plan.burn),
+        }
+        std::thread::sleep(settle);
+        outcome.epochs = epochs(&self.home("b1")).saturating_sub(self.epochs);
+        self.timeline.say(&format!("epochs begun since: {}", outcome.epochs));
+    }
+
+    fn look(&mut self, outcome: &mut Outcome) {
+        let gaps = self.phones.ask("gaps");
+        [
+            outcome.gap_p50_ms,
+            outcome.gap_p99_ms,
+            outcome.gap_max_ms,
+            outcome.wrong_samples,
+        ] = [gaps[1], gaps[2], gaps[3], gaps[4]];
+        self.timeline.say(&format!(
+            "longest silence of {} phones: half <= {} ms, p99 {} ms, longest {} ms; wrong samples {}",
+            gaps[0], gaps[1], gaps[2], gaps[3], gaps[4]
+        ));
+        outcome.signalling_ms = self.phones.ask("probe")[0];
+        self.timeline.say(&format!(
+            "longest time without an answer at the address: {} ms",
+            outcome.signalling_ms
+        ));
+        let told = self.phones.ask("moved");
+        outcome.told = (told[0], told[1], told[2]);
+        if told[0] > 0 {
+            let (count, first, last) = outcome.told;
+            self.timeline.say(&format!(
+                "phones told where their call goes on: {count}, {first} to {last} ms after the cut"
+            ));
+        }
+        outcome.turns = self.watch.ask("turns");
+        self.timeline.say(&format!(
+            "packets from the address, machine after machine: {:?}",
+            outcome.turns
+        ));
+        if self.plan.ringing > 0 {
+            outcome.rung = self.phones.ask("rung")[0] as usize;
+            self.timeline.say(&format!(
+                "{} of {} calls in set-up came up",
+                outcome.rung, self.plan.ringing
+            ));
+        }
+        outcome.up_after = match self.plan.replicate {
+            true => (self.phones.ask("up")[0] as usize / 2).saturating_sub(outcome.rung),
+            // Phones cannot know that nobody knows their call before they ask.
+            false => self.phones.ask("hold")[0] as usize,
+        };
+        self.timeline
+            .say(&format!("{} of {} calls are left", outcome.up_after, outcome.up_before));
+    }
+
+    /// Hold, transfer and hanging up, from both sides.
+    fn use_calls(&mut self, outcome: &mut Outcome) {
+        outcome.held = self.phones.ask("hold")[0] as usize;
+        self.timeline.say(&format!(
+            "held and resumed, by callers and callees in turn: {}",
+            outcome.held
+        ));
+        let spare = self.accounts[self.accounts.len() - 2].0.clone();
+        outcome.transferred = self.phones.ask(&format!("transfer 0 {spare}"))[0] == 1;
+        self.timeline.say(&format!("transferred: {}", outcome.transferred));
+        outcome.hung = self.phones.ask("hang")[0] as usize;
+        self.timeline
+            .say(&format!("hung up, by callers and callees in turn: {}", outcome.hung));
+        if self.plan.ringing > 0 {
+            self.phones.ask("hang slow");
+        }
+    }
+
+    fn count_records(&mut self, outcome: &mut Outcome) {
+        let expected = outcome.up_before + outcome.rung;
+        let home = self.home(if self.is_elsewhere() { "b1" } else { "a2" });
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let all = Store::open(&home).unwrap().records(100_000).unwrap();
+            let answered: Vec<_> = all.iter().filter(|record| record.disposition == "answered").collect();
+            outcome.records = answered.len();
+            let mut pairs: Vec<_> = answered.iter().map(|record| (&record.from, &record.to)).collect();
+            pairs.sort();
+            outcome.records_doubled = pairs.windows(2).filter(|two| two[0] == two[1]).count();
+            if outcome.records >= expected || Instant::now() > deadline {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let (records, doubled) = (outcome.records, outcome.records_doubled);
+        self.timeline
+            .say(&format!("call records: {records} of {expected}, doubled: {doubled}"));
+    }
+}
+
+/// Lets time pass, with every processor kept busy if so wished.
+fn wait(seconds: u64, burn: bool) {
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..if burn { processors } else { 0 } {
+            scope.spawn(|| while Instant::now() < until {});
+        }
+        std::thread::sleep(Duration::from_secs(seconds));
+    });
+}
+
+/// All shards' epochs, added. An instance that is busy may take a while to say.
+fn epochs(home: &Path) -> u64 {
+    let members = std::iter::repeat_with(|| control::ask(home, control::Ask::Members)).take(5);
+    let Some(members) = members.into_iter().find_map(|answer| match answer {
+        Ok(control::Answer::Members(members)) => Some(members),
+        _ => None,
+    }) else {
+        return 0;
+    };
+    let epoch = |shard: &String| shard.split("epoch ").nth(1)?.split(' ').next()?.parse::<u64>().ok();
+    let mut newest = std::collections::BTreeMap::new();
+    for shard in members.iter().flat_map(|member| &member.owns) {
+        let id = shard.split('@').next().unwrap_or_default();
+        let known = newest.entry(id).or_insert(0);
+        *known = epoch(shard).unwrap_or(0).max(*known);
+    }
+    newest.values().sum()
 }
 
 /// Whether all four speak for their own, and each is held by somebody.
@@ -411,8 +627,8 @@ fn make_accounts(home: &Path, count: usize) -> Vec<(String, String)> {
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("offhook-cut-{}", std::process::id()));
+    fn new(net: &Net) -> Self {
+        let path = std::env::temp_dir().join(net.full("cut"));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
         Self(path)

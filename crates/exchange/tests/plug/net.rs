@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const PREFIX: &str = "offhook-lab-";
 /// The network that phones are in; the data centres are 1, 2 and 3.
 pub const PHONES: u8 = 9;
 
 pub struct Net {
+    /// Several may be there at once.
+    number: u32,
     names: BTreeSet<String>,
 }
 
@@ -22,7 +26,11 @@ impl Net {
     /// A router with a bridge for each network.
     pub fn new() -> Self {
         remove_leftovers();
-        let mut net = Self { names: BTreeSet::new() };
+        static NUMBERS: AtomicU32 = AtomicU32::new(0);
+        let mut net = Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            names: BTreeSet::new(),
+        };
         let router = net.add("net");
         let mut lines = vec!["link set lo up".to_owned()];
         for network in [1, 2, 3, PHONES] {
@@ -46,7 +54,7 @@ impl Net {
     }
 
     pub fn full(&self, name: &str) -> String {
-        format!("{PREFIX}{}-{name}", std::process::id())
+        format!("{PREFIX}{}-{}-{name}", std::process::id(), self.number)
     }
 
     /// A machine with these addresses on one network.
@@ -84,6 +92,12 @@ impl Net {
 
     /// Cuts a data centre off from everything else; its machines still reach each other.
     pub fn cut_network(&self, network: u8) {
+        self.deafen_network(network);
+        batch(&self.full("net"), &[format!("rule add iif br{network} blackhole")]);
+    }
+
+    /// What a data centre sends still arrives everywhere, and nothing gets into it any more.
+    pub fn deafen_network(&self, network: u8) {
         batch(
             &self.full("net"),
             &[format!("addr del {}/24 dev br{network}", address(network, 254))],
@@ -99,19 +113,21 @@ impl Drop for Net {
     }
 }
 
-/// Whether namespaces can be made here: as root, with the rights for it.
+/// Whether namespaces can be made here: as root, with the rights for it. Tried once: tests ask at the same time.
 pub fn possible() -> bool {
-    let name = format!("{PREFIX}{}-try", std::process::id());
-    let made = Command::new("ip")
-        .args(["netns", "add", &name])
-        .stderr(Stdio::null())
-        .status();
-    let made = made.is_ok_and(|status| status.success());
-    let _ = Command::new("ip")
-        .args(["netns", "del", &name])
-        .stderr(Stdio::null())
-        .status();
-    made
+    static POSSIBLE: OnceLock<bool> = OnceLock::new();
+    *POSSIBLE.get_or_init(|| {
+        let name = format!("{PREFIX}{}-try", std::process::id());
+        let ip = |verb| {
+            Command::new("ip")
+                .args(["netns", verb, &name])
+                .stderr(Stdio::null())
+                .status()
+        };
+        let made = ip("add").is_ok_and(|status| status.success());
+        let _ = ip("del");
+        made
+    })
 }
 
 /// Namespaces of earlier runs whose process is gone.

@@ -1,12 +1,9 @@
 //! Many phones in one process: digest registration, calls with RTP, re-INVITEs, hold, transfer, hanging up.
 //!
-//! Ordered about by lines on standard input; each is answered by one line. Gaps are measured by each phone between
-//! one packet that it hears and the next; 20 ms is the rhythm.
+//! Ordered about by lines on standard input; each is answered by one line.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,7 +13,12 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 
+use super::say;
+use super::sound::{Ear, PACKET_SAMPLES, packet};
+
 const PATIENCE: Duration = Duration::from_secs(32);
+/// In how long those that ring at the cut are dialled.
+pub const DIALLING: Duration = Duration::from_secs(2);
 
 /// What a phone is ordered to do; it says whether that went well.
 enum Order {
@@ -53,7 +55,7 @@ struct Phone {
     ringing: Option<(Instant, Message)>,
     cseq: u32,
     serial: u64,
-    moved: Arc<AtomicU64>,
+    moved: Arc<Moved>,
     begun: Instant,
 }
 
@@ -383,8 +385,7 @@ impl Phone {
         }
         let known = self.dialog.as_ref().map(|dialog| self.target_of(&dialog.target));
         if known != Some(from) {
-            self.moved
-                .store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
+            self.moved.note(self.begun.elapsed());
         }
         self.heed(message);
         if let (Some(target), Some(dialog)) = (contact(message), &mut self.dialog) {
@@ -481,57 +482,81 @@ fn ack_failure(invite: &Message, response: &Message) -> Message {
         .with("CSeq", format!("{number} ACK"))
 }
 
-/// One phone's sound: a packet every 20 ms, and the longest silence that it heard.
-struct Sound {
-    longest_ms: Mutex<(Option<Instant>, u64)>,
-    heard: AtomicU64,
-}
-
-impl Sound {
-    fn packet(&self) {
-        let now = Instant::now();
-        let mut state = self.longest_ms.lock().unwrap();
-        if let Some(last) = state.0.replace(now) {
-            state.1 = state.1.max((now - last).as_millis() as u64);
-        }
-        self.heard.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn mark(&self) {
-        self.longest_ms.lock().unwrap().1 = 0;
-    }
-
-    /// The longest silence since the mark, the one that lasts included.
-    fn longest_ms(&self) -> u64 {
-        let state = self.longest_ms.lock().unwrap();
-        let open = state.0.map_or(u64::MAX, |last| last.elapsed().as_millis() as u64);
-        state.1.max(open)
-    }
-}
-
-async fn talk(socket: UdpSocket, media: Arc<Mutex<Option<SocketAddr>>>, sound: Arc<Sound>) {
+/// Speaks every 20 ms and listens.
+async fn talk(speaker: u32, socket: UdpSocket, media: Arc<Mutex<Option<SocketAddr>>>, ear: Arc<Mutex<Ear>>) {
     let socket = Arc::new(socket);
-    let (listener, ears) = (socket.clone(), sound.clone());
+    let listener = socket.clone();
     tokio::spawn(async move {
         let mut buffer = [0; 2_048];
         loop {
-            if listener.recv_from(&mut buffer).await.is_ok() {
-                ears.packet();
+            if let Ok((length, _)) = listener.recv_from(&mut buffer).await {
+                ear.lock().unwrap().packet(&buffer[..length], Instant::now());
             }
         }
     });
-    let mut packet = [0x7f; 172];
-    packet[0] = 0x80;
-    packet[1] = 0;
     let mut rhythm = tokio::time::interval(Duration::from_millis(20));
-    for sequence in 0_u32.. {
+    for n in 0.. {
         rhythm.tick().await;
-        packet[2..4].copy_from_slice(&(sequence as u16).to_be_bytes());
-        packet[4..8].copy_from_slice(&(sequence.wrapping_mul(160)).to_be_bytes());
         let to = *media.lock().unwrap();
         if let Some(to) = to {
-            let _ = socket.send_to(&packet, to).await;
+            let _ = socket.send_to(&packet(speaker, n * PACKET_SAMPLES), to).await;
         }
+    }
+}
+
+/// Asks the exchange whether it is there, a hundred times a second; the longest time without an answer is how long
+/// nobody spoke for it.
+struct Probe {
+    last: Mutex<Instant>,
+    longest: Mutex<Duration>,
+}
+
+impl Probe {
+    fn start(mut phone: Phone) -> Arc<Self> {
+        let probe = Arc::new(Self {
+            last: Mutex::new(Instant::now()),
+            longest: Mutex::new(Duration::ZERO),
+        });
+        let answers = probe.clone();
+        tokio::spawn(async move {
+            let mut rhythm = tokio::time::interval(Duration::from_millis(10));
+            let mut buffer = [0; 8_192];
+            let (uri, address) = (
+                format!("sip:{}", phone.domain),
+                format!("<sip:{}@{}>", phone.name, phone.domain),
+            );
+            let (from, call_id) = (format!("{address};tag={}", phone.fresh()), phone.fresh());
+            loop {
+                tokio::select! {
+                    _ = rhythm.tick() => {
+                        let request = phone.request(Method::Options, &uri, &from, &format!("<{uri}>"), &call_id);
+                        phone.send(&request.to_bytes(), phone.server).await;
+                    }
+                    received = phone.socket.recv_from(&mut buffer) => {
+                        let message = received.ok().and_then(|(length, _)| Message::parse(&buffer[..length]).ok());
+                        if message.and_then(|message| message.status()) == Some(200) {
+                            answers.answered();
+                        }
+                    }
+                }
+            }
+        });
+        probe
+    }
+
+    fn answered(&self) {
+        let silence = std::mem::replace(&mut *self.last.lock().unwrap(), Instant::now()).elapsed();
+        let mut longest = self.longest.lock().unwrap();
+        *longest = silence.max(*longest);
+    }
+
+    fn mark(&self) {
+        *self.longest.lock().unwrap() = Duration::ZERO;
+    }
+
+    fn longest_ms(&self) -> u128 {
+        let open = self.last.lock().unwrap().elapsed();
+        open.max(*self.longest.lock().unwrap()).as_millis()
     }
 }
 
@@ -540,7 +565,9 @@ pub struct Cast {
     pub server: SocketAddr,
     pub domain: String,
     pub own: std::net::IpAddr,
-    /// Names and passwords: callers at even places, each followed by whom it calls.
+    /// Where the probe is: strangers are answered so often and no more from one address.
+    pub probe: std::net::IpAddr,
+    /// Names and passwords: callers at even places, each followed by whom it calls; then two more.
     pub accounts: Vec<(String, String)>,
     /// So many pairs send sound.
     pub audio: usize,
@@ -551,145 +578,228 @@ pub struct Cast {
 
 /// Runs until standard input ends.
 pub async fn run(cast: Cast) {
-    let moved = Arc::new(AtomicU64::new(0));
-    let begun = Instant::now();
-    let pairs = cast.accounts.len() / 2;
-    let (mut phones, mut sounds) = (Vec::new(), Vec::new());
-    for (n, (name, password)) in cast.accounts.iter().enumerate() {
+    let mut crowd = Crowd::new(cast).await;
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        say(&crowd.obey(&line).await);
+    }
+}
+
+/// All phones: callers at even places, each followed by whom it calls; then one to be transferred to, and the probe.
+struct Crowd {
+    cast: Cast,
+    orders: Vec<mpsc::UnboundedSender<Order>>,
+    ears: Vec<Arc<Mutex<Ear>>>,
+    probe: Arc<Probe>,
+    moved: Arc<Moved>,
+    slow_calls: Arc<Mutex<Vec<oneshot::Receiver<bool>>>>,
+    begun: Instant,
+}
+
+impl Crowd {
+    async fn new(cast: Cast) -> Self {
+        let moved = Arc::new(Moved::default());
+        let begun = Instant::now();
+        let (mut phones, mut ears) = (Vec::new(), Vec::new());
+        for n in 0..cast.accounts.len() {
+            let phone = cast.phone(n, moved.clone(), begun).await;
+            if n / 2 < cast.audio {
+                let ear = Arc::new(Mutex::new(Ear::default()));
+                let socket = UdpSocket::bind(SocketAddr::new(cast.own, phone.media_port))
+                    .await
+                    .unwrap();
+                tokio::spawn(talk(n as u32, socket, phone.media.clone(), ear.clone()));
+                ears.push(ear);
+            }
+            phones.push(phone);
+        }
+        let mut registered = 0;
+        for chunk in phones.chunks_mut(16) {
+            registered += count(chunk.iter_mut().map(Phone::register)).await;
+        }
+        say(&format!("registered {registered}"));
+        let probe = Probe::start(phones.pop().unwrap());
+        let mut orders = Vec::new();
+        for phone in phones {
+            let (order, out) = mpsc::unbounded_channel();
+            tokio::spawn(phone.run(out));
+            orders.push(order);
+        }
+        Self {
+            cast,
+            orders,
+            ears,
+            probe,
+            moved,
+            slow_calls: Arc::default(),
+            begun,
+        }
+    }
+
+    fn pairs(&self) -> usize {
+        self.cast.pairs()
+    }
+
+    /// Calls that are answered at once.
+    fn quick(&self) -> usize {
+        self.pairs() - self.cast.slow
+    }
+
+    async fn obey(&mut self, order: &str) -> String {
+        let words: Vec<&str> = order.split(' ').collect();
+        match words[..] {
+            ["call"] => format!("up {}", self.call().await),
+            ["ring"] => self.ring(),
+            ["rung"] => {
+                let waiting: Vec<_> = self.slow_calls.lock().unwrap().drain(..).collect();
+                let answers = waiting.into_iter().map(async |answer| answer.await.unwrap_or(false));
+                format!("rung {}", count(answers).await)
+            }
+            ["mark"] => self.mark(),
+            ["gaps"] => self.gaps(),
+            ["moved"] => self.moved.tell(),
+            ["probe"] => format!("probe {}", self.probe.longest_ms()),
+            ["up"] => format!(
+                "up {}",
+                count(self.orders.iter().map(|order| ask(order, Order::Up))).await
+            ),
+            ["hold"] => {
+                // Callers of every second call, callees of the others.
+                let sides = (0..self.quick()).map(|n| &self.orders[2 * n + n % 2]);
+                format!("hold {}", count(sides.map(|order| ask(order, Order::Hold))).await)
+            }
+            ["hang"] => {
+                let sides = (0..self.quick()).map(|n| &self.orders[2 * n + (n + 1) % 2]);
+                format!("hang {}", count(sides.map(|order| ask(order, Order::Hang))).await)
+            }
+            ["hang", "slow"] => {
+                let sides = (self.quick()..self.pairs()).map(|n| &self.orders[2 * n]);
+                format!("hang {}", count(sides.map(|order| ask(order, Order::Hang))).await)
+            }
+            // Who hands its partner to whom.
+            ["transfer", who, whom] => {
+                let who: usize = who.parse().unwrap_or(0);
+                let done = ask(&self.orders[who], |done| Order::Transfer(whom.to_owned(), done)).await;
+                format!("transfer {}", u8::from(done))
+            }
+            _ => "what".to_owned(),
+        }
+    }
+
+    async fn call(&self) -> usize {
+        let mut up = 0;
+        // Not all at the same moment: people do not dial in step.
+        let all: Vec<usize> = (0..self.quick()).collect();
+        for chunk in all.chunks(20) {
+            let calls = chunk.iter().map(|n| {
+                let whom = self.cast.accounts[2 * n + 1].0.clone();
+                ask(&self.orders[2 * n], |done| Order::Call(whom, done))
+            });
+            up += count(calls).await;
+        }
+        up
+    }
+
+    /// Dials evenly over [`DIALLING`], and does not wait for it: at the cut some ring, some have just begun.
+    fn ring(&self) -> String {
+        let pairs: Vec<_> = (self.quick()..self.pairs())
+            .map(|n| (self.orders[2 * n].clone(), self.cast.accounts[2 * n + 1].0.clone()))
+            .collect();
+        let (calls, count) = (self.slow_calls.clone(), pairs.len());
+        tokio::spawn(async move {
+            for (caller, whom) in pairs {
+                let (done, answer) = oneshot::channel();
+                let _ = caller.send(Order::Call(whom, done));
+                calls.lock().unwrap().push(answer);
+                tokio::time::sleep(DIALLING / count as u32).await;
+            }
+        });
+        format!("ringing {count}")
+    }
+
+    fn mark(&self) -> String {
+        self.ears.iter().for_each(|ear| ear.lock().unwrap().mark());
+        self.probe.mark();
+        self.moved.mark(self.begun.elapsed());
+        "marked 0".to_owned()
+    }
+
+    /// Of how many phones, gaps in ms at 50 %, 99 %, 100 %, wrong samples.
+    fn gaps(&self) -> String {
+        let now = Instant::now();
+        let mut gaps: Vec<u64> = self
+            .ears
+            .iter()
+            .map(|ear| ear.lock().unwrap().longest_silence_ms(now))
+            .collect();
+        gaps.sort_unstable();
+        let at = |share: f64| {
+            let place = ((gaps.len() as f64 * share) as usize).min(gaps.len().max(1) - 1);
+            gaps.get(place).copied().unwrap_or(0)
+        };
+        let wrong: u64 = self.ears.iter().map(|ear| ear.lock().unwrap().wrong).sum();
+        format!("gaps {} {} {} {} {wrong}", gaps.len(), at(0.5), at(0.99), at(1.0))
+    }
+}
+
+/// When phones were told that their call goes on elsewhere.
+#[derive(Default)]
+struct Moved {
+    times_ms: Mutex<(u64, Vec<u64>)>,
+}
+
+impl Moved {
+    fn note(&self, at: Duration) {
+        self.times_ms.lock().unwrap().1.push(at.as_millis() as u64);
+    }
+
+    fn mark(&self, now: Duration) {
+        *self.times_ms.lock().unwrap() = (now.as_millis() as u64, Vec::new());
+    }
+
+    /// How many, and the first and the last after the mark, ms.
+    fn tell(&self) -> String {
+        let times = self.times_ms.lock().unwrap();
+        let after = |at: Option<&u64>| at.map_or(0, |at| at - times.0);
+        format!(
+            "moved {} {} {}",
+            times.1.len(),
+            after(times.1.iter().min()),
+            after(times.1.iter().max())
+        )
+    }
+}
+
+impl Cast {
+    fn pairs(&self) -> usize {
+        (self.accounts.len() - 2) / 2
+    }
+
+    async fn phone(&self, n: usize, moved: Arc<Moved>, begun: Instant) -> Phone {
+        let (name, password) = self.accounts[n].clone();
         let port = 10_000 + 4 * n as u16;
-        let own = SocketAddr::new(cast.own, port);
-        let media = Arc::new(Mutex::new(None));
-        // The one without a partner is there to be transferred to.
-        let slow = (pairs - cast.slow..pairs).contains(&(n / 2));
-        let phone = Phone {
-            name: name.clone(),
-            password: password.clone(),
-            domain: cast.domain.clone(),
-            server: cast.server,
+        let is_probe = n + 1 == self.accounts.len();
+        let own = SocketAddr::new(if is_probe { self.probe } else { self.own }, port);
+        // The one without a partner answers at once, too.
+        let slow = (self.pairs() - self.slow..self.pairs()).contains(&(n / 2));
+        Phone {
+            name,
+            password,
+            domain: self.domain.clone(),
+            server: self.server,
             socket: UdpSocket::bind(own).await.unwrap(),
             own,
             media_port: port + 2,
-            media: media.clone(),
-            ring: if slow { cast.ring } else { Duration::ZERO },
+            media: Arc::default(),
+            ring: if slow { self.ring } else { Duration::ZERO },
             dialog: None,
             answered: BTreeMap::new(),
             ringing: None,
             cseq: 0,
             serial: u64::from(std::process::id()) << 20,
-            moved: moved.clone(),
+            moved,
             begun,
-        };
-        if n / 2 < cast.audio {
-            let sound = Arc::new(Sound {
-                longest_ms: Mutex::new((None, 0)),
-                heard: AtomicU64::new(0),
-            });
-            let socket = UdpSocket::bind(SocketAddr::new(cast.own, port + 2)).await.unwrap();
-            tokio::spawn(talk(socket, media, sound.clone()));
-            sounds.push(sound);
         }
-        phones.push(phone);
-    }
-    let mut registered = 0;
-    for chunk in phones.chunks_mut(16) {
-        let all = chunk.iter_mut().map(Phone::register);
-        registered += futures_util::future::join_all(all)
-            .await
-            .into_iter()
-            .filter(|ok| *ok)
-            .count();
-    }
-    say(&format!("registered {registered}"));
-    let mut orders = Vec::new();
-    for phone in phones {
-        let (order, out) = mpsc::unbounded_channel();
-        tokio::spawn(phone.run(out));
-        orders.push(order);
-    }
-    let mut slow_calls: Vec<oneshot::Receiver<bool>> = Vec::new();
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        let quick = pairs - cast.slow;
-        let answer = match line.as_str() {
-            "call" => {
-                let mut up = 0;
-                // Not all at the same moment: people do not dial in step.
-                let all: Vec<usize> = (0..quick).collect();
-                for chunk in all.chunks(20) {
-                    let calls = chunk.iter().map(|n| {
-                        let whom = cast.accounts[2 * n + 1].0.clone();
-                        ask(&orders[2 * n], |done| Order::Call(whom, done))
-                    });
-                    up += count(calls).await;
-                }
-                format!("up {up}")
-            }
-            "ring" => {
-                for n in quick..pairs {
-                    let (done, answer) = oneshot::channel();
-                    let _ = orders[2 * n].send(Order::Call(cast.accounts[2 * n + 1].0.clone(), done));
-                    slow_calls.push(answer);
-                }
-                format!("ringing {}", slow_calls.len())
-            }
-            "rung" => {
-                let mut up = 0;
-                for answer in slow_calls.drain(..) {
-                    up += usize::from(answer.await.unwrap_or(false));
-                }
-                format!("rung {up}")
-            }
-            "mark" => {
-                sounds.iter().for_each(|sound| sound.mark());
-                moved.store(0, Ordering::Relaxed);
-                format!("marked {}", begun.elapsed().as_millis())
-            }
-            "gaps" => {
-                let mut gaps: Vec<u64> = sounds.iter().map(|sound| sound.longest_ms()).collect();
-                gaps.sort_unstable();
-                let at = |share: f64| {
-                    gaps.get(((gaps.len() as f64 * share) as usize).min(gaps.len().max(1) - 1))
-                        .copied()
-                        .unwrap_or(0)
-                };
-                format!(
-                    "gaps {} {} {} {}",
-                    gaps.len(),
-                    at(0.5),
-                    at(0.99),
-                    gaps.last().copied().unwrap_or(0)
-                )
-            }
-            "moved" => format!("moved {}", moved.load(Ordering::Relaxed)),
-            "up" => format!("up {}", count(orders.iter().map(|order| ask(order, Order::Up))).await),
-            "hold" => {
-                // Callers of every second call, callees of the others.
-                let sides = (0..quick).map(|n| &orders[2 * n + n % 2]);
-                format!("hold {}", count(sides.map(|order| ask(order, Order::Hold))).await)
-            }
-            "hang" => {
-                let sides = (0..quick).map(|n| &orders[2 * n + (n + 1) % 2]);
-                format!("hang {}", count(sides.map(|order| ask(order, Order::Hang))).await)
-            }
-            "hang slow" => {
-                let sides = (quick..pairs).map(|n| &orders[2 * n]);
-                format!("hang {}", count(sides.map(|order| ask(order, Order::Hang))).await)
-            }
-            other => match other
-                .strip_prefix("transfer ")
-                .map(|words| words.split(' ').collect::<Vec<_>>())
-            {
-                // WHO hands its partner to WHOM.
-                Some(words) if words.len() == 2 => {
-                    let who: usize = words[0].parse().unwrap_or(0);
-                    let whom = words[1].to_owned();
-                    let done = ask(&orders[who], |done| Order::Transfer(whom, done)).await;
-                    format!("transfer {}", u8::from(done))
-                }
-                _ => "what".to_owned(),
-            },
-        };
-        say(&answer);
     }
 }
 
@@ -704,10 +814,4 @@ async fn count(all: impl IntoIterator<Item = impl Future<Output = bool>>) -> usi
         .into_iter()
         .filter(|ok| *ok)
         .count()
-}
-
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "@{line}");
-    let _ = out.flush();
 }
