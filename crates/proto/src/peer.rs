@@ -35,6 +35,8 @@ pub mod command;
 mod commands;
 mod dial;
 mod exchange;
+mod files;
+mod handing;
 mod join;
 mod keeping;
 mod keyring;
@@ -860,6 +862,7 @@ impl<S: Store> Peer<S> {
         self.retry_limbo(no)?;
         self.greet_all()?;
         self.send_away(no)?;
+        self.give_owed_epochs(no)?;
         self.replan_wants();
         Ok(())
     }

@@ -42,6 +42,52 @@ fn nobody_who_knew_is_read_and_all_agree_after_healing() {
     }
 }
 
+/// Kinds of frames: entries, and what there is to fetch.
+const ENTRIES: u8 = 6;
+const HAVE: u8 = 8;
+
+#[test]
+fn keys_are_not_handed_on_by_who_has_not_heard_yet_whom_they_are_kept_from() {
+    let mut net = Net::new(4);
+    let [ada, bob, cat, eve, finn] = ["Ada", "Bob", "Cat", "Eve", "Finn"].map(|name| net.add(name));
+    let room = net.room(ada, "kitchen");
+    for peer in [bob, cat, eve] {
+        net.join(ada, peer, room);
+    }
+    net.split(&[&[ada], &[bob, cat, eve, finn]]);
+    let person = net.person(eve);
+    net.command(ada, Command::RemoveMember { room, person }).unwrap();
+    net.settle();
+    // Bob does not hear of Finn, so the keys that he makes are not sealed to him; Cat does not hear what Bob learns from others.
+    for other in [eve, finn] {
+        net.forbid(bob, other);
+    }
+    net.swallowed
+        .extend([(cat, bob, HAVE), (cat, bob, ENTRIES), (bob, cat, HAVE)]);
+    net.join(cat, finn, room);
+    net.allow(ada, bob);
+    net.drain();
+    net.say(bob, room, "Eve must not read this");
+    net.settle();
+    let shown = |net: &Net, at| net.texts(at, room).contains(&"Eve must not read this".to_owned());
+    let persons = net.peer(cat).members(room).unwrap().unwrap();
+    assert!(
+        persons.iter().any(|member| member.person == person),
+        "Cat has not heard of the removal"
+    );
+    assert!(shown(&net, cat), "and can read what Bob said");
+    assert!(!shown(&net, eve));
+
+    net.swallowed.clear();
+    net.heal();
+    net.pass(std::time::Duration::from_secs(120));
+    for peer in [ada, bob, cat, finn] {
+        assert!(shown(&net, peer), "{peer} does not read it");
+        assert_eq!(net.peer(peer).members(room).unwrap().unwrap().len(), 4);
+    }
+    assert!(!shown(&net, eve));
+}
+
 #[test]
 fn an_invite_used_twice_across_a_partition_lets_in_one() {
     use offhook_proto::peer::Reply;

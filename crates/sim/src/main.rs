@@ -27,9 +27,6 @@ offhook-sim --list
   --check-determinism  runs every seed twice and compares the trace hashes
   --plant FAULT        breaks something on purpose, to see the check that finds it; a wrong name lists them";
 
-/// Scenarios with a rare failure that is described in `docs/simulation.md`: seed 1 is run, fresh seeds are for those who work on it.
-const UNSETTLED: &[&str] = &["partition-removal"];
-
 /// Seeds of every short scenario in a test run: about two minutes of one core. A count, not a time, so that the same seeds give the same verdict everywhere.
 const FIXED_ROUNDS: u64 = 20;
 /// Scenarios too long for the fresh seeds of a test run; they run once each.
@@ -149,7 +146,7 @@ fn fixed(arguments: &Arguments, tally: &mut Tally) -> Result<()> {
     twice(&Scenario::named("rooms-small")?, 2, tally);
     let short: Vec<Scenario> = scenarios
         .into_iter()
-        .filter(|s| !LONG.contains(&s.name.as_str()) && !UNSETTLED.contains(&s.name.as_str()))
+        .filter(|s| !LONG.contains(&s.name.as_str()))
         .collect();
     let start = arguments.start.unwrap_or_else(any_start);
     let rounds = arguments.rounds.unwrap_or(FIXED_ROUNDS);

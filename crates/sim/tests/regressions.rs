@@ -10,6 +10,11 @@ const KEPT: &[(&str, u64, &str)] = &[
         "two halves that both rekeyed never recognised the room again",
     ),
     (
+        "partition-removal",
+        62_276_145_768,
+        "who had not heard of a removal handed keys that were made after it to the removed",
+    ),
+    (
         "rooms-small",
         3,
         "a deleted message and its deletion in one run waited for each other",

@@ -29,6 +29,8 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// A dial that nothing was heard of counts as failed.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// A line that held for less counts as a dial that failed: whoever is turned away at once, again and again, comes back with patience.
+const SHORT: Duration = Duration::from_secs(2);
 /// A line on which nothing was said for so long was closed as idle, whichever end did: it is not dialled again for [`REST`].
 const QUIET: Duration = plan::VISIT_STAY;
 /// How long a device that a line was closed to as idle is left alone, unless somebody waits for it; plus up to as much again.
@@ -49,6 +51,8 @@ pub(super) struct Dial {
     pub record: DeviceRecord,
     pub in_flight: Option<Instant>,
     pub failures: u32,
+    /// As many had failed before the line that is up.
+    failures_before: u32,
     pub next: Instant,
     /// The address that worked last.
     pub good: Option<Address>,
@@ -67,6 +71,7 @@ impl<S: Store> Peer<S> {
             record: DeviceRecord::default(),
             in_flight: None,
             failures: 0,
+            failures_before: 0,
             next: now,
             good: None,
             is_near: false,
@@ -260,6 +265,11 @@ impl<S: Store> Peer<S> {
             quiet >= QUIET && quiet < Duration::from_secs(12) || quiet >= plan::IDLE
         });
         // Not a failed dial: the first try to come back is soon, the next ones are patient.
+        if let Some(dial) = self.book.get_mut(&device)
+            && now.saturating_duration_since(dial.up_since) < SHORT
+        {
+            dial.failures = dial.failures_before;
+        }
         self.dial_failed(device);
         if was_quiet && self.others_cover(&device) {
             self.rest(device);
@@ -560,7 +570,7 @@ impl<S: Store> Peer<S> {
         // A line that comes up while a dial is under way may be either end's; it is taken for the own.
         dial.is_own = dial.in_flight.take().is_some();
         dial.up_since = now;
-        dial.failures = 0;
+        dial.failures_before = std::mem::take(&mut dial.failures);
         dial.record.seen_ms = wall_ms;
         if let Some(at) = address.and_then(|at| dial.record.addresses.iter().position(|known| known.0 == at)) {
             // What has worked is tried first.

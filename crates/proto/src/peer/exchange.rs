@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crypto::{Secret, prefix8};
+use crate::history::IntervalSet;
 use crate::history::entry::{Class, Entry, Header, LogKey};
-use crate::history::{EpochId, IntervalSet};
 use crate::identity::DeviceId;
 use crate::peer::author::{Written, random8};
-use crate::peer::keyring::Keyring;
 use crate::peer::line::{
     Asked, Greeting, HAS_PIECES_MAX, PAGE, RoomLine, Unrecognised, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST,
 };
@@ -15,9 +14,7 @@ use crate::peer::record::{self, Base, Stored};
 use crate::peer::room::{Ingested, Room};
 use crate::peer::{Output, Peer, table};
 use crate::store::{EntryKey, RoomNo, Store, StoreError};
-use crate::sync::frame::{
-    AnswerEnd, Ends, EpochGift, Frame, LogName, LogRanges, RoomHello, RoomName, RoomTag, Run, Runs, Side,
-};
+use crate::sync::frame::{AnswerEnd, Ends, Frame, LogName, LogRanges, RoomHello, RoomName, RoomTag, Run, Runs, Side};
 use crate::sync::{Changes, PADDING, Vector, vector};
 use crate::wire::Wire;
 
@@ -25,8 +22,6 @@ use crate::wire::Wire;
 const HASHES_MAX: usize = 24;
 /// Entries sent to show where a log forks.
 const FORK_ENTRIES_MAX: u32 = 64;
-/// Epochs asked for in one frame.
-const NEED_EPOCHS_MAX: usize = 256;
 /// Tags of a hello that are kept because a room may be joined later.
 pub(super) const UNKNOWN_TAGS_MAX: usize = 4096;
 
@@ -526,7 +521,7 @@ impl<S: Store> Peer<S> {
                 return Ok(());
             };
             let Some(log) = shared.resolve(log) else {
-                return self.misbehaved(peer, "a log that was never named");
+                return self.misnamed(peer, no);
             };
             if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
                 let seqs = IntervalSet::range(first.header.seq, last.header.seq);
@@ -744,7 +739,7 @@ impl<S: Store> Peer<S> {
         };
         for LogRanges { log, seqs } in ranges {
             let Some(log) = shared.resolve(log) else {
-                return self.misbehaved(peer, "a log that was never named");
+                return self.misnamed(peer, no);
             };
             let holds = shared.has.get_or_insert_default().entry(log).or_default();
             holds.union(&seqs);
@@ -974,70 +969,6 @@ impl<S: Store> Peer<S> {
         Ok(())
     }
 
-    /// Asks for the keys of epochs that entries here need.
-    fn ask_epochs(&mut self, peer: DeviceId, no: RoomNo) {
-        let Some(room) = self.rooms.get(&no) else { return };
-        let wanted = room.wanted_epochs.clone();
-        let Some(shared) = self.shared(peer, no) else { return };
-        shared.epochs_asked.retain(|epoch| wanted.contains(epoch));
-        let epochs: Vec<EpochId> = wanted
-            .difference(&shared.epochs_asked)
-            .copied()
-            .take(NEED_EPOCHS_MAX)
-            .collect();
-        if epochs.is_empty() {
-            return;
-        }
-        shared.epochs_asked.extend(&epochs);
-        let name = shared.name;
-        self.send(peer, &Frame::NeedEpochs { name, epochs });
-    }
-
-    /// Gives a member the keys of epochs that it missed through a fork. It is on the roster, or its frames were not heard.
-    pub(super) fn on_need_epochs(&mut self, peer: DeviceId, no: RoomNo, epochs: &[EpochId]) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
-        let Some(person) = room.devices.get(&peer) else {
-            return Ok(());
-        };
-        let give = |epoch: &EpochId| room.epochs.reseal(epoch, &room.roster, &room.graph, person);
-        let gifts: Vec<EpochGift> = epochs.iter().filter_map(give).collect();
-        let Some(name) = self.shared(peer, no).map(|shared| shared.name) else {
-            return Ok(());
-        };
-        if !gifts.is_empty() {
-            self.send(peer, &Frame::Epochs { name, gifts });
-        }
-        Ok(())
-    }
-
-    /// Keys came from a member. Those that nothing here needs are not taken: anybody can make up epochs.
-    pub(super) fn on_epochs(&mut self, no: RoomNo, mut gifts: Vec<EpochGift>) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
-        gifts.retain(|gift| room.wanted_epochs.contains(&Keyring::epoch_of(gift)));
-        self.take_gifts(no, gifts)?;
-        self.settle(no)
-    }
-
-    /// Takes keys that another member gave, where they are what they claim to be.
-    pub(super) fn take_gifts(&mut self, no: RoomNo, gifts: Vec<EpochGift>) -> Result<(), StoreError> {
-        for gift in gifts {
-            let Some(room) = self.rooms.get_mut(&no) else {
-                return Ok(());
-            };
-            let Some(epoch) = room.epochs.learn_gift(&gift) else {
-                continue;
-            };
-            if let Some(gift) = room.epochs.gift(&epoch) {
-                self.store.put(&table::epoch(no, &epoch), &gift.to_bytes())?;
-            }
-            let outcome = room.unseal(&mut self.store, &mut self.ctx, epoch, None)?;
-            for (person, record) in outcome.riders {
-                self.learn_identity(&person, &record)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Sends what was just written to everybody who shares the room and has a line.
     pub(super) fn push(&mut self, no: RoomNo, written: &Written) {
         if written.entries.is_empty() {
@@ -1079,6 +1010,15 @@ impl<S: Store> Peer<S> {
             line.in_flight = line.in_flight.saturating_add(bytes.len());
         }
         self.ctx.out.push(Output::Send { peer, bytes });
+    }
+
+    /// A peer named a log by a number that it gave to none; or that it gave in a summary which came before this side knew that the room is shared: that one is on
+    /// its way again.
+    fn misnamed(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
+        match self.shared(peer, no).is_some_and(|shared| shared.summary_heard) {
+            true => self.misbehaved(peer, "a log that was never named"),
+            false => Ok(()),
+        }
     }
 
     /// A peer broke the protocol: its line is closed. What it sent before stays checked on its own.

@@ -120,7 +120,8 @@ impl Keyring {
             Sending::Use { epoch, .. } => epoch,
             Sending::NewEpoch => EpochId([0; 8]),
         };
-        let share = self.book.history_share(roster.history, &current, now);
+        let mut share = self.book.history_share(roster.history, &current, now);
+        share.retain(|keys| self.may_be_given(&keys.id(), graph));
         let give = |keys: EpochKeys| match (keys.content_key(), self.secrets.get(&keys.id())) {
             (Some(_), Some(secret)) => EpochGift::Whole {
                 secret: secret.0.clone(),
@@ -130,7 +131,15 @@ impl Keyring {
         share.into_iter().map(give).collect()
     }
 
-    /// What a member that lacks an epoch is given: all of it where newcomers may read everything; otherwise the content key only
+    /// Whether this device may hand over an epoch's keys: only where it knows whatever their maker knew. A slot opens before the removals do that the maker knew
+    /// of, and until they are here this device's roster still holds the removed.
+    fn may_be_given(&self, epoch: &EpochId, graph: &ControlGraph) -> bool {
+        self.book
+            .entries_under(epoch)
+            .any(|entry| graph.knows_as_much_as(entry))
+    }
+
+    /// What a member that lacks an epoch is given: nothing before this device knows what the epoch's maker knew; all of it where newcomers may read everything; otherwise the content key only
     /// of epochs that were made when it was in.
     pub(super) fn reseal(
         &self,
@@ -140,6 +149,9 @@ impl Keyring {
         person: &PersonId,
     ) -> Option<EpochGift> {
         let since = roster.members.get(person)?.since;
+        if !self.may_be_given(epoch, graph) {
+            return None;
+        }
         let made_before = |entry: &EntryRef| graph.is_past(entry, &since);
         let may_read = matches!(roster.history, HistoryPolicy::All {})
             || !self

@@ -240,6 +240,8 @@ pub(super) struct RoomLine {
     /// Logs that the peer numbered.
     names_in: Vec<LogKey>,
     pub summary_sent: bool,
+    /// A summary came on this line: numbers of logs count from it.
+    pub summary_heard: bool,
     /// The peer wants everything (the number of its want), and what it has is not known yet: its summary had a base that is not known here.
     pub all_wanted: Option<u32>,
     /// Wants that the peer owes answers to, oldest first.
@@ -263,6 +265,8 @@ pub(super) struct RoomLine {
     pub receipts_sent: BTreeMap<LogKey, u64>,
     /// Epochs that the peer was asked for on this line.
     pub epochs_asked: BTreeSet<EpochId>,
+    /// Epochs that the peer asked for and could not be given yet, up to as many as are asked for in one frame.
+    pub epochs_owed: BTreeSet<EpochId>,
 }
 
 /// One want.
@@ -297,6 +301,7 @@ impl RoomLine {
             named_out: 0,
             names_in: Vec::new(),
             summary_sent: false,
+            summary_heard: false,
             all_wanted: None,
             asked: VecDeque::new(),
             next_want: 0,
@@ -310,6 +315,7 @@ impl RoomLine {
             announce: BTreeMap::new(),
             receipts_sent: BTreeMap::new(),
             epochs_asked: BTreeSet::new(),
+            epochs_owed: BTreeSet::new(),
         }
     }
 
@@ -374,15 +380,19 @@ impl RoomLine {
         self.names_out.insert(*log, number);
     }
 
-    /// A summary was sent: the logs that it named by their keys have numbers by that.
+    /// A summary was sent: numbers begin anew, with the logs that it named by their keys. An earlier summary may not have been heard.
     pub(super) fn numbered(&mut self, changes: &Changes) {
+        self.names_out.clear();
+        self.named_out = 0;
         for log in changes.added() {
             self.give_number(log);
         }
     }
 
-    /// A summary came: so have those that it names. False if they are too many.
+    /// A summary came: numbers begin anew, with those that it names. False if they are too many.
     pub(super) fn number(&mut self, changes: &Changes) -> bool {
+        self.summary_heard = true;
+        self.names_in.clear();
         self.names_in.extend(changes.added());
         self.names_in.len() <= NAMES_MAX
     }

@@ -21,8 +21,8 @@
 //!    concurrent admission that did not survive was given is not spoken with either);
 //! 4. all of this as stated by entries that have effect: what strangers and removed members write changes nothing.
 //!
-//! Rule 2 covers what rule 3 cannot see: keys handed over in a frame instead of a slot are given to devices of the giver's roster only, and a giver
-//! who has the epoch has its making entry, hence its past, hence those removals. Of the usable epochs the one with the most recipients wins,
+//! Rule 2 covers what rule 3 cannot see: keys handed over in a frame instead of a slot are given to devices of the giver's roster only, and by nobody who does
+//! not hold the making entry with its whole past, hence those removals. Having the keys is not enough: a slot opens before the past arrives. Of the usable epochs the one with the most recipients wins,
 //! then the causally latest, then the lowest id; devices of the roster that it lacks get it sealed in the same write. If
 //! none is usable the sender makes a new one in the same write. Two who do so at once do no harm.
 //!

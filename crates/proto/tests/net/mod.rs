@@ -48,6 +48,7 @@ pub fn text(text: &str) -> Post {
     Post::Text {
         text: text.into(),
         reply_to: None,
+        files: Vec::new(),
     }
 }
 
@@ -195,6 +196,12 @@ impl Net {
         self.forbidden.insert((a.min(b), a.max(b)));
         self.disconnect(a, b);
         self.drain();
+    }
+
+    /// Lets a line between two come up again, and has it come up.
+    pub fn allow(&mut self, a: usize, b: usize) {
+        self.forbidden.remove(&(a.min(b), a.max(b)));
+        self.connect(a, b);
     }
 
     /// Only members of one group reach each other.

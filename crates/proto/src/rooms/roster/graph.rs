@@ -291,6 +291,16 @@ impl ControlGraph {
         heads
     }
 
+    /// Whether everything that the author of an entry knew is here: it is placed, or would be if its log were not frozen below it.
+    pub fn knows_as_much_as(&self, id: &EntryRef) -> bool {
+        let is_placed = |id: &EntryRef| self.placed.index.contains_key(id);
+        let heads_are_placed = || {
+            let heads = self.all.get(id).map(|known| known.entry.control.heads.iter());
+            heads.is_some_and(|mut heads| heads.all(|head| is_placed(head) || self.is_frozen(head)))
+        };
+        is_placed(id) || (self.is_frozen(id) && heads_are_placed())
+    }
+
     /// Whether `a` is in the causal past of `of`. False where either has not been placed.
     pub fn is_past(&self, a: &EntryRef, of: &EntryRef) -> bool {
         match (self.placed.index.get(a), self.placed.index.get(of)) {
@@ -434,6 +444,9 @@ impl ControlGraph {
             let Some(author) = self.judge(pos, void, None) else {
                 continue;
             };
+            if !self.finds_invite_open(pos, void) {
+                continue;
+            }
             let limits = self.limits(pos, op, &author, void);
             let node = &mut self.placed.nodes[index];
             node.allowed |= 1 << number;

@@ -294,7 +294,7 @@ impl ControlGraph {
         view: &View<'_>,
     ) -> bool {
         if let Some(used) = used {
-            return self.fits_invite(pos, person, role, used, author, view);
+            return self.fits_invite(pos, role, used, author, view);
         }
         match self.standing(person, view) {
             Some(_) => author.person == *person || author.role >= Role::Admin,
@@ -302,15 +302,7 @@ impl ControlGraph {
         }
     }
 
-    fn fits_invite(
-        &self,
-        pos: Pos,
-        person: &PersonId,
-        role: Role,
-        used: &InviteUse,
-        author: &Author,
-        view: &View<'_>,
-    ) -> bool {
+    fn fits_invite(&self, pos: Pos, role: Role, used: &InviteUse, author: &Author, view: &View<'_>) -> bool {
         let Some(terms) = self.terms(&used.invite, view) else {
             return false;
         };
@@ -319,19 +311,35 @@ impl ControlGraph {
         let inviter = self.standing(&terms.by, view);
         let inviter_may = inviter.is_some_and(|inviter| inviter.role >= Role::Member);
         let clock_ms = self.placed.nodes[pos.node].known.entry.clock.ms();
-        let others: BTreeSet<PersonId> = deeds
-            .uses
-            .iter()
-            .filter(|(at, by)| by != person && self.counts(*at, view))
-            .map(|(_, by)| *by)
-            .collect();
         author.role >= Role::Member
             && !closed
             && inviter_may
             && role == terms.role
             && clock_ms <= terms.expires_ms
             && terms.only.is_none_or(|only| only == author.device)
-            && others.len() < terms.uses as usize
+    }
+
+    /// Whether the invite that an operation uses, if any, was not used up yet as its author knew. Asked once, when it is placed: what members cut off from each other
+    /// came to is counted in the end ([`super::settle`]), when it is known which uses count.
+    pub(super) fn finds_invite_open(&self, pos: Pos, void: &BTreeSet<Pos>) -> bool {
+        let view = self.view_at(pos, void);
+        let Op::Admit {
+            person,
+            invite: Some(used),
+            ..
+        } = self.op(pos)
+        else {
+            return true;
+        };
+        let Some(terms) = self.terms(&used.invite, &view) else {
+            return false;
+        };
+        let uses = self.placed.invites[&used.invite].uses.iter();
+        let others: BTreeSet<PersonId> = uses
+            .filter(|(at, by)| by != person && self.counts(*at, &view))
+            .map(|(_, by)| *by)
+            .collect();
+        others.len() < terms.uses as usize
     }
 
     /// The terms of an invite: those of the first operation that opened it.

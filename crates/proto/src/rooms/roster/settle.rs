@@ -5,7 +5,8 @@
 //! past, then earlier admission, then the smaller entry. One that is void by then does nothing; one that has had its turn is not
 //! made void by one that comes after it. So of two who remove each other the first in that order stays, everywhere.
 //!
-//! What rests on void operations is void too: each is judged again without them. Last, of an invite that was used too often by
+//! What rests on void operations is void too: each is judged again without them, once the restrictions that it knew of have had their turn: before that, what its
+//! author rightly took for void may still seem to stand. Last, of an invite that was used too often by
 //! members cut off from each other, the uses that come later in causal order (then the greater entry) are void.
 
 use std::collections::BTreeSet;
@@ -108,19 +109,24 @@ impl ControlGraph {
     /// [`Self::settle`], judging again after each step what `touched` says may have lost its ground.
     pub(super) fn settle_by(&self, scope: &Bits, touched: impl Fn(&[Pos]) -> Touched) -> Void {
         let mut void = BTreeSet::new();
+        let mut deferred = BTreeSet::new();
         for (key, number) in &self.placed.contested {
             let pos = self.placed.restrictions[*number].pos;
-            if self.is_in(pos.node, scope) && !void.contains(&pos) {
-                let struck = self.struck(*number, scope, &void);
-                void.extend(struck.iter().copied());
-                self.unravel(scope, &mut void, Some(key), touched(&struck));
+            if !self.is_in(pos.node, scope) {
+                continue;
             }
+            let struck = match void.contains(&pos) {
+                false => self.struck(*number, scope, &void),
+                true => Vec::new(),
+            };
+            void.extend(struck.iter().copied());
+            self.unravel(scope, &mut void, Some(key), touched(&struck), &mut deferred);
         }
         let mut surplus = BTreeSet::new();
         while let Some(beyond) = self.first_surplus(scope, &void) {
             void.insert(beyond);
             surplus.insert(beyond);
-            self.unravel(scope, &mut void, None, touched(&[beyond]));
+            self.unravel(scope, &mut void, None, touched(&[beyond]), &mut deferred);
         }
         Void { ops: void, surplus }
     }
@@ -155,20 +161,43 @@ impl ControlGraph {
         own.zip(key).is_some_and(|(own, key)| own < key)
     }
 
-    /// Judges again what is touched, in causal order, and makes void what no longer has a ground; that touches more.
-    fn unravel(&self, scope: &Bits, void: &mut BTreeSet<Pos>, key: Option<&Precedence>, mut touched: Touched) {
-        if touched.is_nothing() {
+    /// Judges again what is touched, in causal order, and makes void what no longer has a ground; that touches more. What knew of a restriction that is still to have its
+    /// turn is deferred until then.
+    fn unravel(
+        &self,
+        scope: &Bits,
+        void: &mut BTreeSet<Pos>,
+        key: Option<&Precedence>,
+        mut touched: Touched,
+        deferred: &mut BTreeSet<Pos>,
+    ) {
+        if touched.is_nothing() && deferred.is_empty() {
             return;
         }
         for bit in scope.iter() {
             for pos in self.allowed_ops(self.placed.by_bit[bit as usize]) {
-                let stays = void.contains(&pos) || self.had_its_turn(pos, key) || !self.is_touched(pos, &touched);
-                if !stays && self.judge(pos, void, None).is_none() {
+                let is_due = deferred.remove(&pos) || self.is_touched(pos, &touched);
+                if !is_due || void.contains(&pos) || self.had_its_turn(pos, key) {
+                    continue;
+                }
+                if self.knows_one_to_come(pos, key, scope, void) {
+                    deferred.insert(pos);
+                } else if self.judge(pos, void, None).is_none() {
                     void.insert(pos);
                     touched.add(self.touched_by(&[pos]));
                 }
             }
         }
+    }
+
+    /// Whether a contested restriction in the past of an operation has its turn only after the one with that key.
+    fn knows_one_to_come(&self, pos: Pos, key: Option<&Precedence>, scope: &Bits, void: &BTreeSet<Pos>) -> bool {
+        let Some(key) = key else { return false };
+        let mut to_come = self.placed.contested.iter().rev().take_while(|(other, _)| other > key);
+        to_come.any(|(_, number)| {
+            let at = self.placed.restrictions[*number].pos;
+            self.is_in(at.node, scope) && !void.contains(&at) && self.before(at, pos)
+        })
     }
 
     /// What may look different once these operations do not count.
@@ -197,8 +226,9 @@ impl ControlGraph {
                 | Op::Seal {} => continue,
             };
         }
-        // Who acts as owner depends on everybody, once an owner could be missing.
-        touched.everything = self.placed.owners_restricted && !touched.persons.is_empty();
+        // Who acts as owner depends on everybody, once an owner could be missing. And what a restriction would have struck stands again.
+        touched.everything = self.placed.owners_restricted && !touched.persons.is_empty()
+            || gone.iter().any(|pos| self.placed.precedence.contains_key(pos));
         touched
     }
 
