@@ -39,6 +39,12 @@ pub(crate) const BENCHES: &[Bench] = &[
         measures: "the overlay by the thousand: flows, lines, delivery, load, with churn and failures; the hotel and its control",
     },
     Bench {
+        name: "keepers",
+        package: "offhook-proto",
+        home: Home::Examples,
+        measures: "whoever spoke is gone: what a reader gets from keepers that are there nine hours of ten",
+    },
+    Bench {
         name: "rekey",
         package: "offhook-proto",
         home: Home::Examples,
