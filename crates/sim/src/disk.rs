@@ -97,7 +97,9 @@ impl Disk {
     /// Plants the fault of a disk that gives back other than it was given: every record loses its last byte.
     pub(crate) fn spoil(&self) {
         let mut contents = self.contents.borrow_mut();
-        contents.tables.records.values_mut().for_each(|value| drop(value.pop()));
+        for value in contents.tables.records.values_mut() {
+            value.pop();
+        }
     }
 
     /// The state after the last commit.
