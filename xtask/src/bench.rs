@@ -39,6 +39,12 @@ pub(crate) const BENCHES: &[Bench] = &[
         measures: "the overlay by the thousand: flows, lines, delivery, load, with churn and failures; the hotel and its control",
     },
     Bench {
+        name: "keepers",
+        package: "offhook-proto",
+        home: Home::Examples,
+        measures: "whoever spoke is gone: what a reader gets from keepers that are there nine hours of ten",
+    },
+    Bench {
         name: "rekey",
         package: "offhook-proto",
         home: Home::Examples,
@@ -79,6 +85,12 @@ pub(crate) const BENCHES: &[Bench] = &[
         package: "offhook-node",
         home: Home::Examples,
         measures: "100,000 entries of 200 authors checked, decrypted and stored, in memory and on disk: per second",
+    },
+    Bench {
+        name: "files",
+        package: "offhook-node",
+        home: Home::Examples,
+        measures: "a file of 400 MB from one node to another on loopback, from one and from two members: MB/s, beside a bare copy over QUIC",
     },
     Bench {
         name: "powercut",

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::command::{cargo, run as run_command, run_watching};
-use crate::{fuzz, lab, prerequisites, sim, tidy};
+use crate::{fuzz, lab, prerequisites, sim, tidy, web};
 
 /// One line of the summary: what is run, and how.
 struct Step {
@@ -44,6 +44,10 @@ const STEPS: &[Step] = &[
         name: "lab",
         run: lab::short,
     },
+    Step {
+        name: "browser",
+        run: web::check,
+    },
 ];
 
 /// Runs every step.
@@ -52,6 +56,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         bail!("`cargo xtask test` takes no arguments, and got `{unknown}`; for one crate use `cargo test -p CRATE`");
     }
     prerequisites::for_tests()?;
+    prerequisites::for_web()?;
     let summary = run_steps(STEPS)?;
     println!("\nall {} steps passed: {summary}", STEPS.len());
     Ok(())

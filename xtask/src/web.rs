@@ -18,6 +18,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     match args {
         [] => {
             prerequisites::for_web()?;
+            // As the tests build it, so that nothing is compiled twice.
+            run_command(&mut cargo(["build", "--workspace", "--bin", "offhook"]))?;
             check()
         }
         [flag] if flag == "--build" => {
@@ -28,7 +30,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
 }
 
-/// The step of the whole test run.
+/// The step of the whole test run, with the program that the tests before were run with.
 pub(crate) fn check() -> Result<()> {
     install()?;
     run_command(&mut npm(["run", "check"]))?;
@@ -38,7 +40,6 @@ pub(crate) fn check() -> Result<()> {
     })?;
     ensure!(units > 0, "no unit test of the browser client was executed");
     compare_dist()?;
-    run_command(&mut cargo(["build", "--package", "offhook", "--bin", "offhook"]))?;
     let mut journeys = 0;
     run_watching(&mut npm(["run", "--silent", "journeys"]), |line| {
         journeys += journeys_passed(line)

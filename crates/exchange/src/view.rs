@@ -106,9 +106,42 @@ pub fn summed(texts: &[String]) -> String {
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
+/// A metric: its name, its value, what it means.
+type Metric = (&'static str, u64, &'static str);
+
 /// Metrics in Prometheus' text exposition format.
 pub fn prometheus(exchange: &Exchange, relay: &RelayCounters, cluster: Option<ClusterFigures>) -> String {
-    let backlog = cluster.map_or(0, |figures| figures.backlog);
+    let mut text = String::new();
+    for (name, value, about) in sip_counters(exchange).into_iter().chain(relay_counters(relay)) {
+        write_metric(&mut text, &format!("{name}_total"), "counter", value, about);
+    }
+    let gauges = [
+        ("calls_live", exchange.calls().len() as u64, "Calls now."),
+        ("phones_registered", exchange.bindings().count() as u64, "Bindings now."),
+        (
+            "sip_transactions",
+            exchange.transaction_count() as u64,
+            "Transactions held.",
+        ),
+        (
+            "rtp_ports_in_use",
+            exchange.ports_in_use() as u64,
+            "Media ports in use.",
+        ),
+    ];
+    for (name, value, about) in gauges.into_iter().chain(cluster_gauges(cluster)) {
+        write_metric(&mut text, name, "gauge", value, about);
+    }
+    text
+}
+
+fn write_metric(text: &mut String, name: &str, kind: &str, value: u64, about: &str) {
+    let name = format!("offhook_exchange_{name}");
+    // Writing to a String cannot fail.
+    let _ = write!(text, "# HELP {name} {about}\n# TYPE {name} {kind}\n{name} {value}\n");
+}
+
+fn sip_counters(exchange: &Exchange) -> [Metric; 11] {
     let Counters {
         messages_in,
         malformed,
@@ -122,7 +155,7 @@ pub fn prometheus(exchange: &Exchange, relay: &RelayCounters, cluster: Option<Cl
         calls_ended,
         transfers,
     } = exchange.counters();
-    let counters = [
+    [
         ("sip_messages_received", messages_in, "SIP messages received."),
         ("sip_messages_malformed", malformed, "Messages dropped as no SIP."),
         ("sip_requests_refused", refused, "Requests answered as malformed."),
@@ -138,60 +171,29 @@ pub fn prometheus(exchange: &Exchange, relay: &RelayCounters, cluster: Option<Cl
         ("calls_answered", calls_answered, "Ended calls that had been answered."),
         ("calls_ended", calls_ended, "Calls with a record."),
         ("transfers", transfers, "Transfers asked for."),
-        (
-            "rtp_packets_forwarded",
-            relay.forwarded.load(Ordering::Relaxed),
-            "Media packets forwarded.",
-        ),
-        (
-            "rtp_packets_refused",
-            relay.refused.load(Ordering::Relaxed),
-            "Media packets of unexpected sources.",
-        ),
-        (
-            "rtp_ports_failed",
-            relay.failed.load(Ordering::Relaxed),
-            "Media ports that could not be bound.",
-        ),
-    ];
-    let gauges = [
-        ("calls_live", exchange.calls().len(), "Calls now."),
-        ("phones_registered", exchange.bindings().count(), "Bindings now."),
-        ("sip_transactions", exchange.transaction_count(), "Transactions held."),
-        ("rtp_ports_in_use", exchange.ports_in_use(), "Media ports in use."),
-    ];
-    let cluster = cluster.map(|figures| {
-        [
-            (
-                "calls_protected",
-                figures.protected,
-                "Whether a standby holds the calls ready.",
-            ),
-            (
-                "engine_connected",
-                figures.engine_connected,
-                "Whether the engine is reached.",
-            ),
-        ]
-    });
-    let cluster = cluster
-        .into_iter()
-        .flatten()
-        .map(|(name, value, about)| (name, usize::from(value), about));
-    let backlog = [("engine_writes_waiting", backlog, "Durable writes still to be done.")];
-    let mut text = String::new();
-    for (name, value, about) in counters {
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "# HELP offhook_exchange_{name}_total {about}\n# TYPE offhook_exchange_{name}_total counter\noffhook_exchange_{name}_total {value}\n"
-        );
+    ]
+}
+
+fn relay_counters(relay: &RelayCounters) -> [Metric; 3] {
+    let forwarded = relay.forwarded.load(Ordering::Relaxed);
+    let refused = relay.refused.load(Ordering::Relaxed);
+    let failed = relay.failed.load(Ordering::Relaxed);
+    [
+        ("rtp_packets_forwarded", forwarded, "Media packets forwarded."),
+        ("rtp_packets_refused", refused, "Media packets of unexpected sources."),
+        ("rtp_ports_failed", failed, "Media ports that could not be bound."),
+    ]
+}
+
+/// One machine has only the last.
+fn cluster_gauges(cluster: Option<ClusterFigures>) -> Vec<Metric> {
+    let mut gauges = Vec::new();
+    if let Some(figures) = cluster {
+        let (protected, connected) = (figures.protected.into(), figures.engine_connected.into());
+        gauges.push(("calls_protected", protected, "Whether a standby holds the calls ready."));
+        gauges.push(("engine_connected", connected, "Whether the engine is reached."));
     }
-    for (name, value, about) in gauges.into_iter().chain(cluster).chain(backlog) {
-        let _ = write!(
-            text,
-            "# HELP offhook_exchange_{name} {about}\n# TYPE offhook_exchange_{name} gauge\noffhook_exchange_{name} {value}\n"
-        );
-    }
-    text
+    let backlog = cluster.map_or(0, |figures| figures.backlog as u64);
+    gauges.push(("engine_writes_waiting", backlog, "Durable writes still to be done."));
+    gauges
 }

@@ -85,6 +85,7 @@ async fn post(node: &NodeHandle, room: RoomId, entries: usize) -> Result<()> {
                 post: Post::Text {
                     text: text(i),
                     reply_to: None,
+                    files: Vec::new(),
                 },
                 client_id: None,
             };

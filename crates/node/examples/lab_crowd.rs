@@ -148,6 +148,7 @@ impl Crowd {
                         self.said + number
                     ),
                     reply_to: None,
+                    files: Vec::new(),
                 },
                 client_id: None,
             };

@@ -25,6 +25,7 @@ use iroh::endpoint::{
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMap, RelayMode, RelayUrl, SecretKey, TransportAddr, Watcher};
 use netwatch::gate;
 use offhook_proto::crypto::Secret;
+use offhook_proto::files::fetch::PIECES_PER_SOURCE;
 use offhook_proto::identity::DeviceId;
 use offhook_proto::overlay::ledger::{ADDRESSES_PER_DIAL_MAX, Answer, Ask, To, Urgency};
 use offhook_proto::peer::Input;
@@ -34,6 +35,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use crate::driver::Message;
+use crate::files::{Files, serve_line};
 use crate::flows::{Doorman, Flows};
 use crate::node::{Config, StartError};
 use crate::relay::{self, RelayChoice};
@@ -84,9 +86,11 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// Data in flight on one connection.
-const RECEIVE_WINDOW_BYTES: u32 = 4 << 20;
+const RECEIVE_WINDOW_BYTES: u32 = 8 << 20;
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-const SEND_WINDOW_BYTES: u64 = 4 << 20;
+const SEND_WINDOW_BYTES: u64 = 8 << 20;
+/// The line itself, and requests for files: as many as a peer asks of one at once, and the next ones.
+const STREAMS_MAX: u32 = 1 + 2 * PIECES_PER_SOURCE as u32;
 
 /// Why a connection was closed, as its peer sees it.
 mod close_code {
@@ -177,7 +181,7 @@ fn builder(seed: &Secret, relays: RelayMap) -> Builder {
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
-        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .max_remote_nat_traversal_addresses(8)
         .build();
@@ -222,6 +226,7 @@ pub(crate) struct Switchboard {
     open: Lines,
     dialling: BTreeMap<DeviceId, Dialling>,
     flows: Arc<Flows>,
+    files: Arc<Files>,
     /// Dials that wait for a flow.
     waiting: BTreeMap<DeviceId, EndpointAddr>,
     /// Relays of peers that are held in the ledger.
@@ -284,16 +289,17 @@ struct Backlog {
 }
 
 impl Switchboard {
-    pub(crate) fn new(endpoint: Endpoint, inbox: mpsc::Sender<Message>, flows: Arc<Flows>, no_public: bool) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, flows: Arc<Flows>, files: Arc<Files>, no_public: bool) -> Self {
         let (news_in, news) = mpsc::channel(HANDSHAKES_MAX);
         let (own_in, _) = watch::channel(Vec::new());
         Self {
             endpoint,
-            inbox,
+            inbox: files.inbox(),
             lines: BTreeMap::new(),
-            open: Lines::default(),
+            open: files.lines(),
             dialling: BTreeMap::new(),
             flows,
+            files,
             waiting: BTreeMap::new(),
             relays: BTreeSet::new(),
             catching_up: true,
@@ -305,10 +311,6 @@ impl Switchboard {
             own_in,
             relay_choice: RelayChoice::new(no_public),
         }
-    }
-
-    pub(crate) fn lines(&self) -> Lines {
-        self.open.clone()
     }
 
     pub(crate) fn own_addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
@@ -570,6 +572,8 @@ impl Switchboard {
         });
         let writer = tokio::spawn(write_frames(new.send, new.connection.clone(), queued, backlog.clone()));
         locked(&self.open).insert(peer, new.connection.clone());
+        // Ends with the connection.
+        tokio::spawn(serve_line(self.files.clone(), peer, new.connection.clone()));
         let line = Line {
             generation,
             connection: new.connection,
@@ -925,7 +929,7 @@ async fn watch_addresses(endpoint: Endpoint, inbox: mpsc::Sender<Message>, own: 
     }
 }
 
-fn locked(lines: &Lines) -> MutexGuard<'_, BTreeMap<DeviceId, Connection>> {
+pub(crate) fn locked(lines: &Lines) -> MutexGuard<'_, BTreeMap<DeviceId, Connection>> {
     // The map is whole after a panic, too: every change is one call.
     lines.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iroh::Endpoint;
+use offhook_proto::history::{Attachment, ContentId, EntryId};
 use offhook_proto::identity::{DeviceId, PersonId};
 use offhook_proto::overlay::ledger::{LedgerView, Limits};
 use offhook_proto::peer::{Command, CommandError, Event, Input, Peer, Reply};
@@ -20,6 +21,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::doctor::{self, Checkup};
 use crate::driver::{self, Driver, Message};
 use crate::endpoint::{self, Order, PathView, Switchboard};
+use crate::files::{FileLimits, FileProblem, FileProgress, FileReader, FileWriter, Files};
 use crate::flows::{FlowSample, Flows};
 use crate::home::{Home, HomeError, store_path};
 use crate::journal::{LocalChange, Wording};
@@ -55,6 +57,8 @@ pub struct Config {
     pub no_public_infrastructure: bool,
     /// How many flows a gateway may see of this node.
     pub flows: Limits,
+    /// How large files may be.
+    pub files: FileLimits,
     /// How events are written down in the numbered log (see [`crate::journal`]); without it they are only broadcast.
     pub wording: Option<Wording>,
 }
@@ -72,6 +76,7 @@ impl Config {
             lan: true,
             no_public_infrastructure: true,
             flows: Limits::default(),
+            files: FileLimits::default(),
             wording: None,
         }
     }
@@ -100,6 +105,9 @@ pub enum StartError {
     /// The node cannot serve as a relay.
     #[error(transparent)]
     Relay(#[from] RelayError),
+    /// The folder of files cannot be used.
+    #[error("cannot use the folder `files` of the home: {0}")]
+    Files(std::io::Error),
     /// The system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -147,6 +155,8 @@ impl Node {
         let (finished, done) = watch::channel(false);
         let (newest_event, newest) = watch::channel(0);
 
+        let lines = endpoint::Lines::default();
+        let files = Files::open(&dir, config.files, inbox.clone(), lines.clone()).map_err(StartError::Files)?;
         let parts = driver::Parts {
             home,
             secrets,
@@ -161,13 +171,9 @@ impl Node {
         };
         start_driver(parts, &endpoint).await?;
 
-        let switchboard = Switchboard::new(
-            endpoint.clone(),
-            inbox.clone(),
-            flows.clone(),
-            config.no_public_infrastructure,
-        );
-        let lines = switchboard.lines();
+        let no_public = config.no_public_infrastructure;
+        let switchboard = Switchboard::new(endpoint.clone(), flows.clone(), files.clone(), no_public);
+        tokio::spawn(files.clone().run(events.subscribe(), stopping.clone()));
         let own = switchboard.own_addresses();
         let is_lan_on = config.lan;
         if is_lan_on {
@@ -184,6 +190,7 @@ impl Node {
                 done,
                 lines,
                 flows,
+                files,
                 endpoint,
                 is_lan_on,
                 own,
@@ -249,6 +256,7 @@ struct Shared {
     done: watch::Receiver<bool>,
     lines: endpoint::Lines,
     flows: Arc<Flows>,
+    files: Arc<Files>,
     endpoint: Endpoint,
     is_lan_on: bool,
     own: watch::Receiver<Vec<SocketAddr>>,
@@ -357,6 +365,41 @@ impl NodeHandle {
     /// Where this node can be reached, best first.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.shared.own.borrow().clone()
+    }
+
+    /// Begins to take a file in, to be sent.
+    pub async fn new_file(&self) -> Result<FileWriter, FileProblem> {
+        self.shared.files.begin().await
+    }
+
+    /// Notes that a message that was sent carries a file that was taken in. Else the file is swept away at the next start.
+    pub async fn file_was_sent(&self, entry: EntryId, content: ContentId) -> Result<(), FileProblem> {
+        self.shared.files.carried_by(entry, content).await
+    }
+
+    /// Fetches a file of a message, also over restarts, until it is here or its message is gone.
+    pub async fn fetch_file(&self, entry: EntryId, content: ContentId) -> Result<(), FileProblem> {
+        self.shared.files.want(entry, content).await
+    }
+
+    /// How much of a file is here.
+    pub fn file_progress(&self, file: &Attachment) -> FileProgress {
+        self.shared.files.progress(file)
+    }
+
+    /// Whether a file is so small that it is fetched without being asked for.
+    pub fn file_comes_unasked(&self, file: &Attachment) -> bool {
+        self.shared.files.comes_unasked(file)
+    }
+
+    /// Grows whenever something happens to a file.
+    pub fn file_changes(&self) -> watch::Receiver<u64> {
+        self.shared.files.changes()
+    }
+
+    /// Opens a file that is here.
+    pub async fn read_file(&self, file: &Attachment) -> Result<FileReader, FileProblem> {
+        self.shared.files.read(file).await
     }
 
     /// The own device.

@@ -69,6 +69,7 @@ async fn post(node: &NodeHandle, room: RoomId, i: usize) {
     let post = Post::Text {
         text: format!("message {i}"),
         reply_to: None,
+        files: Vec::new(),
     };
     let client_id = None;
     let said = peer::Command::Post { room, post, client_id };

@@ -52,6 +52,7 @@ async fn say(node: &NodeHandle, room: RoomId, text: &str) -> EntryId {
         post: Post::Text {
             text: text.into(),
             reply_to: None,
+            files: Vec::new(),
         },
         client_id: None,
     };

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -95,6 +96,20 @@ impl Client {
         self.request(method, target, body).await.map(drop)
     }
 
+    /// Sends a file, part by part.
+    pub(crate) async fn upload<T: DeserializeOwned>(
+        &self,
+        target: Target,
+        parts: impl Iterator<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let frames = parts.map(|part| part.map(Frame::data));
+        let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
+        let response = self
+            .exchange(Method::POST, target, Some("application/octet-stream"), body)
+            .await?;
+        read_json(response).await
+    }
+
     /// Asks for a stream of bytes.
     pub(crate) async fn stream(
         &self,
@@ -117,6 +132,21 @@ impl Client {
         target: Target,
         body: Option<&B>,
     ) -> Result<Response<Incoming>, Problem> {
+        let bytes = body.map(serde_json::to_vec).transpose();
+        let bytes = bytes.map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+        let kind = bytes.is_some().then_some("application/json");
+        let full = Full::new(Bytes::from(bytes.unwrap_or_default()));
+        let body = full.map_err(|never| match never {}).boxed_unsync();
+        self.exchange(method, target, kind, body).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        target: Target,
+        kind: Option<&str>,
+        body: UnsyncBoxBody<Bytes, io::Error>,
+    ) -> Result<Response<Incoming>, Problem> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| self.unreachable(&error))?;
@@ -126,13 +156,11 @@ impl Client {
             .method(method)
             .uri(target.0)
             .header("host", "localhost");
-        let mut bytes = Vec::new();
-        if let Some(body) = body {
-            request = request.header("content-type", "application/json");
-            bytes = serde_json::to_vec(body).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+        if let Some(kind) = kind {
+            request = request.header("content-type", kind);
         }
         let request = request
-            .body(Full::new(Bytes::from(bytes)))
+            .body(body)
             .map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
         let response = sender.send_request(request).await.map_err(cut_off)?;
         if response.status().is_success() {

@@ -60,6 +60,20 @@ pub(crate) const KEYS: &[Key] = &[
         fits: is_switch,
     },
     Key {
+        name: "files_send_max",
+        variable: "OFFHOOK_FILES_SEND_MAX",
+        default: "100 MB",
+        form: SIZE_FORM,
+        fits: |text| size(text).is_ok(),
+    },
+    Key {
+        name: "files_unasked_max",
+        variable: "OFFHOOK_FILES_UNASKED_MAX",
+        default: "1 MB",
+        form: SIZE_FORM,
+        fits: |text| size(text).is_ok(),
+    },
+    Key {
         name: "no_public_infrastructure",
         variable: "OFFHOOK_NO_PUBLIC_INFRASTRUCTURE",
         default: "false",
@@ -77,6 +91,25 @@ pub(crate) const KEYS: &[Key] = &[
 
 fn is_switch(text: &str) -> bool {
     matches!(text, "true" | "false")
+}
+
+const SIZE_FORM: &str = "a size: bytes, or as \"250 kB\", \"20 MB\", \"1 GB\"";
+
+/// A size in bytes; units are powers of ten.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "kb" => Some(1_000),
+        "mb" => Some(1_000_000),
+        "gb" => Some(1_000_000_000),
+        _ => None,
+    };
+    let bytes = unit.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit));
+    let fits = bytes.filter(|bytes| *bytes <= crate::proto::history::file::FILE_BYTES_MAX);
+    fits.ok_or_else(|| format!("`{text}` does not fit; it takes {SIZE_FORM}"))
 }
 
 /// Where a value comes from.
@@ -245,6 +278,8 @@ pub(crate) fn complete(flags: &mut Up, mut settings: Vec<Setting>) -> Vec<Settin
             "listen" => flags.listen.map(|at| at.to_string()),
             "http" => flags.http.map(|listen| listen.to_string()),
             "headless" => flags.headless.then(|| "true".to_owned()),
+            "files_send_max" => flags.files_send_max.map(|bytes| bytes.to_string()),
+            "files_unasked_max" => flags.files_unasked_max.map(|bytes| bytes.to_string()),
             "keeper" => flags.keeper.then(|| "true".to_owned()),
             _ => flags.no_public_infrastructure.then(|| "true".to_owned()),
         };
@@ -259,6 +294,8 @@ pub(crate) fn complete(flags: &mut Up, mut settings: Vec<Setting>) -> Vec<Settin
             "listen" => flags.listen = value.parse().ok(),
             "http" => flags.http = value.parse().ok(),
             "headless" => flags.headless = value == "true",
+            "files_send_max" => flags.files_send_max = size(value).ok(),
+            "files_unasked_max" => flags.files_unasked_max = size(value).ok(),
             "keeper" => flags.keeper = value == "true",
             _ => flags.no_public_infrastructure = value == "true",
         }
@@ -276,7 +313,7 @@ mod tests {
 
     #[test]
     fn every_key_can_be_written() {
-        let text = "name = \"Ada\"\nlisten = \"0.0.0.0:4001\"\nhttp = 8080\nheadless = true\nno_public_infrastructure = false\nkeeper = true\n";
+        let text = "name = \"Ada\"\nlisten = \"0.0.0.0:4001\"\nhttp = 8080\nheadless = true\nno_public_infrastructure = false\nkeeper = true\nfiles_send_max = \"1 GB\"\nfiles_unasked_max = 0\n";
         let values = parsed(text).unwrap();
         assert_eq!(values.len(), KEYS.len());
         assert!(values.contains(&("http", "8080".to_owned())));
@@ -291,6 +328,7 @@ mod tests {
             ("headless = \"yes\"", "`yes` does not fit; it takes true or false"),
             ("listen = \"here\"", "it takes an address and port"),
             ("http = \"0.0.0.0:80\"", "`0.0.0.0:80` does not fit"),
+            ("files_send_max = \"big\"", "it takes a size"),
             ("http = [1]", "`array` does not fit"),
             ("name = ", "line 1"),
         ] {
@@ -314,6 +352,22 @@ mod tests {
         assert_eq!((up.name.as_deref(), up.headless), (Some("Ada"), true));
         assert_eq!(settings[0].origin, Origin::Flag);
         assert_eq!(settings[1].origin, Origin::Environment("X"));
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("17", 17),
+            ("250 kB", 250_000),
+            ("20MB", 20_000_000),
+            ("1 gb", 1_000_000_000),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MB", "1 TB", "-1", "1.5 MB", "99999999999 GB", "65 GB 1"] {
+            assert!(size(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use offhook_node::relay::RelayOptions;
 
 use crate::access::Scope;
+use crate::config;
 use crate::http::Listen;
 use crate::proto::overlay::ledger::{HARD_CAP, Limits};
 
@@ -88,6 +89,9 @@ pub(crate) enum Verb {
     },
     /// Say something in a room
     Send(Send),
+    /// List and fetch the files of a message
+    #[command(subcommand)]
+    File(FileVerb),
     /// Give an own message another text
     Edit {
         /// The message
@@ -299,6 +303,12 @@ pub(crate) struct Up {
     /// The most flows (connections, as a gateway counts them) that this node may open, 8 or more
     #[arg(long, default_value_t = HARD_CAP, value_name = "N", value_parser = flow_cap)]
     pub(crate) flows: u16,
+    /// The largest file that may be sent [default: 100 MB]
+    #[arg(long, value_name = "SIZE", value_parser = config::size)]
+    pub(crate) files_send_max: Option<u64>,
+    /// The largest file that comes unasked; 0 for none [default: 1 MB]
+    #[arg(long, value_name = "SIZE", value_parser = config::size)]
+    pub(crate) files_unasked_max: Option<u64>,
     /// Install and start the node as a service of this user (systemd), instead of running it here
     #[arg(long)]
     pub(crate) service: bool,
@@ -588,12 +598,44 @@ pub(crate) struct Send {
     #[arg(value_name = "R")]
     pub(crate) room: String,
     /// What to say, or - to read it from stdin
-    pub(crate) text: String,
+    #[arg(required_unless_present = "file")]
+    pub(crate) text: Option<String>,
+    /// Send this file with it; several times for several, at most four
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Vec<PathBuf>,
     /// The same client id again says nothing twice
     #[arg(long, value_name = "ANY")]
     pub(crate) client_id: Option<String>,
     /// Wait up to so many seconds until two others hold it: then it is safe to go offline
     #[arg(long, default_value_t = 0, value_name = "SECS")]
+    pub(crate) wait: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FileVerb {
+    /// Show the files of a message, and how much of each is here
+    List {
+        /// The message
+        id: String,
+    },
+    /// Fetch a file from whoever has it, and write it to this folder
+    Get(FileGet),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FileGet {
+    /// The message
+    pub(crate) id: String,
+    /// Which of its files, where it carries several
+    pub(crate) name: Option<String>,
+    /// Where to write it: a file, a folder, or - for stdout [default: its own name, here]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: Option<PathBuf>,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// How many seconds to wait for it; the node goes on after that
+    #[arg(long, value_name = "SECS", default_value_t = 600)]
     pub(crate) wait: u64,
 }
 

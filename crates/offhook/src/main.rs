@@ -12,6 +12,7 @@ mod flags;
 mod home;
 mod http;
 mod irc;
+mod picture;
 mod plot;
 mod problem;
 mod render;

@@ -98,6 +98,10 @@ kinds! {
     NoRoom: "no-room", 404, NotFound, "No such room";
     /// No such entry.
     NoEntry: "no-entry", 404, NotFound, "No such entry";
+    /// No such file.
+    NoFile: "no-file", 404, NotFound, "No such file";
+    /// A file is not here yet.
+    NotHere: "not-here", 409, NotYet, "The file is not here yet";
     /// No such person.
     NoPerson: "no-person", 404, NotFound, "No such person";
     /// Not a member of the room.

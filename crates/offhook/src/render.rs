@@ -8,7 +8,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::api::model::{EntryDetail, Line, LineKind, State};
+use crate::api::model::{EntryDetail, FileTaken, Line, LineKind, State};
 
 /// The widest that a name may make its column.
 const NAME_COLUMNS_MAX: usize = 16;
@@ -147,10 +147,38 @@ impl Timeline {
             LineKind::Sealed => self.style.dim("(cannot be read yet: its key has not arrived)"),
             LineKind::Control | LineKind::Gap => self.style.dim(&format!("* {text}")),
         };
+        let text = with_files(text, &entry.files);
         match &entry.reply_to {
             Some(target) => format!("{} {text}", self.style.dim(&format!("↳ {target}"))),
             None => text,
         }
+    }
+}
+
+/// A message's text, and the names of what it carries.
+pub(crate) fn with_files(text: String, files: &[FileTaken]) -> String {
+    let named = files
+        .iter()
+        .map(|file| format!("[file {}, {}]", clean_line(&file.name), size(file.bytes)));
+    let said = (!text.is_empty()).then_some(text);
+    said.into_iter().chain(named).collect::<Vec<_>>().join(" ")
+}
+
+/// A size in words, in powers of ten.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if bytes < 1000 {
+        return count(bytes, "byte");
+    }
+    let mut tenths = bytes / 100;
+    let mut unit = 0;
+    while tenths >= 10_000 && unit + 1 < UNITS.len() {
+        tenths /= 1000;
+        unit += 1;
+    }
+    match tenths {
+        0..100 => format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]),
+        _ => format!("{} {}", tenths / 10, UNITS[unit]),
     }
 }
 
@@ -236,6 +264,7 @@ mod tests {
                 after_removal: false,
                 equivocation: false,
                 mentions_me: false,
+                files: Vec::new(),
             }),
             missing_to: None,
         }

@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use crate::crypto::{SealKeyPair, Secret};
+use crate::files::{Fetch, FileAsk, FileTold, Order};
 use crate::history::{Clock, Entry, EntryId, EntryRef, Header, IntervalSet, LogKey, RoomId, Said};
 use crate::identity::{DeviceId, IdentityBundle};
 use crate::keeper::{Answer, Ask, Caller, KeeperAddress, Limits, Vaults};
@@ -42,6 +43,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "entry_id",
         run: |data, _| entry_id(data),
+    },
+    Target {
+        name: "file",
+        run: file,
     },
     Target {
         name: "frame",
@@ -112,6 +117,25 @@ pub fn control(data: &[u8]) -> bool {
     }
     let roster = graph.resolve();
     assert!(roster.members.len() <= graph.len() * control.ops.len());
+    true
+}
+
+/// A request on a file's stream, or an answer.
+///
+/// Whatever is said to be held, no piece beyond the file is asked for.
+pub fn file(data: &[u8], now: Instant) -> bool {
+    const PIECES: u32 = 5;
+    let Some(FileTold::Held { pieces }) = canonical::<FileTold>(data) else {
+        return canonical::<FileAsk>(data).is_some() || canonical::<FileTold>(data).is_some();
+    };
+    let source = DeviceId([1; 32]);
+    let mut fetch = Fetch::new(PIECES, IntervalSet::default());
+    fetch.set_sources([source]);
+    fetch.poll(now);
+    fetch.held(&source, &pieces, now);
+    for order in fetch.poll(now) {
+        assert!(matches!(order, Order::AskPiece(_, 1..=PIECES)), "{order:?}");
+    }
     true
 }
 

@@ -8,9 +8,11 @@
 
 pub mod body;
 pub mod entry;
+pub mod file;
 pub mod interval;
 pub mod run;
 
 pub use body::{Body, Said};
 pub use entry::{Class, Clock, Entry, EntryId, EntryRef, EpochId, Header, LogKey, RoomId};
+pub use file::{Attachment, ContentId, Picture};
 pub use interval::IntervalSet;

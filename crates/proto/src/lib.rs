@@ -4,9 +4,10 @@
 //! same inputs give the same outputs, bit by bit, so the simulator runs this very code by the thousand.
 //!
 //! From the bottom up: [`wire`] (canonical bytes), [`crypto`], [`store`], [`identity`]; then [`history`] (logs and their order) and
-//! [`rooms`] (membership and keys); [`keeper`] (sealed entries kept for others); [`peer`] composes them and is the only module that knows all.
+//! [`rooms`] (membership and keys); [`keeper`] (sealed entries kept for others), [`files`] (files under way); [`peer`] composes them and is the only module that knows all.
 
 pub mod crypto;
+pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod history;

@@ -35,6 +35,7 @@ pub mod command;
 mod commands;
 mod dial;
 mod exchange;
+mod files;
 mod handing;
 mod join;
 mod keeping;

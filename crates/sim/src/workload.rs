@@ -402,7 +402,11 @@ impl World<'_> {
                 only_me,
             }),
             Op::Join(invite) => Some(Command::Join { invite: *invite }),
-            Op::Post { text, reply_to } => post(Post::Text { text, reply_to }),
+            Op::Post { text, reply_to } => post(Post::Text {
+                text,
+                reply_to,
+                files: Vec::new(),
+            }),
             Op::Edit { target, text } => post(Post::Edit { target, text }),
             Op::Delete { target } => post(Post::Delete { target }),
             Op::React { target, emoji, on } => {

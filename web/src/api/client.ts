@@ -1,6 +1,6 @@
 // Calls of the local API. Every failure is a `Problem` with a sentence for people.
 
-import type { AccessKey, Check, Contact, Flows, FlowSample, Invite, Line, Member, Neighbour, Page, PeerLine, Role, Room, Status, Whereabouts } from "./types";
+import type { AccessKey, Check, Contact, FileState, FileTaken, Flows, FlowSample, Invite, Line, Member, Neighbour, Page, PeerLine, Role, Room, Status, Whereabouts } from "./types";
 
 const BASE = "/api/v1";
 
@@ -68,6 +68,24 @@ async function offered<T>(answer: Promise<T>): Promise<T | null> {
 
 const part = encodeURIComponent;
 
+/** Hands a file to the node; `fetch` cannot tell how far it is. */
+export function takeFile(file: File, tell: (progress: number) => void): { taken: Promise<FileTaken>; stop: () => void } {
+  const request = new XMLHttpRequest();
+  const taken = new Promise<FileTaken>((resolve, reject) => {
+    request.open("POST", `${BASE}/files?name=${part(file.name || "file")}${file.type ? `&type=${part(file.type)}` : ""}`);
+    request.setRequestHeader("Content-Type", "application/octet-stream");
+    request.upload.onprogress = (event) => event.lengthComputable && tell(event.loaded / Math.max(1, event.total));
+    request.onerror = request.onabort = () => reject(new Problem(0, "unreachable", ""));
+    request.onload = () => {
+      if (request.status === 201) return resolve(JSON.parse(request.responseText) as FileTaken);
+      void problemOf(new Response(request.responseText, { status: request.status })).then(reject);
+    };
+  });
+  // Without its own type: what a page sends is never taken for a form.
+  request.send(file.slice(0, file.size, "application/octet-stream"));
+  return { taken, stop: () => request.abort() };
+}
+
 export const api = {
   signOut: () => call<void>("DELETE", "/session"),
   signIn: (token: string) => call<unknown>("POST", "/session", { token }),
@@ -112,10 +130,14 @@ export const api = {
     call<Page>("GET", `/rooms/${part(room)}/entries?limit=${limit}${cursor ? `&cursor=${part(cursor)}` : ""}`),
   around: (room: string, limit: number, id: string) =>
     call<Page>("GET", `/rooms/${part(room)}/entries?limit=${limit}&around=${part(id)}`),
-  say: (room: string, text: string, client_id: string) =>
-    call<{ id: string }>("POST", `/rooms/${part(room)}/entries`, { text, client_id }),
-  reply: (id: string, text: string, client_id: string) =>
-    call<{ id: string }>("POST", `/entries/${part(id)}/replies`, { text, client_id }),
+  say: (room: string, text: string, files: string[], client_id: string) =>
+    call<{ id: string }>("POST", `/rooms/${part(room)}/entries`, { text, files, client_id }),
+  reply: (id: string, text: string, files: string[], client_id: string) =>
+    call<{ id: string }>("POST", `/entries/${part(id)}/replies`, { text, files, client_id }),
+  files: (id: string) => call<{ files: FileState[] }>("GET", `/entries/${part(id)}/files`).then((answer) => answer.files),
+  fetchFile: (id: string, file: string) => call<FileState>("POST", `/entries/${part(id)}/files/${part(file)}/fetch`),
+  /** Where a file can be read once it is here. */
+  fileAt: (id: string, file: string) => `${BASE}/entries/${part(id)}/files/${part(file)}`,
   read: (room: string, up_to: string) => call<void>("POST", `/rooms/${part(room)}/read`, { up_to }),
   entry: (id: string) => call<Line>("GET", `/entries/${part(id)}`),
   edit: (id: string, text: string) => call<unknown>("PATCH", `/entries/${part(id)}`, { text }),

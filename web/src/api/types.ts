@@ -141,6 +141,27 @@ export interface Line {
   after_removal?: boolean;
   equivocation?: boolean;
   mentions_me?: boolean;
+  files?: FileTaken[];
+}
+
+/** A file, as its message tells of it. */
+export interface FileTaken {
+  file: string;
+  name: string;
+  type: string;
+  bytes: number;
+  width?: number;
+  height?: number;
+  /** A small JPEG in Base64. */
+  thumbnail?: string;
+}
+
+/** A file, and how much of it is here. */
+export interface FileState extends FileTaken {
+  here: number;
+  state: "here" | "coming" | "away";
+  sources: number;
+  problem?: string;
 }
 
 export interface Page {

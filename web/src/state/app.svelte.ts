@@ -369,7 +369,7 @@ class App {
   }
 
   #entries(room: string, events: Extract<NodeEvent, { event: "entry" }>[]): void {
-    for (const { line } of events) if (line?.mine && line.kind === "message") outbox.arrived(room, line.id, line.text);
+    for (const { line } of events) if (line?.mine && line.kind === "message") outbox.arrived(room, line.id, line.text, line.files ?? []);
     this.#timelines.get(room)?.apply(events);
     rooms.refresh(room);
     const fresh = events.flatMap((event) => (event.new && event.line ? [event.line] : []));

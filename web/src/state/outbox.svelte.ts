@@ -1,6 +1,7 @@
 // What was sent and is not confirmed by the node yet. Kept over reloads: each has an id of its own, so handing it over twice says it once.
 
 import { api, Problem } from "../api/client";
+import type { FileTaken } from "../api/types";
 import type { Pending } from "./rows";
 import { readStored, store } from "./settings.svelte";
 
@@ -19,8 +20,10 @@ class Outbox {
     return this.#held.filter((entry) => entry.id === undefined && entry.failed === undefined).length;
   }
 
-  send(room: string, text: string, reply_to: string | null): void {
-    const entry: Pending = { client_id: crypto.randomUUID(), room, text, reply_to, time: new Date().toISOString() };
+  send(room: string, text: string, reply_to: string | null, files: FileTaken[]): void {
+    // Kept over reloads: without the pictures.
+    const names = files.map(({ file, name }) => ({ file, name }));
+    const entry: Pending = { client_id: crypto.randomUUID(), room, text, reply_to, files: names, time: new Date().toISOString() };
     this.#set([...this.#held.slice(-HELD_MAX), entry]);
     this.#hand(entry);
   }
@@ -43,8 +46,9 @@ class Outbox {
   }
 
   /** A line of ours has come by the event stream: if it is the text that is being sent, it is that one. */
-  arrived(room: string, id: string, text: string): void {
-    const match = this.#held.find((entry) => entry.room === room && (entry.id === id || (entry.id === undefined && entry.text === text)));
+  arrived(room: string, id: string, text: string, files: readonly FileTaken[]): void {
+    const same = (entry: Pending) => entry.text === text && (entry.files ?? []).map((file) => file.file).join() === files.map((file) => file.file).join();
+    const match = this.#held.find((entry) => entry.room === room && (entry.id === id || (entry.id === undefined && same(entry))));
     if (match) this.drop(match.client_id);
   }
 
@@ -52,10 +56,11 @@ class Outbox {
   #hand(entry: Pending): void {
     this.#sending = this.#sending.then(async () => {
       if (!this.#held.some((held) => held.client_id === entry.client_id)) return;
+      const files = (entry.files ?? []).map((file) => file.file);
       try {
         const made = entry.reply_to
-          ? await api.reply(entry.reply_to, entry.text, entry.client_id)
-          : await api.say(entry.room, entry.text, entry.client_id);
+          ? await api.reply(entry.reply_to, entry.text, files, entry.client_id)
+          : await api.say(entry.room, entry.text, files, entry.client_id);
         if (this.#held.some((held) => held.client_id === entry.client_id))
           this.#replace(entry.client_id, { ...entry, id: made.id });
       } catch (error) {

@@ -9,6 +9,7 @@ export interface Pending {
   room: string;
   text: string;
   reply_to: string | null;
+  files?: { file: string; name: string }[];
   time: string;
   /** Set once the node has answered: the line with this id takes its place. */
   id?: string;

@@ -394,6 +394,18 @@ export const en = {
   testPeer: "Test",
   verdicts: { good: "works", limited: "works with a limit", bad: "does not work", unknown: "cannot be told" } as Record<string, string>,
   justNow: "just now",
+  attach: "Attach files",
+  filesChosen: "Files to be sent",
+  filesTooMany: "A message carries at most four files; send the others with the next one.",
+  fileRemove: (name: string) => `Do not send ${name}`,
+  fileProgress: (name: string) => `How much of ${name} is there`,
+  fileNamed: (name: string) => `file ${name}`,
+  fileGet: (name: string, size: string) => `Get ${name}, ${size}`,
+  fileSave: (name: string) => `Save ${name}`,
+  fileOpen: (name: string) => `Open ${name}`,
+  fileComing: (here: string, all: string) => `${here} of ${all}`,
+  fileWaits: (size: string) => `${size}, waits for somebody who has it`,
+  get: "Get",
 };
 
 export type Words = typeof en;

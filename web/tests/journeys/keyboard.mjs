@@ -78,7 +78,8 @@ export async function all_by_keyboard() {
   // Delete, and undo by keyboard.
   await toMessages();
   await press("ArrowUp");
-  await until("the answer has the focus", async () => (await focused()).includes("to myself"));
+  // Also where it had not been confirmed yet: the focus stays with it.
+  await until("the answer has the focus, and is there", async () => /to myself$/.test(await focused()));
   await press("Delete");
   await message(page, "to myself").waitFor({ state: "detached" });
   await page.getByRole("button", { name: "Undo" }).focus();

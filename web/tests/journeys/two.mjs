@@ -147,3 +147,67 @@ export async function one_is_away_and_comes_back_and_is_removed() {
   assert.deepEqual([...adas.complaints, ...beas.complaints], []);
   await Promise.all([adas.context().close(), beas.context().close(), ada.stop(), bea.stop()]);
 }
+
+/** A picture of this width and height, in one colour, as PNG: made by the browser. */
+async function pictureOf(page, width, height) {
+  const url = await page.evaluate(([w, h]) => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: w, height: h });
+    const context = canvas.getContext("2d");
+    context.fillStyle = "teal";
+    context.fillRect(0, 0, w, h);
+    context.fillStyle = "gold";
+    context.fillRect(w / 4, h / 4, w / 2, h / 2);
+    return canvas.toDataURL("image/png");
+  }, [width, height]);
+  return Buffer.from(url.split(",")[1], "base64");
+}
+
+export async function they_send_pictures_and_files() {
+  const { adas, beas } = await together("Gallery");
+  const picture = await pictureOf(adas, 1200, 800);
+  // Pseudo-random, larger than what comes unasked.
+  const plan = Buffer.alloc(3_000_000);
+  for (let at = 0; at < plan.length; at += 4) plan.writeUInt32LE(Math.imul(at, 2654435761) >>> 0, at);
+
+  // Chosen, one of them not sent after all.
+  const chooser = adas.waitForEvent("filechooser");
+  await adas.getByRole("button", { name: "Attach files" }).click();
+  await (await chooser).setFiles([
+    { name: "garden.png", mimeType: "image/png", buffer: picture },
+    { name: "plan.bin", mimeType: "application/octet-stream", buffer: plan },
+    { name: "wrong.txt", mimeType: "text/plain", buffer: Buffer.from("not this one") },
+  ]);
+  const chosen = adas.getByRole("list", { name: "Files to be sent" });
+  await chosen.getByText("3.0 MB").waitFor();
+  await adas.getByRole("button", { name: "Do not send wrong.txt" }).click();
+  await until("the node has them", async () => (await chosen.getByRole("progressbar").count()) === 0);
+  await shot(adas, "files-chosen");
+  await say(adas, "The garden, and the plan");
+  await chosen.waitFor({ state: "detached" });
+
+  // The picture comes by itself, the plan when Bea asks for it.
+  const hers = message(beas, "The garden, and the plan");
+  await hers.getByRole("link", { name: "Open garden.png" }).waitFor();
+  const shown = hers.getByRole("img", { name: "garden.png" });
+  await until("the picture is drawn in full", () => shown.evaluate((image) => image.complete && image.naturalWidth === 1200));
+  assert.equal(await hers.getByText("wrong.txt").count(), 0);
+  await hers.getByRole("button", { name: "Get plan.bin, 3.0 MB" }).click();
+  const saving = beas.waitForEvent("download");
+  await hers.getByRole("link", { name: "Save plan.bin" }).click();
+  const saved = await (await saving).createReadStream();
+  const parts = [];
+  for await (const part of saved) parts.push(part);
+  assert.ok(Buffer.concat(parts).equals(plan), "what was saved is what was sent");
+  await shot(beas, "files");
+
+  // Pasted, and sent without a word.
+  await composer(beas).evaluate((area) => {
+    const data = new DataTransfer();
+    data.items.add(new File(["two lines\nof text"], "note.txt", { type: "text/plain" }));
+    area.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+  });
+  await beas.getByRole("list", { name: "Files to be sent" }).getByText("note.txt").waitFor();
+  await until("the node has it", async () => beas.getByRole("button", { name: "Send", exact: true }).isEnabled());
+  await composer(beas).press("Enter");
+  await message(adas, "file note.txt").getByRole("link", { name: "Save note.txt" }).waitFor();
+}

@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mesh", &[]),
     ("calls", &[]),
     ("rooms", &["history"]),
+    ("files", &["history"]),
     ("keeper", &["history", "rooms"]),
     ("sync", &["history", "keeper", "rooms"]),
 ];

@@ -40,8 +40,16 @@ pub(super) async fn end_at(seed: u8, listen: &str, flows: Arc<Flows>) -> End {
     let endpoint = bind(&config, &Secret([seed; 32]), None, &flows).await.unwrap();
     let (inbox_in, inbox) = mpsc::channel(64);
     let (orders, taken) = mpsc::unbounded_channel();
-    let switchboard = Switchboard::new(endpoint.clone(), inbox_in, flows, true);
-    let open = switchboard.lines();
+    let open = Lines::default();
+    let home = tempfile::tempdir().unwrap();
+    let files = Files::open(
+        home.path(),
+        crate::files::FileLimits::default(),
+        inbox_in.clone(),
+        open.clone(),
+    )
+    .unwrap();
+    let switchboard = Switchboard::new(endpoint.clone(), flows, files, true);
     End {
         id: DeviceId(*endpoint.id().as_bytes()),
         address: endpoint.bound_sockets()[0],

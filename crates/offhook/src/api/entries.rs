@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::model::{EntryChange, EntryMade, Found, Line, NewEntry, Page, ReadMark, Whereabouts, hex};
 use super::request::{Body, Path, Query};
 use super::rooms::room_id;
-use super::{Surface, names, odd_reply, storage_problem};
+use super::{Surface, files, names, odd_reply, storage_problem};
 use crate::problem::{Kind, Problem};
 use crate::proto::history::{EntryId, RoomId};
 use crate::proto::peer::view::LineView;
@@ -312,9 +312,7 @@ pub(super) async fn say(
 ) -> Result<(StatusCode, Json<EntryMade>), Problem> {
     let room = room_id(&surface, room).await?;
     let client_id = client_id(new.client_id.as_deref())?;
-    let text = new.text;
-    let post = Post::Text { text, reply_to: None };
-    let made = write(&surface, room, post, client_id).await?;
+    let made = write_text(&surface, room, new.text, None, &new.files, client_id).await?;
     Ok((StatusCode::CREATED, Json(made)))
 }
 
@@ -334,12 +332,27 @@ pub(super) async fn reply(
 ) -> Result<(StatusCode, Json<EntryMade>), Problem> {
     let (target, room) = entry_and_room(&surface, &id).await?;
     let client_id = client_id(new.client_id.as_deref())?;
-    let post = Post::Text {
-        text: new.text,
-        reply_to: Some(target),
-    };
-    let made = write(&surface, room, post, client_id).await?;
+    let made = write_text(&surface, room, new.text, Some(target), &new.files, client_id).await?;
     Ok((StatusCode::CREATED, Json(made)))
+}
+
+async fn write_text(
+    surface: &Surface,
+    room: RoomId,
+    text: String,
+    reply_to: Option<EntryId>,
+    names: &[String],
+    client_id: Option<[u8; 16]>,
+) -> Result<EntryMade, Problem> {
+    let files = files::staged(surface, names)?;
+    let post = Post::Text {
+        text,
+        reply_to,
+        files: files.clone(),
+    };
+    let made = write(surface, room, post, client_id).await?;
+    files::sent(surface, names::entry(&made.id)?, &files).await?;
+    Ok(made)
 }
 
 /// A client's own id may be any text; the peer takes 16 bytes.

@@ -15,6 +15,7 @@ pub(crate) mod network;
 
 mod desk;
 pub(crate) mod entries;
+mod files;
 mod identity;
 mod keepers;
 mod keys;
@@ -61,6 +62,7 @@ pub(crate) struct Surface {
     node: NodeHandle,
     access: Arc<Access>,
     irc: Irc,
+    staged: files::Staged,
     home: Arc<PathBuf>,
     /// Where HTTP is spoken.
     http: Option<SocketAddr>,
@@ -81,6 +83,7 @@ impl Surface {
             access: Arc::new(Access::load(node.clone()).await?),
             node,
             irc: Irc::default(),
+            staged: files::Staged::default(),
             home: Arc::new(home),
             http,
             since: Timestamp::now(),
@@ -223,6 +226,8 @@ fn read_routes() -> OpenApiRouter<Surface> {
         .routes(routes!(entries::show))
         .routes(routes!(entries::whereabouts))
         .routes(routes!(entries::search))
+        .routes(routes!(files::list))
+        .routes(routes!(files::read))
         .routes(routes!(feed::events))
         .routes(routes!(feed::consumers))
         .routes(routes!(feed::acknowledge, feed::forget))
@@ -240,6 +245,8 @@ fn send_routes() -> OpenApiRouter<Surface> {
         .routes(routes!(entries::edit, entries::remove))
         .routes(routes!(entries::reply))
         .routes(routes!(entries::react, entries::unreact))
+        .routes(routes!(files::take))
+        .routes(routes!(files::fetch))
 }
 
 /// What changes rooms, people, this node, and who may do what.

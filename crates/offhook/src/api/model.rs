@@ -1,11 +1,15 @@
 //! The JSON of the API, in both directions: the node writes it, the command line reads it. The names are a promise to scripts
 //! (`docs/api.md`, golden tests in `tests/names.rs`).
 
+mod files;
+
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub(crate) use files::{FileStanding, FileState, FileTaken, Files};
 
 use crate::access::{Key, KeyKind, Scope};
 use crate::proto::history::RoomId;
@@ -409,7 +413,11 @@ pub(crate) struct ContactChange {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewEntry {
+    /// May be empty where there are files.
     pub(crate) text: String,
+    /// Files that were taken in, by their content ids; at most four.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) files: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) client_id: Option<String>,
 }
@@ -519,6 +527,9 @@ pub(crate) struct EntryDetail {
     pub(crate) after_removal: bool,
     pub(crate) equivocation: bool,
     pub(crate) mentions_me: bool,
+    /// What it carries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) files: Vec<FileTaken>,
 }
 
 /// An emoji and who gave it.
@@ -561,6 +572,7 @@ impl Line {
                 after_removal: view.after_removal,
                 equivocation: view.equivocation,
                 mentions_me: view.mentions_me,
+                files: view.files.iter().map(FileTaken::new).collect(),
             }),
             missing_to: None,
         }

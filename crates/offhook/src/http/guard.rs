@@ -4,7 +4,7 @@
 //! 2. `Origin`, where there is one, is this listener's: on every method, so event streams and upgrades of other pages are refused too. `Sec-Fetch-Site`,
 //!    where a browser sends it, must not name another site for anything below `/api` and `/metrics`.
 //! 3. Whoever brings a cookie and changes something, or upgrades, brings an `Origin`: every browser does. A program with a token needs none.
-//! 4. What changes something is JSON or has no body: the types that a form can send are refused.
+//! 4. What changes something is JSON or has no body, but for files, which are `application/octet-stream`: the types that a form can send are refused.
 //! 5. The cookie or the token is one of ours. What it allows is checked at each route.
 //!
 //! The cookie is HttpOnly and SameSite=Strict. Browsers send cookies of 127.0.0.1 to every port of it, so other servers on this machine that a person
@@ -67,7 +67,7 @@ impl Door {
         let is_json = kind.is_none_or(|kind| {
             kind.split(';')
                 .next()
-                .is_some_and(|kind| kind.trim() == "application/json")
+                .is_some_and(|kind| kind.trim() == "application/json" || is_file(path, kind.trim()))
         });
         if changes && !is_json {
             let detail = "send the body as JSON, with `Content-Type: application/json`";
@@ -91,6 +91,11 @@ impl Door {
         }
         Ok(cookie(headers, &self.cookie).and_then(|secret| self.access.grant(secret)))
     }
+}
+
+/// The bytes of a file. No form can send this type, so a page elsewhere would have to ask first, and is refused.
+fn is_file(path: &str, kind: &str) -> bool {
+    path == "/api/v1/files" && kind == "application/octet-stream"
 }
 
 /// The name of the session's cookie: nodes on one machine share a cookie jar, whatever their ports.

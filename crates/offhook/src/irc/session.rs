@@ -606,6 +606,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Session<T> {
             let post = Post::Text {
                 text: text.clone(),
                 reply_to,
+                files: Vec::new(),
             };
             match self.post_to(target, post).await {
                 Err(problem) => self.refuse(target, &problem).await?,

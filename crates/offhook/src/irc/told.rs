@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::line::{Message, REST_BYTES_MAX, pieces};
 use super::names::Names;
 use crate::api::model::{Line, LineKind};
+use crate::render::with_files;
 
 /// Entries remembered as they were shown.
 const SHOWN_MAX: usize = 4096;
@@ -45,7 +46,7 @@ impl Shown {
         let reactions = line.entry.iter().flat_map(|entry| &entry.reactions);
         let seen = Seen {
             kind: line.kind,
-            text: line.text.clone(),
+            text: line_text(line),
             reactions: reactions.map(|r| (r.emoji.clone(), r.persons.clone())).collect(),
         };
         let before = self.seen.insert(line.id.clone(), seen);
@@ -125,7 +126,7 @@ fn entry(line: &Line, names: &Names, takes: Takes, shown: &Shown) -> Vec<Message
     let reply_to = line.entry.as_ref().and_then(|entry| entry.reply_to.clone());
     let told = match (line.kind, author) {
         (LineKind::Message, Some(author)) => {
-            let mut text = line.text.clone();
+            let mut text = line_text(line);
             if let (Some(id), false) = (&reply_to, takes.tags) {
                 let quote = shown.quote(id).unwrap_or_else(|| "an earlier message".to_owned());
                 text = format!("(to “{quote}”) {text}");
@@ -207,6 +208,20 @@ fn target(line: &Line, names: &Names) -> Option<String> {
     match place.view.pair {
         Some(_) if !is_mine && line.kind != LineKind::Control => Some(names.my_nick.clone()),
         _ => Some(place.target.clone()),
+    }
+}
+
+/// What is said, with what it carries: an IRC client shows a file by its name, and how to get it.
+fn line_text(line: &Line) -> String {
+    let files = line
+        .entry
+        .as_ref()
+        .map(|entry| entry.files.as_slice())
+        .unwrap_or_default();
+    let text = with_files(line.text.clone(), files);
+    match files {
+        [] => text,
+        _ => format!("{text} (offhook file get {})", line.id),
     }
 }
 

@@ -6,6 +6,7 @@ mod contacts;
 mod delivery;
 mod doctor;
 mod exchange;
+mod files;
 mod join;
 mod keepers;
 mod keys;
@@ -155,6 +156,7 @@ pub(crate) async fn run(flags: Flags) -> Done {
         Verb::Delete { id } => say::delete(&context, &id).await,
         Verb::React { id, emoji, off } => say::react(&context, &id, &emoji, off).await,
         Verb::Reply { id, text, client_id } => say::reply(&context, &id, text, client_id).await,
+        Verb::File(verb) => files::run(&context, verb).await,
         Verb::Log(log) => timeline::log(&context, log).await,
         Verb::Tail(tail) => timeline::tail(&context, tail).await,
         Verb::Search(search) => timeline::search(&context, search).await,

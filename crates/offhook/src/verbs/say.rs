@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hyper::Method;
 use serde::Serialize;
 
-use super::{Context, Done, Stop};
+use super::{Context, Done, Stop, files};
 use crate::api::model::{EntryChange, EntryMade, NewEntry, Whereabouts};
 use crate::client::Target;
 use crate::flags::Send;
@@ -18,8 +18,13 @@ const GLANCE: Duration = Duration::from_millis(500);
 const TEXT_BYTES_MAX: usize = 65_536;
 
 pub(super) async fn send(context: &Context, flags: Send) -> Done {
+    let said = match flags.text {
+        Some(given) => text(given)?,
+        None => String::new(),
+    };
     let new = NewEntry {
-        text: text(flags.text)?,
+        text: said,
+        files: files::take(context, &flags.file).await?,
         client_id: flags.client_id,
     };
     let target = Target::new(&["rooms", &flags.room, "entries"]);
@@ -59,6 +64,7 @@ async fn until_safe(context: &Context, id: &str, wait: Duration) -> Result<Where
 pub(super) async fn reply(context: &Context, id: &str, words: String, client_id: Option<String>) -> Done {
     let new = NewEntry {
         text: text(words)?,
+        files: Vec::new(),
         client_id,
     };
     write(
@@ -115,12 +121,8 @@ fn from_stdin() -> Result<String, Stop> {
         .lock()
         .take(TEXT_BYTES_MAX as u64 + 2)
         .read_to_end(&mut bytes)?;
-    let mut text = String::from_utf8(bytes).map_err(|_| {
-        Problem::new(
-            Kind::BadRequest,
-            "stdin is not text in UTF-8; files cannot be sent this way",
-        )
-    })?;
+    let mut text = String::from_utf8(bytes)
+        .map_err(|_| Problem::new(Kind::BadRequest, "stdin is not text in UTF-8; `--file` sends files"))?;
     if text.ends_with('\n') {
         text.pop();
     }

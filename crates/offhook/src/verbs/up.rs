@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use offhook_node::files::FileLimits;
 use offhook_node::home::{HomeError, control_socket_path};
 use offhook_node::journal::local;
 use offhook_node::relay::RelayError;
@@ -118,6 +119,11 @@ async fn start(context: &Context, flags: &Up, keeps: Option<keeper::Limits>) -> 
     config.serve_relay = flags.relay.then(|| flags.relay_options.options());
     config.flows =
         ledger::Limits::new(flags.flows, None).map_err(|error| Problem::new(Kind::BadRequest, error.to_string()))?;
+    let usual = FileLimits::default();
+    config.files = FileLimits {
+        send_bytes_max: flags.files_send_max.unwrap_or(usual.send_bytes_max),
+        unasked_bytes_max: flags.files_unasked_max.unwrap_or(usual.unasked_bytes_max),
+    };
     config.wording = Some(api::feed::wording);
     let node = Node::start(config).await.map_err(start_problem)?;
     if let Some(name) = flags.name.clone() {
@@ -146,7 +152,7 @@ fn login_name() -> String {
 fn start_problem(error: StartError) -> Problem {
     let kind = match &error {
         StartError::Home(HomeError::InUse(_)) => Kind::Busy,
-        StartError::Home(_) | StartError::Store(_) => Kind::BadHome,
+        StartError::Home(_) | StartError::Store(_) | StartError::Files(_) => Kind::BadHome,
         StartError::Listen { .. } => Kind::CannotListen,
         StartError::BadRelay(_) => Kind::BadRequest,
         StartError::Relay(error) => relay_kind(error),

@@ -155,7 +155,11 @@ impl<S: Bracket> Node<S> {
     }
 
     pub fn say(&mut self, room: RoomId, text: String, clocks: Clocks) {
-        let post = Post::Text { text, reply_to: None };
+        let post = Post::Text {
+            text,
+            reply_to: None,
+            files: Vec::new(),
+        };
         let client_id = None;
         let _ = self.command(Command::Post { room, post, client_id }, clocks);
     }
@@ -320,7 +324,11 @@ impl Hall {
     pub fn write(&mut self, author: usize, text: String) -> (LogKey, Entry) {
         self.clock_ms += 500;
         let own = self.pens[author].log.prefix();
-        let body = Body::Text { text, reply_to: None };
+        let body = Body::Text {
+            text,
+            reply_to: None,
+            files: Vec::new(),
+        };
         let plain = Said { riders: vec![], body }.to_bytes();
         let mut parents: Vec<EntryRef> = self
             .tips

@@ -305,5 +305,6 @@ fn text(text: &str) -> Post {
     Post::Text {
         text: text.to_owned(),
         reply_to: None,
+        files: Vec::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! The plaintext of a message entry: what somebody said, or did to something said.
 
 use crate::history::entry::{EntryId, EntryRef};
+use crate::history::file::{Attachment, FILES_MAX};
 use crate::identity::IdentityRecord;
 use crate::{wire_enum, wire_struct};
 
@@ -33,6 +34,8 @@ pub enum Body {
         text: String,
         /// The message that it answers.
         reply_to: Option<EntryRef>,
+        /// The files that it carries. With any, the text may be empty.
+        files: Vec<Attachment>,
     },
     /// Another text for an own message. The edit with the highest clock holds.
     Edit {
@@ -57,7 +60,7 @@ pub enum Body {
     },
 }
 wire_enum!(Body {
-    0 => Text { text: text(TEXT_BYTES_MAX), reply_to },
+    0 => Text { text: text(TEXT_BYTES_MAX), reply_to, files: list(FILES_MAX) },
     1 => Edit { target, text: text(TEXT_BYTES_MAX) },
     2 => Delete { target },
     3 => React { target, emoji: text(EMOJI_BYTES_MAX), on },

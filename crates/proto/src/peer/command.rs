@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-use crate::history::{EntryId, RoomId};
+use crate::history::{Attachment, EntryId, RoomId};
 use crate::identity::{DeviceId, PersonId};
 use crate::keeper::{KeeperAddress, Limits};
 use crate::rooms::{HistoryPolicy, Invite, Role};
@@ -159,6 +159,8 @@ pub enum Post {
         text: String,
         /// The entry that it answers.
         reply_to: Option<EntryId>,
+        /// The files that it carries, sealed already. With any, the text may be empty.
+        files: Vec<Attachment>,
     },
     /// Another text for an own message.
     Edit {

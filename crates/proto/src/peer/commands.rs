@@ -2,7 +2,8 @@
 
 use crate::crypto::KeyPair;
 use crate::history::body::{EMOJI_BYTES_MAX, TEXT_BYTES_MAX};
-use crate::history::{Body, Class, EntryId, RoomId};
+use crate::history::file::{FILE_BYTES_MAX, FILE_NAME_BYTES_MAX, FILES_MAX, MEDIA_TYPE_BYTES_MAX, THUMBNAIL_BYTES_MAX};
+use crate::history::{Attachment, Body, Class, EntryId, RoomId};
 use crate::identity::{NAME_BYTES_MAX, PersonId};
 use crate::peer::author::Prekeys;
 use crate::peer::record::StoredStanding;
@@ -428,8 +429,8 @@ impl<S: Store> Peer<S> {
     /// Checks what is to be said, and turns it into what is written.
     fn body(&self, no: RoomNo, post: Post) -> Result<Result<Body, CommandError>, StoreError> {
         Ok(match post {
-            Post::Text { text, reply_to } => {
-                if let Err(error) = check_length("the text", &text, TEXT_BYTES_MAX) {
+            Post::Text { text, reply_to, files } => {
+                if let Err(error) = check_said(&text, &files) {
                     return Ok(Err(error));
                 }
                 let reply_to = match reply_to.map(|target| self.message(no, &target)).transpose()? {
@@ -437,7 +438,7 @@ impl<S: Store> Peer<S> {
                     Some(Some((_, reference, _))) => Some(reference),
                     None => None,
                 };
-                Ok(Body::Text { text, reply_to })
+                Ok(Body::Text { text, reply_to, files })
             }
             Post::Edit { target, text } => {
                 if let Err(error) = check_length("the text", &text, TEXT_BYTES_MAX) {
@@ -587,6 +588,29 @@ fn by_root(record: &crate::identity::IdentityRecord) -> bool {
         Device { .. } | Revoked { .. } => true,
         Prekey { .. } | Profile { .. } => false,
     }
+}
+
+/// A message says something: text, or files, each described within its limits.
+fn check_said(text: &str, files: &[Attachment]) -> Result<(), CommandError> {
+    if files.is_empty() || !text.is_empty() {
+        check_length("the text", text, TEXT_BYTES_MAX)?;
+    }
+    if files.len() > FILES_MAX {
+        return Err(CommandError::Limit(
+            "a message carries at most 4 files; send the others with another one",
+        ));
+    }
+    for file in files {
+        check_length("the file's name", &file.name, FILE_NAME_BYTES_MAX)?;
+        check_length("the file's media type", &file.media_type, MEDIA_TYPE_BYTES_MAX)?;
+        let thumbnail = file.picture.as_ref().map_or(0, |picture| picture.thumbnail.len());
+        if file.bytes > FILE_BYTES_MAX || thumbnail > THUMBNAIL_BYTES_MAX {
+            return Err(CommandError::Limit(
+                "the file or its thumbnail is larger than a message can tell of",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn check_length(what: &'static str, text: &str, bytes_max: usize) -> Result<(), CommandError> {

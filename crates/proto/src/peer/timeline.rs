@@ -397,6 +397,7 @@ impl<S: Store> Peer<S> {
             text: String::new(),
             state: self.state(room, &log, id.seq, &author),
             reply_to: None,
+            files: Vec::new(),
             edited_ms: None,
             reactions: reactions(&notes),
             late: stored.flags & LATE != 0,
@@ -430,11 +431,12 @@ impl<S: Store> Peer<S> {
         }
         match room.open(log, &stored.entry) {
             Some(Said {
-                body: Body::Text { text, reply_to },
+                body: Body::Text { text, reply_to, files },
                 ..
             }) => {
                 view.reply_to = reply_to.map(|target| target.id());
                 view.text = text;
+                view.files = files;
                 if let Some((clock, text)) = room.edited(&self.store, notes, log)? {
                     view.text = text;
                     view.edited_ms = Some(clock.ms());

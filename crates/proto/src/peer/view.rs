@@ -1,6 +1,6 @@
 //! What a peer shows: plain data, with nothing of how it is kept.
 
-use crate::history::{EntryId, RoomId};
+use crate::history::{Attachment, EntryId, RoomId};
 use crate::identity::{DeviceId, PersonId};
 use crate::keeper::audit::Fault;
 use crate::rooms::{HistoryPolicy, Role};
@@ -188,6 +188,8 @@ pub struct EntryView {
     pub state: DeliveryState,
     /// The message that it answers.
     pub reply_to: Option<EntryId>,
+    /// The files that it carries.
+    pub files: Vec<Attachment>,
     /// When it was last edited, in milliseconds since 1970.
     pub edited_ms: Option<u64>,
     /// Reactions: emoji and who gave it, in order.

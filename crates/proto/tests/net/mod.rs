@@ -48,6 +48,7 @@ pub fn text(text: &str) -> Post {
     Post::Text {
         text: text.into(),
         reply_to: None,
+        files: Vec::new(),
     }
 }
 

@@ -1,8 +1,11 @@
 //! One value of every kind, from fixed keys, so that the bytes are the same on every run.
 
 use offhook_proto::crypto::{HPKE_SECRET_BYTES, KeyPair, SealKeyPair, Secret};
+use offhook_proto::files::frame::PieceRange;
+use offhook_proto::files::{FileAsk, FileTold, GROUP_BYTES};
 use offhook_proto::history::{
-    Body, Class, Clock, Entry, EntryId, EntryRef, EpochId, Header, IntervalSet, LogKey, RoomId, Said, entry,
+    Attachment, Body, Class, Clock, ContentId, Entry, EntryId, EntryRef, EpochId, Header, IntervalSet, LogKey, Picture,
+    RoomId, Said, entry,
 };
 use offhook_proto::identity::{DeviceId, DeviceKey, IdentityBundle, PersonId, RootKey};
 use offhook_proto::keeper::access::{prove_writer, reader_tag};
@@ -29,6 +32,7 @@ pub(crate) fn all() -> Vec<(&'static str, Samples)> {
         ("control", control()),
         ("entry", entries()),
         ("entry_id", entry_ids()),
+        ("file", file_frames()),
         ("frame", frames()),
         ("identity", vec![("bundle", identity().to_bytes())]),
         ("invite", invites()),
@@ -186,6 +190,15 @@ fn said() -> Samples {
             Body::Text {
                 text: text(),
                 reply_to: Some(reference()),
+                files: Vec::new(),
+            },
+        ),
+        (
+            "files",
+            Body::Text {
+                text: String::new(),
+                reply_to: None,
+                files: vec![attachment(None), attachment(Some(picture()))],
             },
         ),
         ("edit", Body::Edit { target, text: text() }),
@@ -203,6 +216,50 @@ fn said() -> Samples {
     bodies
         .into_iter()
         .map(|(name, body)| (name, Said { riders: riders(), body }.to_bytes()))
+        .collect()
+}
+
+fn attachment(picture: Option<Picture>) -> Attachment {
+    Attachment {
+        name: "Katze.jpg".into(),
+        media_type: "image/jpeg".into(),
+        bytes: 3 * GROUP_BYTES + 1,
+        content: ContentId([9; 32]),
+        key: Secret([8; 32]),
+        picture,
+    }
+}
+
+fn picture() -> Picture {
+    Picture {
+        width: 4000,
+        height: 3000,
+        thumbnail: vec![0xff, 0xd8, 0xff],
+    }
+}
+
+fn file_frames() -> Samples {
+    let (entry, content) = (reference().id(), ContentId([9; 32]));
+    let ranges = vec![PieceRange { from: 1, to: 3 }, PieceRange { from: 9, to: 9 }];
+    let asks = [
+        ("ask-held", FileAsk::Held { entry, content }),
+        (
+            "ask-piece",
+            FileAsk::Piece {
+                entry,
+                content,
+                piece: 7,
+            },
+        ),
+    ];
+    let told = [
+        ("told-held", FileTold::Held { pieces: ranges }),
+        ("told-piece", FileTold::Piece {}),
+        ("told-refused", FileTold::Refused {}),
+        ("told-busy", FileTold::Busy {}),
+    ];
+    let asks = asks.into_iter().map(|(name, ask)| (name, ask.to_bytes()));
+    asks.chain(told.into_iter().map(|(name, told)| (name, told.to_bytes())))
         .collect()
 }
 

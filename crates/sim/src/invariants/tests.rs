@@ -30,6 +30,7 @@ fn line(log: u8, seq: u32) -> EntryView {
         text: format!("text {log} {seq}"),
         state: DeliveryState::Saved,
         reply_to: None,
+        files: Vec::new(),
         edited_ms: None,
         reactions: Vec::new(),
         late: false,

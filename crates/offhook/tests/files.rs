@@ -1,0 +1,164 @@
+//! Files as a person sends and gets them, with real nodes and the real binary.
+
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
+mod stage;
+
+use std::fs;
+use std::path::Path;
+
+use stage::Machine;
+
+/// Two people in a room.
+fn two_in_a_room(folder: &Path) -> (Machine, Machine) {
+    let [mut ada, mut bea] = ["Ada", "Bea"].map(|name| Machine::new(folder, name));
+    ada.up();
+    bea.up();
+    ada.json(&["room", "new", "Kitchen"]);
+    invite(&ada, &bea);
+    (ada, bea)
+}
+
+fn invite(from: &Machine, newcomer: &Machine) {
+    let invite = from.json(&["invite", "Kitchen"]);
+    let joined = newcomer.json(&["join", invite["invite"].as_str().unwrap()]);
+    assert_eq!(joined["joined"], true);
+}
+
+fn noise(bytes: usize) -> Vec<u8> {
+    (0..bytes as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect()
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A picture of 3 x 2 pixels.
+const PNG: &[u8] = &[
+    0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0x00, 0x00, 0x00, 0x0d, 0x49, 0x48, 0x44, 0x52, 0x00, 0x00, 0x00,
+    0x03, 0x00, 0x00, 0x00, 0x02, 0x08, 0x02, 0x00, 0x00, 0x00, 0x12, 0x16, 0xf1, 0x4d, 0x00, 0x00, 0x00, 0x0b, 0x49,
+    0x44, 0x41, 0x54, 0x78, 0x9c, 0x63, 0x60, 0xc0, 0x04, 0x00, 0x00, 0x14, 0x00, 0x01, 0x7d, 0xfe, 0x1e, 0xee, 0x00,
+    0x00, 0x00, 0x00, 0x49, 0x45, 0x4e, 0x44, 0xae, 0x42, 0x60, 0x82,
+];
+
+#[test]
+fn a_file_is_sent_listed_and_got_also_from_somebody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut ada, bea) = two_in_a_room(folder.path());
+    let (plan, photo) = (
+        folder.path().join("plan of the house.bin"),
+        folder.path().join("photo.png"),
+    );
+    fs::write(&plan, noise(5_000_000)).unwrap();
+    fs::write(&photo, PNG).unwrap();
+    let sent = ada.json(&[
+        "send",
+        "Kitchen",
+        "the plan",
+        "--file",
+        path(&plan),
+        "--file",
+        path(&photo),
+    ]);
+    let id = sent["id"].as_str().unwrap();
+
+    bea.wait_until("the message is there", |bea| bea.texts("Kitchen") == ["the plan"]);
+    let line = bea
+        .lines(&["log", "Kitchen"])
+        .into_iter()
+        .find(|line| line["id"] == id)
+        .unwrap();
+    let (first, second) = (&line["files"][0], &line["files"][1]);
+    assert_eq!(
+        (&first["name"], &first["bytes"]),
+        (&"plan of the house.bin".into(), &5_000_000.into())
+    );
+    assert_eq!(
+        (&second["type"], &second["width"], &second["height"]),
+        (&"image/png".into(), &3.into(), &2.into())
+    );
+    assert!(second["thumbnail"].as_str().unwrap().len() > 100);
+    let shown = bea.run(&["log", "Kitchen"]).stdout;
+    assert!(
+        shown.contains("the plan [file plan of the house.bin, 5.0 MB] [file photo.png, "),
+        "{shown}"
+    );
+
+    // The small one comes by itself, the large one does not.
+    bea.wait_until("the photo is there", |bea| {
+        bea.json(&["file", "list", id])["files"][1]["state"] == "here"
+    });
+    assert_eq!(bea.json(&["file", "list", id])["files"][0]["state"], "away");
+    let out = folder.path().join("got");
+    fs::create_dir(&out).unwrap();
+    let several = bea.run(&["file", "get", id, "--out", path(&out)]);
+    assert_eq!(several.code, 5);
+    assert!(
+        several.stderr.contains("say which: plan of the house.bin, photo.png"),
+        "{}",
+        several.stderr
+    );
+    let got = bea.json(&["file", "get", id, "plan of the house.bin", "--out", path(&out)]);
+    assert_eq!(fs::read(got["path"].as_str().unwrap()).unwrap(), noise(5_000_000));
+    let again = bea.run(&["file", "get", id, "plan of the house.bin", "--out", path(&out)]);
+    assert!(again.code == 6 && again.stderr.contains("--force"), "{again:?}");
+
+    // Its author is gone; whoever has it gives it to those who come later.
+    ada.stop();
+    let mut cem = Machine::new(folder.path(), "Cem");
+    cem.up();
+    invite(&bea, &cem);
+    cem.wait_until("the message is there", |cem| cem.texts("Kitchen") == ["the plan"]);
+    let elsewhere = folder.path().join("elsewhere");
+    cem.json(&["file", "get", id, "plan of the house.bin", "--out", path(&elsewhere)]);
+    assert_eq!(fs::read(&elsewhere).unwrap(), noise(5_000_000));
+}
+
+#[test]
+fn what_cannot_be_sent_or_got_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ada = Machine::new(folder.path(), "Ada");
+    ada.up_with(&["--name", "Ada", "--files-send-max", "100 kB"]);
+    ada.json(&["room", "new", "Study"]);
+    let (large, gone) = (folder.path().join("large"), folder.path().join("gone"));
+    fs::write(&large, noise(100_001)).unwrap();
+    let refused = |args: &[&str], code: i32, words: &str| {
+        let ran = ada.run(args);
+        assert_eq!(ran.code, code, "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(words), "{args:?}: {}", ran.stderr);
+    };
+    refused(
+        &["send", "Study", "--file", path(&large)],
+        7,
+        "larger than 100000 bytes",
+    );
+    refused(&["send", "Study", "--file", path(&gone)], 7, "cannot read");
+    refused(
+        &["send", "Study", "--file", path(folder.path())],
+        7,
+        "folders are sent as an archive",
+    );
+    let fifth: Vec<&str> = ["--file", "/etc/hostname"].repeat(5);
+    refused(&[&["send", "Study"], fifth.as_slice()].concat(), 6, "at most 4 files");
+    let id = ada.say("Study", "only words");
+    refused(&["file", "get", &id], 4, "carries no file");
+    refused(&["file", "list", "kjcxdvlubyz2w.6"], 4, "no such entry");
+    assert!(
+        ada.lines(&["log", "Study"])
+            .iter()
+            .all(|line| line["kind"] != "message" || line["text"] == "only words")
+    );
+
+    // An empty file, sent without a word, and taken back.
+    let empty = folder.path().join("empty.txt");
+    fs::write(&empty, "").unwrap();
+    let sent = ada.json(&["send", "Study", "--file", path(&empty)]);
+    let id = sent["id"].as_str().unwrap();
+    let got = ada.run(&["file", "get", id, "--out", "-"]);
+    assert_eq!((got.code, got.stdout.as_str()), (0, ""));
+    ada.json(&["delete", id]);
+    let kept = ada.home.join("files");
+    ada.wait_until("the file is gone", |_| fs::read_dir(&kept).unwrap().count() == 0);
+}
