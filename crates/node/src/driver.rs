@@ -526,28 +526,46 @@ fn carry_out((output, generation): Decision, desk: &mut Desk, parts: &Parts) {
 
 /// Opens the store and the peer over it, in one transaction.
 fn open_peer(parts: &Parts) -> Result<Peer<SqliteStore>, StoreError> {
-    let mut peer = begin_peer(parts)?;
+    let mut peer = begin_peer(parts, SqliteStore::begin)?;
     peer.store_mut().commit()?;
     Ok(peer)
 }
 
 /// Opens the peer and proves that the disk takes writes. On failure: the reason, and a peer to read from where there is one.
 fn reopen(parts: &Parts) -> Result<OpenPeer, (StoreError, Option<OpenPeer>)> {
-    let mut peer = Box::new(begin_peer(parts).map_err(|error| (error, None))?);
+    let mut peer = match begin_peer(parts, SqliteStore::begin) {
+        Ok(peer) => Box::new(peer),
+        Err(error) => {
+            // A disk that takes no writes at all may still be read.
+            let readable = begin_peer(parts, SqliteStore::begin_reading).ok();
+            return Err((error, readable.map(|peer| to_read(Box::new(peer)))));
+        }
+    };
     let store = peer.store_mut();
     match store.commit().and_then(|()| store.probe()) {
         Ok(()) => Ok(peer),
         Err(error) => {
             store.rollback();
-            Err((error, Some(peer)))
+            Err((error, Some(to_read(peer))))
         }
     }
 }
 
+/// A peer over a store that takes no writes, to be asked only. It is told the time, by which it judges others' clocks; what else follows from that is not carried out.
+fn to_read(mut peer: OpenPeer) -> OpenPeer {
+    if let Err(error) = peer.handle(wall_clock(), Instant::now()) {
+        tracing::debug!(%error, "nothing can be written");
+    }
+    peer
+}
+
 /// The peer in an open transaction.
-fn begin_peer(parts: &Parts) -> Result<Peer<SqliteStore>, StoreError> {
+fn begin_peer(
+    parts: &Parts,
+    begin: fn(&mut SqliteStore) -> Result<(), StoreError>,
+) -> Result<Peer<SqliteStore>, StoreError> {
     let mut store = SqliteStore::open(&parts.home.store_path())?;
-    store.begin()?;
+    begin(&mut store)?;
     let seed = home::random_bytes().map_err(|error| StoreError::Io(error.to_string()))?;
     Peer::open(store, parts.secrets.clone(), &parts.name, seed, Instant::now())
 }

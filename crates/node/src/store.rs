@@ -101,8 +101,24 @@ impl SqliteStore {
         }
     }
 
+    /// Opens the store to read from where it cannot be written: [`SqliteStore::begin`] needs the disk to take writes.
+    pub fn begin_reading(&mut self) -> Result<(), StoreError> {
+        self.write("BEGIN DEFERRED")
+    }
+
     /// Proves that the disk takes writes again: commits a row and takes it away.
+    ///
+    /// A failed fsync leaves pages of the write-ahead log that the system takes for written and that may not be on the disk; whatever is committed behind them would be lost
+    /// with them (<https://wiki.postgresql.org/wiki/Fsync_Errors>). So first all of it is written anew, into the database itself, and the log begins anew.
     pub fn probe(&mut self) -> Result<(), StoreError> {
+        let busy: i64 = self
+            .db
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+            .map_err(|error| self.fail(error))?;
+        if busy != 0 {
+            self.failed.set(true);
+            return Err(StoreError::Io("another program is using the store".into()));
+        }
         // One MiB: a disk with less space left would fail again at once.
         self.write(
             "BEGIN IMMEDIATE;
@@ -414,6 +430,10 @@ fn io_error(error: rusqlite::Error) -> StoreError {
         Some(ErrorCode::CannotOpen) => "the store's file cannot be opened; check its owner and mode".into(),
         Some(ErrorCode::NotADatabase) => "store.db is not a store; restore it from a backup".into(),
         Some(ErrorCode::DatabaseCorrupt) => "the store is damaged; restore it from a backup".into(),
+        Some(ErrorCode::SystemIoFailure) => {
+            "the disk reports an error; look after it (`dmesg` says more). Nothing that was confirmed is lost; this home can be read, and is written again as soon as the disk takes writes"
+                .into()
+        }
         Some(ErrorCode::DatabaseBusy) => "another program is using the store".into(),
         _ => error.to_string(),
     };

@@ -94,6 +94,14 @@ impl Disk {
         self.contents.borrow_mut().hoarded_bytes = Some(0);
     }
 
+    /// Plants the fault of a disk that gives back other than it was given: every record loses its last byte.
+    pub(crate) fn spoil(&self) {
+        let mut contents = self.contents.borrow_mut();
+        for value in contents.tables.records.values_mut() {
+            value.pop();
+        }
+    }
+
     /// The state after the last commit.
     pub(crate) fn snapshot(&self) -> Tables {
         let contents = self.contents.borrow();

@@ -37,6 +37,20 @@ pub enum Invariant {
 }
 
 impl Invariant {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::NothingLost,
+        Self::NothingTwice,
+        Self::CausesFirst,
+        Self::EqualMembership,
+        Self::EqualOrder,
+        Self::RemovedReadNothing,
+        Self::Bounded,
+        Self::Progress,
+        Self::Sound,
+        Self::Expected,
+    ];
+
     /// In words.
     pub fn words(self) -> &'static str {
         match self {

@@ -28,11 +28,15 @@ pub enum Plant {
     Hoard,
     /// One node stays cut off when everything else heals.
     StayCutOff,
+    /// Every record on one node's disk loses its last byte.
+    SpoilStore,
+    /// One node does not show the last message.
+    MissLast,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::LoseAcknowledged,
         Self::ForgetClientId,
         Self::AnswerFirst,
@@ -42,6 +46,8 @@ impl Plant {
         Self::HandOverDevice,
         Self::Hoard,
         Self::StayCutOff,
+        Self::SpoilStore,
+        Self::MissLast,
     ];
 
     /// The invariant that must be found broken.
@@ -55,6 +61,8 @@ impl Plant {
             Self::ShowToRemoved | Self::HandOverDevice => Invariant::RemovedReadNothing,
             Self::Hoard => Invariant::Bounded,
             Self::StayCutOff => Invariant::Progress,
+            Self::SpoilStore => Invariant::Sound,
+            Self::MissLast => Invariant::Expected,
         }
     }
 }
@@ -62,6 +70,11 @@ impl Plant {
 impl World<'_> {
     /// Faults that prevent healing.
     pub(crate) fn plant_at_heal(&mut self) {
+        if self.plant == Some(Plant::SpoilStore) {
+            let last = self.hosts.len() - 1;
+            self.kill(last, SECOND);
+            self.hosts[last].disk.spoil();
+        }
         if self.plant == Some(Plant::StayCutOff) {
             // Somebody says something while the last node is away, and it stays away.
             let last = self.hosts.len() - 1;
@@ -81,6 +94,7 @@ impl World<'_> {
             Some(Plant::AnswerFirst) => answer_first(rooms),
             Some(Plant::StaleRole) => stale_role(rooms),
             Some(Plant::SwapTwo) => swap_two(rooms),
+            Some(Plant::MissLast) => miss_last(rooms),
             Some(Plant::ShowToRemoved) => self.show_to_removed(rooms),
             _ => {}
         }
@@ -119,6 +133,15 @@ fn stale_role(rooms: &mut [RoomSights]) {
     if let Some(role) = sight.members.values_mut().find(|role| **role != Role::Owner) {
         *role = Role::Reader;
     }
+}
+
+fn miss_last(rooms: &mut [RoomSights]) {
+    let Some(sight) = last_sight(rooms) else { return };
+    let mut lines = sight.lines.clone();
+    if let Some(at) = lines.iter().rposition(|line| line.kind == EntryKind::Message) {
+        lines.remove(at);
+    }
+    sight.show(lines);
 }
 
 fn swap_two(rooms: &mut [RoomSights]) {

@@ -6,7 +6,12 @@ use offhook_sim::{Invariant, Options, Plant, Scenario, run};
 
 fn scenario(plant: Plant) -> Scenario {
     let name = match plant {
-        Plant::LoseAcknowledged | Plant::ForgetClientId | Plant::Hoard | Plant::StayCutOff => "story",
+        Plant::LoseAcknowledged
+        | Plant::ForgetClientId
+        | Plant::Hoard
+        | Plant::StayCutOff
+        | Plant::SpoilStore
+        | Plant::MissLast => "story",
         Plant::AnswerFirst | Plant::StaleRole | Plant::SwapTwo | Plant::ShowToRemoved | Plant::HandOverDevice => {
             "partition-removal"
         }
@@ -72,7 +77,17 @@ fn a_node_that_does_not_come_back_is_found() {
 }
 
 #[test]
-fn every_invariant_of_what_is_shown_has_its_planted_fault() {
+fn a_damaged_store_is_found() {
+    finds(Plant::SpoilStore);
+}
+
+#[test]
+fn what_the_script_expects_in_vain_is_found() {
+    finds(Plant::MissLast);
+}
+
+#[test]
+fn every_invariant_has_its_planted_fault() {
     let broken: BTreeSet<Invariant> = Plant::ALL.iter().map(|plant| plant.breaks()).collect();
-    assert_eq!(broken.len(), 8);
+    assert_eq!(broken, Invariant::ALL.into());
 }

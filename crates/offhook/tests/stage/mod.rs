@@ -21,6 +21,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Machine {
     pub(crate) name: String,
     pub(crate) home: PathBuf,
+    /// What the node, and it alone, finds in its environment.
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
     port: u16,
     node: Option<Child>,
 }
@@ -41,6 +43,7 @@ impl Machine {
         Self {
             name: name.to_owned(),
             home: folder.join(name),
+            environment: Vec::new(),
             port,
             node: None,
         }
@@ -51,6 +54,7 @@ impl Machine {
         Self {
             name: self.name.clone(),
             home: self.home.clone(),
+            environment: Vec::new(),
             port: self.port,
             node: None,
         }
@@ -95,7 +99,9 @@ impl Machine {
             .append(true)
             .open(self.home.with_extension("log"))
             .unwrap();
-        let mut node = self.command(&args).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut command = self.command(&args);
+        command.envs(self.environment.iter().map(|(name, value)| (*name, value)));
+        let mut node = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut first = String::new();
         BufReader::new(node.stdout.take().unwrap())
             .read_line(&mut first)
