@@ -69,7 +69,7 @@ async fn serve(files: &Files, peer: DeviceId, mut send: SendStream, mut recv: Re
     }
 }
 
-/// The newest ranges are as good as any: what is left out is asked for later.
+/// The first ranges; what is left out is asked for later.
 fn held_ranges(held: &IntervalSet) -> Vec<PieceRange> {
     let ranges = held.ranges().iter().take(HELD_RANGES_MAX);
     ranges.map(|(from, to)| PieceRange { from: *from, to: *to }).collect()
