@@ -196,6 +196,7 @@ fn marks(line: &Line, entry: &EntryDetail) -> String {
         (entry.late, "(late)"),
         (entry.clock_ahead, "(clock ahead)"),
         (entry.after_removal, "(after removal)"),
+        (entry.by_reader, "(by a reader, who may not write here)"),
         (entry.equivocation, "(author equivocates)"),
     ];
     marks.extend(flags.iter().filter(|(on, _)| *on).map(|(_, mark)| (*mark).to_owned()));
@@ -262,6 +263,7 @@ mod tests {
                 late: false,
                 clock_ahead: false,
                 after_removal: false,
+                by_reader: false,
                 equivocation: false,
                 mentions_me: false,
                 files: Vec::new(),

@@ -147,10 +147,12 @@ fn control_log() -> Vec<ControlEntry> {
                 5 if admin == 0 => Op::SetRole {
                     person: devices[1 + round % (ADMINS - 1)].root.person(),
                     role: Role::Member,
+                    cutoffs: Vec::new(),
                 },
                 6 if admin == 0 => Op::SetRole {
                     person: devices[1 + (round - 1) % (ADMINS - 1)].root.person(),
                     role: Role::Admin,
+                    cutoffs: Vec::new(),
                 },
                 _ => Op::SetRole {
                     person: devices[target].root.person(),

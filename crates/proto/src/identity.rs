@@ -129,8 +129,12 @@ impl DeviceKey {
 
     /// States this device's prekey.
     pub fn state_prekey(&self, number: u64, prekey: &SealKeyPair) -> IdentityRecord {
+        self.state_public(number, prekey.public())
+    }
+
+    /// States a prekey by its public half.
+    pub(crate) fn state_public(&self, number: u64, public: [u8; 32]) -> IdentityRecord {
         let device = self.device();
-        let public = prekey.public();
         let signature = self.0.sign(PREKEY, &[&device.0, &number.to_bytes(), &public]);
         IdentityRecord::Prekey {
             device,

@@ -37,6 +37,8 @@ mod dial;
 mod exchange;
 mod files;
 mod handing;
+mod forge;
+mod forked;
 mod join;
 mod keeping;
 mod keyring;
@@ -53,6 +55,8 @@ mod vaults;
 pub mod view;
 
 pub use command::{Command, CommandError, Post, Reply};
+#[doc(hidden)]
+pub use forge::Forgery;
 pub use timeline::TIMELINE_MAX;
 
 use author::Written;
@@ -67,6 +71,8 @@ use room::{Ctx, Ingested, Room};
 const ANNOUNCE_DELAY: Duration = Duration::from_millis(150);
 /// How long after a change a receipt is made.
 const RECEIPT_DELAY: Duration = Duration::from_millis(1200);
+/// How long after entries came a receipt says so.
+const DELIVERY_DELAY: Duration = Duration::from_secs(5);
 /// How often states are compared with every line.
 const RECONCILE_EVERY: Duration = Duration::from_secs(60);
 /// How long the invite inside the offer of a room of two holds, in seconds.
@@ -803,6 +809,7 @@ impl<S: Store> Peer<S> {
             | Frame::Hashes { .. }
             | Frame::NeedEpochs { .. }
             | Frame::Epochs { .. }
+            | Frame::Forked { .. }
             | Frame::Receipts { .. } => {
                 let entries = matches!(frame, Frame::Entries { .. });
                 self.room_frame(peer, frame)?;
@@ -837,6 +844,7 @@ impl<S: Store> Peer<S> {
             Frame::NeedEpochs { epochs, .. } => self.on_need_epochs(peer, no, &epochs),
             Frame::Epochs { gifts, .. } => self.on_epochs(no, gifts),
             Frame::Receipts { receipts, .. } => self.on_receipts(peer, no, receipts),
+            Frame::Forked { log, entries, .. } => self.on_forked(no, &log, entries),
             Frame::Hello { .. }
             | Frame::Taken { .. }
             | Frame::Addresses { .. }
@@ -863,6 +871,7 @@ impl<S: Store> Peer<S> {
         self.greet_all()?;
         self.send_away(no)?;
         self.give_owed_epochs(no)?;
+        self.give_back_everything(no)?;
         self.replan_wants();
         Ok(())
     }

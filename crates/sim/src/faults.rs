@@ -195,6 +195,16 @@ impl World<'_> {
         self.recount_holders(node);
     }
 
+    /// Stops a node, puts the old copy of its home back, and starts it again as if nothing had happened.
+    pub(crate) fn put_copy_back(&mut self, node: usize) {
+        let Some(home) = self.copies.remove(&node) else { return };
+        self.kill(node, SECOND);
+        self.hosts[node].disk.restore(&home);
+        self.model.copied.insert(node);
+        self.start(node);
+        self.recount_holders(node);
+    }
+
     /// What a restored home has lost, it no longer holds; what nobody holds any more is destroyed.
     fn recount_holders(&mut self, node: usize) {
         let Some(peer) = &self.hosts[node].peer else { return };

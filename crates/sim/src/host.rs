@@ -5,8 +5,9 @@
 
 use std::collections::VecDeque;
 
+use offhook_proto::history::{EntryId, RoomId};
 use offhook_proto::identity::{DeviceId, PersonId};
-use offhook_proto::peer::{Input, Output, Peer, Secrets};
+use offhook_proto::peer::{Forgery, Input, Output, Peer, Secrets};
 use offhook_proto::store::StoreError;
 
 use crate::clock::{Micros, Monotonic, WallClock};
@@ -112,6 +113,20 @@ impl Host {
         self.disk.restore(home);
         let marked = Peer::mark_restored(&mut self.disk).and_then(|()| self.disk.commit());
         marked.expect("a disk that was just restored refuses nothing");
+    }
+
+    /// Writes something against the rules, and commits it.
+    pub(crate) fn forge(&mut self, room: RoomId, forgery: Forgery) -> (Vec<Output>, Vec<EntryId>) {
+        let Some(peer) = &mut self.peer else {
+            return Default::default();
+        };
+        match peer.forge(room, forgery) {
+            Ok((outputs, ids)) if self.disk.commit().is_ok() => (outputs.0, ids),
+            _ => {
+                self.kill();
+                Default::default()
+            }
+        }
     }
 
     /// Ends the process at once; nothing is written any more. What was in the inbox is gone with it.

@@ -4,7 +4,10 @@
 
 use std::collections::VecDeque;
 
+use offhook_proto::history::{EntryId, RoomId};
 use offhook_proto::identity::DeviceId;
+use offhook_proto::peer::Forgery;
+use offhook_proto::rooms::Role;
 use offhook_proto::wire::FRAME_BYTES_MAX;
 
 use crate::clock::{MILLI, SECOND};
@@ -17,6 +20,8 @@ use crate::world::{Event, Phase, World};
 const REMEMBERED_MAX: usize = 200;
 /// Longer ones are not worth repeating.
 const REMEMBERED_BYTES_MAX: usize = 64 * 1024;
+/// How much an insider says at once, when it says too much.
+const FLOOD_ENTRIES: usize = 100;
 /// How many frames one burst of a flood has, for each line.
 const BURST: usize = 30;
 
@@ -92,9 +97,81 @@ impl World<'_> {
             HostileKind::Equivocate => self.split(node),
             HostileKind::Stranger => self.intrude(node),
             HostileKind::Withhold => {}
+            HostileKind::Insider => self.forge(node),
         }
         let gap = self.dice.mischief.around(SECOND);
         self.after(gap, Event::Mischief { node });
+    }
+
+    /// Writes something against the rules in some room, now and then much of it at once.
+    fn forge(&mut self, node: usize) {
+        let room = self.dice.mischief.index(self.model.rooms.len());
+        let Some(id) = self.model.rooms[room].id.filter(|_| self.phase == Phase::Safety) else {
+            return;
+        };
+        let dice = &mut self.dice.mischief;
+        let day_ms = 24 * 3600 * 1000;
+        let times = if dice.chance(0.1) { FLOOD_ENTRIES } else { 1 };
+        for number in 0..times {
+            let text = format!("n{node} r{room} forged {} {number}", self.commands);
+            let forgery = match (times, self.dice.mischief.below(8)) {
+                (1, 0) => Forgery::Say {
+                    text,
+                    clock_off_ms: -(self.dice.mischief.below(400 * day_ms) as i64),
+                },
+                (1, 1) => Forgery::Say {
+                    text,
+                    clock_off_ms: self.dice.mischief.below(4000 * day_ms) as i64,
+                },
+                (1, 2) => Forgery::SealToNobody { text },
+                (1, 3) => Forgery::UselessPrekey,
+                (1, 4) => {
+                    let victim = self.dice.mischief.index(self.scenario.peers);
+                    Forgery::Seize {
+                        victim: self.model.persons[victim],
+                    }
+                }
+                (1, 5) if self.dice.mischief.chance(0.2) => Forgery::SplitControl,
+                (1, 6) => match self.others_message(node, room) {
+                    Some(target) => Forgery::Meddle { target },
+                    None => Forgery::Say { text, clock_off_ms: 0 },
+                },
+                _ => Forgery::Say { text, clock_off_ms: 0 },
+            };
+            self.commands += 1;
+            self.write_forgery(node, room, id, forgery);
+        }
+    }
+
+    fn write_forgery(&mut self, node: usize, room: usize, id: RoomId, forgery: Forgery) {
+        if !self.hosts[node].is_up() || self.hosts[node].working {
+            return;
+        }
+        let members = self.member_views(node, room);
+        let as_reader = members.iter().any(|member| member.is_me && member.role == Role::Reader);
+        let is_said = matches!(forgery, Forgery::Say { .. });
+        self.note(node, format_args!("forges {forgery:?}"));
+        let (outputs, ids) = self.hosts[node].forge(id, forgery);
+        self.counts.forged += ids.len() as u64;
+        // Of what it wrote, the last is what it says; keys may have gone before.
+        if let Some(said) = ids.last().filter(|_| as_reader && is_said) {
+            self.model.by_readers.insert((room, *said));
+        }
+        for output in outputs {
+            self.release(node, output);
+        }
+        self.count("forgeries");
+    }
+
+    /// Something that somebody else said.
+    fn others_message(&mut self, node: usize, room: usize) -> Option<EntryId> {
+        let others = self
+            .model
+            .posts
+            .iter()
+            .filter(|(_, post)| post.room == room && post.node != node);
+        let others: Vec<EntryId> = others.map(|(id, _)| *id).collect();
+        self.dice.mischief.pick(&others).copied()
     }
 
     /// Old frames again, on every line.

@@ -26,6 +26,8 @@ pub enum Invariant {
     EqualOrder,
     /// Who was removed reads nothing that was said by anyone who knew of it.
     RemovedReadNothing,
+    /// What readers say with a changed program is marked.
+    ReadersMarked,
     /// Outputs, frames, stores and wake-ups stay within bounds, whatever arrives.
     Bounded,
     /// Everything heals within a bound.
@@ -60,6 +62,7 @@ impl Invariant {
             Self::EqualMembership => "membership is equal at rest",
             Self::EqualOrder => "order is equal at rest",
             Self::RemovedReadNothing => "the removed read nothing new",
+            Self::ReadersMarked => "what readers say is marked",
             Self::Bounded => "memory and queues are bounded",
             Self::Progress => "progress within a bound after healing",
             Self::Sound => "stores are sound and nothing panics",
@@ -154,8 +157,10 @@ pub(crate) fn check_at_rest(rooms: &[RoomSights], model: &Model, history: Histor
     for room in rooms {
         let at_rest = room.at_rest(model);
         found.extend(nothing_lost(room.room, &at_rest, model, history));
+        found.extend(said_again(room.room, &at_rest, model));
         found.extend(equal_membership(room.room, &at_rest, model));
         found.extend(equal_order(room.room, &at_rest, history));
+        found.extend(readers_are_marked(room.room, &at_rest, model));
     }
     found
 }
@@ -187,6 +192,26 @@ fn nothing_lost(room: usize, at_rest: &[&Sight], model: &Model, history: History
     found
 }
 
+/// Whether a message's text is shown, whatever its name.
+fn says_again(sight: &Sight, post: &Posted) -> bool {
+    let same = |line: &&EntryView| line.author == post.author && line.text == post.text;
+    sight.lines.iter().any(|line| same(&line))
+}
+
+/// What a copied home said under a name that its copy gave to something else must be shown all the same.
+fn said_again(room: usize, at_rest: &[&Sight], model: &Model) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for post in model.renamed.iter().filter(|post| post.room == room && !post.destroyed) {
+        for sight in at_rest.iter().filter(|sight| !says_again(sight, post)) {
+            let (node, author, text) = (sight.node, post.node, brief(&post.text));
+            let what =
+                format!("room {room}: \"{text}\" by n{author}, whose home was copied, at n{node}: not said again");
+            found.push(Violation::new(Invariant::NothingLost, what));
+        }
+    }
+    found
+}
+
 /// The first words: the rest is filler.
 fn brief(text: &str) -> &str {
     text.split(" word").next().unwrap_or(text)
@@ -194,6 +219,9 @@ fn brief(text: &str) -> &str {
 
 /// Why a message does not count as being here.
 fn lost_at(sight: &Sight, id: &EntryId, post: &Posted, model: &Model) -> Option<String> {
+    if model.copied.contains(&post.node) && says_again(sight, post) {
+        return None;
+    }
     let Some(shown) = sight.find(id) else {
         return Some("not shown".to_owned());
     };
@@ -222,7 +250,9 @@ fn nothing_twice(room: usize, sight: &Sight, model: &Model) -> Vec<Violation> {
     for line in &sight.lines {
         let twice = !ids.insert(line.id);
         // Every message of the simulator has a text of its own, so a second one is the same thing said again. A hostile author may repeat itself.
-        let by_hostile = model.hostile.iter().any(|node| model.persons[*node] == line.author);
+        // So may, for a moment, one whose home was copied: what it says again can come before the proof that takes the first away.
+        let mut repeating = model.hostile.iter().chain(&model.copied);
+        let by_hostile = repeating.any(|node| model.persons[*node] == line.author);
         let unique = line.kind == EntryKind::Message && line.edited_ms.is_none() && !by_hostile;
         let said_twice = unique && !texts.insert(&line.text);
         if twice || said_twice {
@@ -297,6 +327,24 @@ fn equal_membership(room: usize, at_rest: &[&Sight], model: &Model) -> Vec<Viola
     found
 }
 
+/// What somebody said as a reader is marked wherever it is shown. Taken for granted by nobody: whoever has not heard of the role yet shows it plainly.
+fn readers_are_marked(room: usize, at_rest: &[&Sight], model: &Model) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for sight in at_rest {
+        for (_, id) in model.by_readers.iter().filter(|(at, _)| *at == room) {
+            let plain = |line: &&EntryView| !line.by_reader && !line.after_removal && !line.equivocation;
+            if sight.find(id).filter(plain).is_some() {
+                let what = format!(
+                    "room {room}: n{} shows {id}, said by a reader, like others'",
+                    sight.node
+                );
+                found.push(Violation::new(Invariant::ReadersMarked, what));
+            }
+        }
+    }
+    found
+}
+
 fn difference(a: &Sight, b: &Sight, model: &Model) -> String {
     let persons: BTreeSet<&PersonId> = a.members.keys().chain(b.members.keys()).collect();
     let differing = persons.into_iter().filter(|p| a.members.get(p) != b.members.get(p));
@@ -316,7 +364,7 @@ fn difference(a: &Sight, b: &Sight, model: &Model) -> String {
 fn essence(line: &EntryView) -> String {
     let reactions: Vec<_> = line.reactions.iter().map(|(emoji, by)| (emoji, by.len())).collect();
     format!(
-        "{} time {} {:?} {:?} reply {:?} edited {:?} {reactions:?} after removal {} equivocation {}",
+        "{} time {} {:?} {:?} reply {:?} edited {:?} {reactions:?} after removal {} by reader {} equivocation {}",
         line.id,
         line.time_ms,
         line.kind,
@@ -324,6 +372,7 @@ fn essence(line: &EntryView) -> String {
         line.reply_to.map(|id| id.to_string()),
         line.edited_ms,
         line.after_removal,
+        line.by_reader,
         line.equivocation,
     )
 }

@@ -69,6 +69,12 @@ pub(crate) struct Model {
     shown: BTreeMap<(usize, usize), BTreeSet<PersonId>>,
     /// Nodes whose home was restored from an old copy: what they said and did since is known for what others hold only.
     pub(crate) restored: BTreeSet<usize>,
+    /// Nodes whose home was put back from an old copy without being told: what they said above the fork is said again under other names.
+    pub(crate) copied: BTreeSet<usize>,
+    /// Of what they said, that whose name the copy gave to something else.
+    pub(crate) renamed: Vec<Posted>,
+    /// What was said by somebody who was a reader, with a changed program.
+    pub(crate) by_readers: BTreeSet<(usize, EntryId)>,
     /// Nodes that mean harm: nothing is promised to them.
     pub(crate) hostile: BTreeSet<usize>,
     /// Persons by node.

@@ -24,6 +24,8 @@ pub enum Plant {
     ShowToRemoved,
     /// An accomplice gives somebody who was removed a device that is still in.
     HandOverDevice,
+    /// What a reader said is shown like others'.
+    UnmarkReader,
     /// One node writes something down at every commit, whatever comes in.
     Hoard,
     /// One node stays cut off when everything else heals.
@@ -36,7 +38,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::LoseAcknowledged,
         Self::ForgetClientId,
         Self::AnswerFirst,
@@ -44,6 +46,7 @@ impl Plant {
         Self::SwapTwo,
         Self::ShowToRemoved,
         Self::HandOverDevice,
+        Self::UnmarkReader,
         Self::Hoard,
         Self::StayCutOff,
         Self::SpoilStore,
@@ -59,6 +62,7 @@ impl Plant {
             Self::StaleRole => Invariant::EqualMembership,
             Self::SwapTwo => Invariant::EqualOrder,
             Self::ShowToRemoved | Self::HandOverDevice => Invariant::RemovedReadNothing,
+            Self::UnmarkReader => Invariant::ReadersMarked,
             Self::Hoard => Invariant::Bounded,
             Self::StayCutOff => Invariant::Progress,
             Self::SpoilStore => Invariant::Sound,
@@ -95,6 +99,7 @@ impl World<'_> {
             Some(Plant::StaleRole) => stale_role(rooms),
             Some(Plant::SwapTwo) => swap_two(rooms),
             Some(Plant::MissLast) => miss_last(rooms),
+            Some(Plant::UnmarkReader) => unmark_readers(rooms),
             Some(Plant::ShowToRemoved) => self.show_to_removed(rooms),
             _ => {}
         }
@@ -142,6 +147,13 @@ fn miss_last(rooms: &mut [RoomSights]) {
         lines.remove(at);
     }
     sight.show(lines);
+}
+
+fn unmark_readers(rooms: &mut [RoomSights]) {
+    let sights = rooms.iter_mut().flat_map(|room| &mut room.sights);
+    sights
+        .flat_map(|sight| &mut sight.lines)
+        .for_each(|line| line.by_reader = false);
 }
 
 fn swap_two(rooms: &mut [RoomSights]) {

@@ -229,6 +229,9 @@ pub enum HostileKind {
     Flood,
     /// Two copies of one home run at once and say different things with the same sequence numbers.
     Equivocate,
+    /// Writes well-formed entries with its own keys against the rules: with wrong clocks, above its role, under epochs sealed to nobody, with useless prekeys,
+    /// two with one number, and far too many.
+    Insider,
     /// Is in no room, knows the addresses, dials everybody and talks nonsense.
     Stranger,
 }
@@ -322,8 +325,13 @@ pub enum Action {
         /// Which.
         node: usize,
     },
-    /// Puts the remembered home back and restarts.
+    /// Puts the remembered home back and restarts, as `offhook restore` does.
     Restore {
+        /// Which.
+        node: usize,
+    },
+    /// Puts the remembered home back and restarts, as a copy of the folder does: nothing tells it so.
+    Copy {
         /// Which.
         node: usize,
     },
@@ -363,6 +371,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("clock-years", include_str!("../scenarios/clock-years.toml")),
     ("churn", include_str!("../scenarios/churn.toml")),
     ("restored-home", include_str!("../scenarios/restored-home.toml")),
+    ("copied-home", include_str!("../scenarios/copied-home.toml")),
     ("rejoin-after-days", include_str!("../scenarios/rejoin-after-days.toml")),
     ("newcomers", include_str!("../scenarios/newcomers.toml")),
     ("membership-storm", include_str!("../scenarios/membership-storm.toml")),
@@ -375,6 +384,8 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("hostile-forge", include_str!("../scenarios/hostile-forge.toml")),
     ("hostile-flood", include_str!("../scenarios/hostile-flood.toml")),
     ("hostile-backdate", include_str!("../scenarios/hostile-backdate.toml")),
+    ("hostile-insider", include_str!("../scenarios/hostile-insider.toml")),
+    ("hostile-reader", include_str!("../scenarios/hostile-reader.toml")),
     ("hundred", include_str!("../scenarios/hundred.toml")),
 ];
 

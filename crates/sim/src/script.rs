@@ -52,6 +52,10 @@ impl World<'_> {
                 self.restore(node);
                 self.count("homes restored");
             }
+            Action::Copy { node } => {
+                self.put_copy_back(node);
+                self.count("homes copied");
+            }
             Action::Clock { node, off_by_s } => self.set_clock(node, off_by_s),
             expectation @ (Action::ExpectMembers { .. } | Action::ExpectShown { .. }) => {
                 self.expected.push(expectation)

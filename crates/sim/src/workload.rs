@@ -244,7 +244,7 @@ impl World<'_> {
         }
     }
 
-    fn member_views(&self, node: usize, room: usize) -> Vec<MemberView> {
+    pub(crate) fn member_views(&self, node: usize, room: usize) -> Vec<MemberView> {
         let id = self.model.rooms[room].id;
         let peer = self.hosts[node].peer.as_ref();
         peer.zip(id)
@@ -327,7 +327,8 @@ impl World<'_> {
             LineView::Gap { .. } => None,
         });
         // What has no authority, or cannot be read, is nobody's cause.
-        let counts = entries.filter(|e| !e.after_removal && !e.equivocation && e.kind != EntryKind::Sealed);
+        let counts =
+            entries.filter(|e| !e.after_removal && !e.by_reader && !e.equivocation && e.kind != EntryKind::Sealed);
         counts.map(|entry| entry.id).collect()
     }
 
@@ -529,7 +530,9 @@ impl World<'_> {
             holders: [node].into(),
             destroyed: false,
         };
-        self.model.posts.insert(id, post);
+        if let Some(before) = self.model.posts.insert(id, post).filter(|before| before.text != text) {
+            self.model.renamed.push(before);
+        }
         if self.plant == Some(Plant::ForgetClientId) && self.model.posts.len() == 5 {
             self.wish(node, room, Op::Post { text, reply_to: None });
         }

@@ -127,6 +127,7 @@ pub(crate) struct Counts {
     pub(crate) acknowledged: u64,
     pub(crate) checks: u64,
     pub(crate) smuggled: u64,
+    pub(crate) forged: u64,
     pub(crate) outputs_of_batch_max: usize,
     pub(crate) frame_bytes_max: usize,
     pub(crate) dials_at_once_max: usize,
@@ -483,7 +484,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn release(&mut self, node: usize, output: Output) {
+    pub(crate) fn release(&mut self, node: usize, output: Output) {
         self.trace.output(self.now, node, &output);
         match output {
             Output::Reply { id, reply } => self.answered(node, id, reply),
@@ -810,7 +811,8 @@ impl<'a> World<'a> {
     fn store_bytes_bound(&self) -> u64 {
         let rooms = self.model.rooms.len() as u64;
         let peers = self.hosts.len() as u64;
-        256 * 1024 + rooms * (64 * 1024 + peers * peers * 512) + self.counts.acknowledged * 4 * 1024
+        let said = self.counts.acknowledged + self.counts.forged;
+        256 * 1024 + rooms * (64 * 1024 + peers * peers * 512) + said * 4 * 1024
     }
 
     /// What all nodes show.

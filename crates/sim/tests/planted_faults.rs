@@ -15,6 +15,7 @@ fn scenario(plant: Plant) -> Scenario {
         Plant::AnswerFirst | Plant::StaleRole | Plant::SwapTwo | Plant::ShowToRemoved | Plant::HandOverDevice => {
             "partition-removal"
         }
+        Plant::UnmarkReader => "hostile-reader",
     };
     Scenario::named(name).expect("the scenario exists")
 }
@@ -64,6 +65,11 @@ fn a_read_by_the_removed_is_found() {
 #[test]
 fn a_device_in_the_hands_of_the_removed_is_found() {
     finds(Plant::HandOverDevice);
+}
+
+#[test]
+fn a_reader_shown_like_others_is_found() {
+    finds(Plant::UnmarkReader);
 }
 
 #[test]

@@ -40,6 +40,7 @@ scenarios! {
     clock_years "clock-years"
     churn "churn"
     restored_home "restored-home"
+    copied_home "copied-home"
     rejoin_after_days "rejoin-after-days"
     newcomers "newcomers"
     membership_storm "membership-storm"
@@ -49,5 +50,7 @@ scenarios! {
     hostile_forge "hostile-forge"
     hostile_flood "hostile-flood"
     hostile_backdate "hostile-backdate"
+    hostile_insider "hostile-insider"
+    hostile_reader "hostile-reader"
     hundred "hundred"
 }

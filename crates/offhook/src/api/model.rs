@@ -164,6 +164,8 @@ pub(crate) struct Room {
     pub(crate) name: String,
     pub(crate) pair: Option<String>,
     pub(crate) standing: Standing,
+    /// Why the person is out, where others brought that about.
+    pub(crate) why_out: Option<String>,
     pub(crate) role: String,
     pub(crate) history: String,
     pub(crate) members: usize,
@@ -216,6 +218,7 @@ impl Room {
                 view::Standing::Left => Standing::Left,
                 view::Standing::Removed => Standing::Removed,
             },
+            why_out: view.why_out,
             role: view.role.to_string(),
             history: history_text(view.history),
             members: view.members,
@@ -525,6 +528,7 @@ pub(crate) struct EntryDetail {
     pub(crate) late: bool,
     pub(crate) clock_ahead: bool,
     pub(crate) after_removal: bool,
+    pub(crate) by_reader: bool,
     pub(crate) equivocation: bool,
     pub(crate) mentions_me: bool,
     /// What it carries.
@@ -570,6 +574,7 @@ impl Line {
                 late: view.late,
                 clock_ahead: view.clock_ahead,
                 after_removal: view.after_removal,
+                by_reader: view.by_reader,
                 equivocation: view.equivocation,
                 mentions_me: view.mentions_me,
                 files: view.files.iter().map(FileTaken::new).collect(),

@@ -77,7 +77,10 @@ pub(super) fn room_lines(rooms: &[Room], style: Style) -> Vec<String> {
             Standing::Member => {}
             Standing::Joining => facts = vec!["knocking: not let in yet".to_owned()],
             Standing::Left => facts.push("you left".to_owned()),
-            Standing::Removed => facts.push("you were removed".to_owned()),
+            Standing::Removed => facts.push(match &room.why_out {
+                Some(why) => format!("you are out: {why}"),
+                None => "you were removed".to_owned(),
+            }),
         }
         let name = style.bold(&pad(&clean_line(&room.name), widest));
         format!("  {}  {name}  {}", style.dim(short(&room.room)), facts.join(", "))

@@ -312,7 +312,7 @@ impl Room {
     }
 }
 
-fn sign(key: &KeyPair, log: &LogKey, mut header: Header, payload: Vec<u8>) -> Entry {
+pub(super) fn sign(key: &KeyPair, log: &LogKey, mut header: Header, payload: Vec<u8>) -> Entry {
     header.payload_hash = entry::payload_hash(&payload);
     header.payload_len = u32::try_from(payload.len()).expect("payloads are bounded by their encoders' limits");
     let signature = entry::sign(key, &header.hash(log));

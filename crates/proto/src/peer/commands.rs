@@ -14,7 +14,7 @@ use crate::peer::{
 };
 use crate::rooms::invite::{ADDRESSES_MAX, SOCKETS_MAX};
 use crate::rooms::op::{CUTOFFS_MAX, ROOM_NAME_BYTES_MAX};
-use crate::rooms::{Address, Cutoff, Equivocation};
+use crate::rooms::{Address, Cutoff};
 use crate::sync::frame::{EpochGift, Receipt};
 use rand_core::Rng;
 
@@ -226,7 +226,9 @@ impl<S: Store> Peer<S> {
         if theirs == Role::Owner && role < Role::Owner && owners(room) == 1 {
             return Ok(Err(CommandError::LastOwner));
         }
-        self.write_control(no, vec![Op::SetRole { person, role }], false)?;
+        let cutoffs = cutoffs(room, &person);
+        let set = Op::SetRole { person, role, cutoffs };
+        self.write_control(no, vec![set], false)?;
         Ok(Ok(Reply::Done))
     }
 
@@ -495,47 +497,6 @@ impl<S: Store> Peer<S> {
             )),
             (false, false) => Err(CommandError::NotYours("only its author can edit a message")),
         })
-    }
-
-    /// Spreads the proof that a log forks.
-    pub(super) fn publish_fork(&mut self, no: RoomNo, proof: Equivocation) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get_mut(&no) else {
-            return Ok(());
-        };
-        let lower = room.frozen_at(&proof.log).is_none_or(|last| proof.a.header.seq <= last);
-        if !lower || room.my_role(&self.ctx.me).is_none() {
-            return Ok(());
-        }
-        if room.own.as_ref().is_some_and(|own| own.log == proof.log) {
-            // A copy of this home wrote too: go on in another log, and say again what the others may not have.
-            room.own_stale = true;
-        }
-        let from = proof.a.header.seq;
-        let again = self.own_texts_from(no, &proof.log, from)?;
-        self.write_control(no, vec![Op::Freeze { proof }], false)?;
-        for body in again {
-            self.write_message(no, body)?;
-        }
-        Ok(())
-    }
-
-    /// Own messages at and above a fork of an own log, to be said again.
-    fn own_texts_from(&self, no: RoomNo, log: &LogKey, from: u32) -> Result<Vec<Body>, StoreError> {
-        let Some(room) = self.rooms.get(&no) else {
-            return Ok(Vec::new());
-        };
-        let Some(state) = room.logs.get(log).filter(|_| room.author(log) == Some(self.ctx.me)) else {
-            return Ok(Vec::new());
-        };
-        let mut bodies = Vec::new();
-        for (seq, _) in self.store.entries(state.no, from, state.held.max(), usize::MAX)? {
-            let key = crate::store::EntryKey { log: state.no, seq };
-            let Some(stored) = room.stored(&self.store, key)? else {
-                continue;
-            };
-            bodies.extend(room.open(log, &stored.entry).map(|said| said.body));
-        }
-        Ok(bodies)
     }
 
     pub(super) fn load_read(&mut self, no: RoomNo) -> Result<(), StoreError> {

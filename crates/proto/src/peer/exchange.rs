@@ -301,6 +301,7 @@ impl<S: Store> Peer<S> {
         let sent = shared.summary_sent;
         let all_wanted = shared.all_wanted.take();
         self.note_known(no, &has);
+        self.note_reached(peer, no, &has)?;
         if !sent {
             self.send_summary(peer, no)?;
         }
@@ -339,6 +340,7 @@ impl<S: Store> Peer<S> {
         self.ask_epochs(peer, no);
         self.plan_wants(peer, no);
         self.say_in_step(peer, no)?;
+        self.give_back(peer, no)?;
         self.send_receipts(peer, no)
     }
 
@@ -628,6 +630,9 @@ impl<S: Store> Peer<S> {
         // What comes in before the first look into a room is what was said before.
         if self.planner.has_visited(no.0) {
             self.note_spoken(no);
+        }
+        if from.is_some() {
+            self.delivery_due(no);
         }
         for (device, line) in &mut self.lines {
             if from == Some(*device) {

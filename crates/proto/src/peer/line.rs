@@ -267,6 +267,8 @@ pub(super) struct RoomLine {
     pub epochs_asked: BTreeSet<EpochId>,
     /// Epochs that the peer asked for and could not be given yet, up to as many as are asked for in one frame.
     pub epochs_owed: BTreeSet<EpochId>,
+    /// Up to where the peer was given back what it wrote above a fork, by log.
+    pub given_back: BTreeMap<LogKey, u32>,
 }
 
 /// One want.
@@ -316,6 +318,7 @@ impl RoomLine {
             receipts_sent: BTreeMap::new(),
             epochs_asked: BTreeSet::new(),
             epochs_owed: BTreeSet::new(),
+            given_back: BTreeMap::new(),
         }
     }
 

@@ -91,7 +91,14 @@ impl<S: Store> Peer<S> {
     /// The own position changed: says so soon.
     pub(super) fn receipt_due(&mut self, no: RoomNo) {
         self.receipts_due.insert(no);
-        self.receipts_at.get_or_insert(self.ctx.now + super::RECEIPT_DELAY);
+        let at = self.ctx.now + super::RECEIPT_DELAY;
+        self.receipts_at = Some(self.receipts_at.map_or(at, |due| due.min(at)));
+    }
+
+    /// Others' entries came: says so a little later, for authors that have no line to this node.
+    pub(super) fn delivery_due(&mut self, no: RoomNo) {
+        self.receipts_due.insert(no);
+        self.receipts_at.get_or_insert(self.ctx.now + super::DELIVERY_DELAY);
     }
 
     /// Makes the receipts that are due and sends them.

@@ -1202,13 +1202,17 @@ impl Room {
         Ok(())
     }
 
-    /// The person behind an entry, unless it stands above its log's cut-off.
+    /// The person behind an entry, unless it stands above its log's cut-off or was written by a reader.
     fn with_authority(&self, id: &EntryId) -> Option<PersonId> {
         let owner = self.roster.logs.get(self.by_prefix.get(&id.log)?)?;
-        owner
-            .cutoff
-            .is_none_or(|cutoff| id.seq <= cutoff)
-            .then_some(owner.person)
+        let counts = owner.cutoff.is_none_or(|cutoff| id.seq <= cutoff) && !owner.is_muted(id.seq);
+        counts.then_some(owner.person)
+    }
+
+    /// Whether an entry was written by somebody who was a reader then.
+    pub(super) fn is_muted(&self, id: &EntryId) -> bool {
+        let owner = self.by_prefix.get(&id.log).and_then(|log| self.roster.logs.get(log));
+        owner.is_some_and(|owner| owner.is_muted(id.seq))
     }
 
     /// Whether a deletion of an entry in `log` counts: by its author's person, or by a moderator.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::history::entry::{Class, Clock, EntryId, LogKey, RoomId};
 use crate::history::{Body, Said};
 use crate::identity::{DeviceId, PersonId};
-use crate::peer::record::{Annotations, LATE, SEALED, Stored, StoredStanding};
+use crate::peer::record::{Annotations, LATE, ReactionRecord, SEALED, Stored, StoredStanding};
 use crate::peer::room::{CLOCK_AHEAD_MAX_MS, Room, effective_ms};
 use crate::peer::view::{
     DeliveryState, EntryKind, EntryView, LineView, MeView, MemberDelivery, MemberView, PeerView, RoomView, Standing,
@@ -399,12 +399,13 @@ impl<S: Store> Peer<S> {
             reply_to: None,
             files: Vec::new(),
             edited_ms: None,
-            reactions: reactions(&notes),
+            reactions: reactions(room, &notes),
             late: stored.flags & LATE != 0,
             clock_ahead: header.clock.ms() > effective_ms(stored.effective).saturating_add(CLOCK_AHEAD_MAX_MS)
                 || header.clock.ms() > self.ctx.wall_ms.saturating_add(CLOCK_AHEAD_MAX_MS),
             after_removal: owner.and_then(|o| o.cutoff).is_some_and(|cutoff| id.seq > cutoff)
                 && !room.roster.frozen.contains_key(&log),
+            by_reader: header.class == Class::Message && owner.is_some_and(|owner| owner.is_muted(id.seq)),
             equivocation: room.roster.frozen.contains_key(&log),
             mentions_me: false,
         };
@@ -472,7 +473,7 @@ impl<S: Store> Peer<S> {
             Op::Admit { person, role, .. } => format!("{who} let {} in as {role}", self.name_of(person)),
             Op::Leave { .. } => format!("{who} left"),
             Op::Remove { person, .. } => format!("{who} removed {}", self.name_of(person)),
-            Op::SetRole { person, role } => format!("{who} made {} {role}", self.name_of(person)),
+            Op::SetRole { person, role, .. } => format!("{who} made {} {role}", self.name_of(person)),
             Op::Rename { name } => format!("{who} renamed the room to “{name}”"),
             Op::SetHistory { .. } => format!("{who} changed what newcomers may read"),
             Op::SetKeepers { keepers } if keepers.is_empty() => format!("{who} took the room's keepers away"),
@@ -692,9 +693,10 @@ fn standing(room: &Room) -> Standing {
     }
 }
 
-fn reactions(notes: &Annotations) -> Vec<(String, Vec<PersonId>)> {
+fn reactions(room: &Room, notes: &Annotations) -> Vec<(String, Vec<PersonId>)> {
     let mut by_emoji: BTreeMap<&str, Vec<PersonId>> = BTreeMap::new();
-    for reaction in notes.reactions.iter().filter(|reaction| reaction.on) {
+    let counts = |reaction: &&ReactionRecord| reaction.on && !room.is_muted(&reaction.by);
+    for reaction in notes.reactions.iter().filter(counts) {
         by_emoji.entry(&reaction.emoji).or_default().push(reaction.person);
     }
     by_emoji

@@ -200,6 +200,8 @@ pub struct EntryView {
     pub clock_ahead: bool,
     /// Its author had been removed: it has no authority.
     pub after_removal: bool,
+    /// Said by somebody who was a reader then: it has no authority.
+    pub by_reader: bool,
     /// Its log forks here or above: its author shows different people different things.
     pub equivocation: bool,
     /// It names the own person.

@@ -214,6 +214,8 @@ pub enum Op {
         person: PersonId,
         /// The role.
         role: Role,
+        /// For each of the person's logs, the last entry that the author knew: what a reader says from here on does not count, or from here on does again.
+        cutoffs: Vec<Cutoff>,
     },
     /// Renames the room.
     Rename {
@@ -267,7 +269,7 @@ wire_enum!(Op {
     2 => OpenLog { person, log },
     3 => Leave { cutoffs: list(CUTOFFS_MAX) },
     4 => Remove { person, cutoffs: list(CUTOFFS_MAX) },
-    5 => SetRole { person, role },
+    5 => SetRole { person, role, cutoffs: list(CUTOFFS_MAX) },
     6 => Rename { name: text(ROOM_NAME_BYTES_MAX) },
     7 => SetHistory { history },
     8 => OpenInvite { invite, role, uses, expires_ms, only },

@@ -107,7 +107,7 @@ pub enum Departure {
 }
 
 /// Whose a log is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOwner {
     /// The person.
     pub person: PersonId,
@@ -115,6 +115,15 @@ pub struct LogOwner {
     pub device: DeviceId,
     /// The last number with authority, after a removal or a fork; none while all counts.
     pub cutoff: Option<u32>,
+    /// First and last numbers of what was written as a reader, who may not speak.
+    pub muted: Vec<(u32, u32)>,
+}
+
+impl LogOwner {
+    /// Whether an entry was written by somebody who might not speak then.
+    pub fn is_muted(&self, seq: u32) -> bool {
+        self.muted.iter().any(|(from, to)| (*from..=*to).contains(&seq))
+    }
 }
 
 /// An invite, as the room knows it.

@@ -106,6 +106,8 @@ pub const DEVICE_ADDRESSES_MAX: usize = 8;
 pub const REASON_BYTES_MAX: usize = 256;
 /// The most control entries that are shown to somebody who is not served.
 pub const SHOWN_MAX: usize = 64;
+/// The most entries above a fork that are given back to their author at once.
+pub const FORKED_MAX: usize = 256;
 /// The most logs that one receipt speaks of.
 pub const RECEIPT_LOGS_MAX: usize = 64;
 
@@ -486,6 +488,15 @@ pub enum Frame {
         /// The room.
         name: RoomName,
     },
+    /// The receiver's own log forked: entries of it above the fork that the sender holds and nobody shows any more.
+    Forked {
+        /// The room.
+        name: RoomName,
+        /// The log.
+        log: LogKey,
+        /// Each signed by itself, ascending.
+        entries: Vec<Entry>,
+    },
     /// The answer to `Unknown`: the control entries that show how the sender came in.
     Admitted {
         /// The room.
@@ -527,6 +538,7 @@ wire_enum!(Frame {
     19 => Offer { invite },
     20 => Unknown { name },
     21 => Admitted { name, shown: list(SHOWN_MAX) },
+    22 => Forked { name, log, entries: list(FORKED_MAX) },
     32 => ToKeeper { ask },
     33 => Keeper { answer },
 });
@@ -549,7 +561,8 @@ macro_rules! name_in {
             | Frame::Receipts { name, .. }
             | Frame::Removed { name, .. }
             | Frame::Unknown { name }
-            | Frame::Admitted { name, .. } => Some(name),
+            | Frame::Admitted { name, .. }
+            | Frame::Forked { name, .. } => Some(name),
             Frame::Hello { .. }
             | Frame::Taken { .. }
             | Frame::Addresses { .. }

@@ -386,6 +386,14 @@ fn frames() -> Samples {
         ("offer", Frame::Offer { invite: invite() }),
         ("unknown", Frame::Unknown { name: theirs }),
         (
+            "forked",
+            Frame::Forked {
+                name,
+                log,
+                entries: vec![signed(header(Class::Message, b"said", 1), Some(b"said"))],
+            },
+        ),
+        (
             "admitted",
             Frame::Admitted {
                 name,
@@ -590,6 +598,7 @@ fn settings() -> Vec<Op> {
         Op::SetRole {
             person: person(),
             role: Role::Admin,
+            cutoffs: Vec::new(),
         },
         Op::Rename { name: "Küche".into() },
         Op::SetHistory {

@@ -36,6 +36,7 @@ fn line(log: u8, seq: u32) -> EntryView {
         late: false,
         clock_ahead: false,
         after_removal: false,
+        by_reader: false,
         equivocation: false,
         mentions_me: false,
     }

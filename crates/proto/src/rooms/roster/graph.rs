@@ -477,7 +477,7 @@ impl ControlGraph {
         match op {
             Op::Remove { person, .. } => vec![removed(*person)],
             Op::Leave { .. } => vec![removed(author.person)],
-            Op::SetRole { person, role } => {
+            Op::SetRole { person, role, .. } => {
                 let before = self.standing(person, &view).map(|standing| standing.role);
                 let lowered = Limit {
                     target: *person,
@@ -543,7 +543,7 @@ impl ControlGraph {
             Op::OpenLog { person, log } => placed.claim(pos, own_log, *person, log.device),
             Op::Leave { .. } => placed.deed(pos, author.person, DeedKind::Out, author),
             Op::Remove { person, .. } => placed.deed(pos, *person, DeedKind::Out, author),
-            Op::SetRole { person, role } => placed.deed(pos, *person, DeedKind::Role(*role), author),
+            Op::SetRole { person, role, .. } => placed.deed(pos, *person, DeedKind::Role(*role), author),
             Op::OpenInvite { invite, uses, .. } => {
                 let deeds = placed.invites.entry(*invite).or_default();
                 deeds.opens.push(pos);

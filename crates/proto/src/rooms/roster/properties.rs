@@ -174,7 +174,7 @@ fn short(op: &Op) -> String {
             ..
         } => format!("admit {person:?} {:?} {role} invited:{}", log.device, invite.is_some()),
         Op::Remove { person, .. } => format!("remove {person:?}"),
-        Op::SetRole { person, role } => format!("role {person:?} {role}"),
+        Op::SetRole { person, role, .. } => format!("role {person:?} {role}"),
         Op::Freeze { proof } => format!("freeze {:?}", proof.log),
         other => format!("{other:?}")
             .split([' ', '{'])

@@ -137,6 +137,7 @@ impl ControlGraph {
                 person: claim.person,
                 device: claim.device,
                 cutoff: cutoff.into_iter().chain(fork).min(),
+                muted: self.muted(log, &claim, view),
             };
             Some((*log, owner))
         };
@@ -164,9 +165,52 @@ impl ControlGraph {
         cutoff.or((!is_member).then_some(0))
     }
 
+    /// What of a log was written by a reader: from what was known of it to whoever made its owner one, to what was known of it to whoever gave them a higher
+    /// role again.
+    fn muted(&self, log: &LogKey, owner: &Claim, view: &View<'_>) -> Vec<(u32, u32)> {
+        let deeds = self.placed.about.get(&owner.person).into_iter().flatten();
+        let roles: Vec<(Pos, Role)> = deeds
+            .filter(|deed| self.counts(deed.pos, view))
+            .filter_map(|deed| match deed.kind {
+                DeedKind::Role(role) => Some((deed.pos, role)),
+                // For somebody who is in already an admission brings a device, never a role.
+                DeedKind::Enter(role) => {
+                    let before = self.standing(&owner.person, &self.view_at(deed.pos, view.void));
+                    before.is_none().then_some((deed.pos, role))
+                }
+                DeedKind::Out => None,
+            })
+            .collect();
+        let mut muted = Vec::new();
+        for (low, _) in roles.iter().filter(|(_, role)| *role < Role::Member) {
+            let raises = roles
+                .iter()
+                .filter(|(pos, role)| *role >= Role::Member && self.before(*low, *pos));
+            let raises: Vec<Pos> = raises.map(|(pos, _)| *pos).collect();
+            // A log that was opened with a higher role has nothing to do with it.
+            if raises
+                .iter()
+                .any(|raise| *raise == owner.pos || self.before(*raise, owner.pos))
+            {
+                continue;
+            }
+            let until = raises.iter().map(|raise| self.stated_cutoff(*raise, log)).min();
+            let (from, to) = (
+                self.stated_cutoff(*low, log).saturating_add(1),
+                until.unwrap_or(u32::MAX),
+            );
+            if from <= to {
+                muted.push((from, to));
+            }
+        }
+        muted.sort_unstable();
+        muted.dedup();
+        muted
+    }
+
     fn stated_cutoff(&self, out: Pos, log: &LogKey) -> u32 {
         match self.op(out) {
-            Op::Leave { cutoffs } | Op::Remove { cutoffs, .. } => {
+            Op::Leave { cutoffs } | Op::Remove { cutoffs, .. } | Op::SetRole { cutoffs, .. } => {
                 let of_log = cutoffs.iter().filter(|cutoff| cutoff.log == *log);
                 of_log.map(|cutoff| cutoff.seq).min().unwrap_or(0)
             }

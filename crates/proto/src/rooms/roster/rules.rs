@@ -268,7 +268,7 @@ impl ControlGraph {
                 let target = self.standing(person, view);
                 pair.is_none() && target.is_some_and(|target| may_remove(author.role, target.role))
             }
-            Op::SetRole { person, role } => {
+            Op::SetRole { person, role, .. } => {
                 let target = self.standing(person, view);
                 let own = *person == author.person;
                 pair.is_none() && target.is_some_and(|target| may_set_role(author.role, target.role, *role, own))

@@ -140,6 +140,7 @@ impl Actor {
         Op::SetRole {
             person: self.person(),
             role,
+            cutoffs: Vec::new(),
         }
     }
 }
