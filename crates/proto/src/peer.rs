@@ -844,7 +844,7 @@ impl<S: Store> Peer<S> {
             Frame::NeedEpochs { epochs, .. } => self.on_need_epochs(peer, no, &epochs),
             Frame::Epochs { gifts, .. } => self.on_epochs(no, gifts),
             Frame::Receipts { receipts, .. } => self.on_receipts(peer, no, receipts),
-            Frame::Forked { log, entries, .. } => self.on_forked(no, &log, entries),
+            Frame::Forked { log, entries, .. } => self.on_forked(peer, no, &log, entries),
             Frame::Hello { .. }
             | Frame::Taken { .. }
             | Frame::Addresses { .. }
@@ -871,6 +871,7 @@ impl<S: Store> Peer<S> {
         self.greet_all()?;
         self.send_away(no)?;
         self.give_owed_epochs(no)?;
+        self.say_own_branches(no)?;
         self.give_back_everything(no)?;
         self.replan_wants();
         Ok(())

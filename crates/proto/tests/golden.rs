@@ -116,6 +116,7 @@ fn entries(vectors: &mut Vectors) {
     let ops = vec![Op::SetRole {
         person: PersonId([7; 32]),
         role: Role::Admin,
+        cutoffs: Vec::new(),
     }];
     let plain = Control {
         heads: control.parents.clone(),

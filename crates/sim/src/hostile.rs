@@ -126,7 +126,8 @@ impl World<'_> {
                 (1, 2) => Forgery::SealToNobody { text },
                 (1, 3) => Forgery::UselessPrekey,
                 (1, 4) => {
-                    let victim = self.dice.mischief.index(self.scenario.peers);
+                    // Not itself: who leaves above a fork comes back when the fork is proven.
+                    let victim = (node + 1 + self.dice.mischief.index(self.scenario.peers - 1)) % self.scenario.peers;
                     Forgery::Seize {
                         victim: self.model.persons[victim],
                     }

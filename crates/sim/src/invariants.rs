@@ -268,7 +268,8 @@ fn causes_first(room: usize, sight: &Sight, model: &Model) -> Vec<Violation> {
     let mut found = Vec::new();
     for (place, line) in sight.lines.iter().enumerate() {
         let knew = model.posts.get(&line.id).map_or(&[][..], |post| &post.knew.causes);
-        for cause in knew.iter().chain(&line.reply_to) {
+        let causes = knew.iter().chain(&line.reply_to);
+        for cause in causes.filter(|cause| !model.forked_logs.contains(&cause.log)) {
             if sight.places.get(cause).is_some_and(|at| *at > place) {
                 let what = format!(
                     "room {room} at n{}: {} stands before its cause {cause}",

@@ -73,6 +73,8 @@ pub(crate) struct Model {
     pub(crate) copied: BTreeSet<usize>,
     /// Of what they said, that whose name the copy gave to something else.
     pub(crate) renamed: Vec<Posted>,
+    /// The logs that they forked: a name there can be two entries'.
+    pub(crate) forked_logs: BTreeSet<[u8; 8]>,
     /// What was said by somebody who was a reader, with a changed program.
     pub(crate) by_readers: BTreeSet<(usize, EntryId)>,
     /// Nodes that mean harm: nothing is promised to them.

@@ -532,6 +532,7 @@ impl World<'_> {
         };
         if let Some(before) = self.model.posts.insert(id, post).filter(|before| before.text != text) {
             self.model.renamed.push(before);
+            self.model.forked_logs.insert(id.log);
         }
         if self.plant == Some(Plant::ForgetClientId) && self.model.posts.len() == 5 {
             self.wish(node, room, Op::Post { text, reply_to: None });

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::crypto::{self, KeyPair, Secret, prefix8};
-use crate::history::entry::{self, Class, Clock, Entry, EntryId, EntryRef, EpochId, Header, LogKey};
+use crate::history::entry::{self, Class, Clock, Entry, EntryId, EntryRef, EpochId, Header, LogKey, PARENTS_MAX};
 use crate::history::{Body, Said};
 use crate::identity::{DeviceId, IdentityRecord};
 use crate::peer::room::{CLOCK_AHEAD_MAX_MS, Ctx, Ingested, OwnLog, Room};
@@ -15,8 +15,8 @@ use crate::rooms::{Control, ControlPayload, EpochSecret, HistoryPolicy, LogCerti
 use crate::store::{Store, StoreError};
 use crate::wire::Wire;
 
-/// How many other logs a message refers to; the rest of the tips wait for the next one.
-const MESSAGE_PARENTS_MAX: usize = 4;
+/// How many other logs a message refers to; the rest of the tips wait for the next one. What is not referred to stands below only by its clock.
+const MESSAGE_PARENTS_MAX: usize = PARENTS_MAX;
 
 /// What was written by one act.
 #[derive(Debug, Default)]

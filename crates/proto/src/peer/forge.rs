@@ -10,7 +10,7 @@ use crate::peer::{Outputs, Peer};
 use crate::rooms::{Control, ControlPayload, Op, Role};
 use crate::store::{RoomNo, Store, StoreError};
 use crate::sync::Frame;
-use crate::sync::frame::Run;
+use crate::sync::frame::{Ends, Run, Runs};
 use crate::wire::Wire;
 
 /// One deed against the rules.
@@ -98,15 +98,12 @@ impl<S: Store> Peer<S> {
                 let (_, written, outcome) =
                     room.write_control(&mut self.store, &mut self.ctx, &garbled, vec![Op::Seal {}], true)?;
                 let mut all = (written, outcome);
-                self.say_forged(no, Body::Text { text, reply_to: None }, &mut all)?;
+                self.say_forged(no, text_body(text), &mut all)?;
                 Ok(all)
             }
             Forgery::UselessPrekey => {
                 let record = self.secrets.device.state_public(u64::MAX / 2, [0; 32]);
-                let body = Body::Text {
-                    text: "my new prekey".to_owned(),
-                    reply_to: None,
-                };
+                let body = text_body("my new prekey".to_owned());
                 let room = self.rooms.get_mut(&no).expect("looked up by the caller");
                 let (_, written, outcome) =
                     room.write_message(&mut self.store, &mut self.ctx, &prekeys, vec![record], body)?;
@@ -157,7 +154,7 @@ impl<S: Store> Peer<S> {
         }
         self.ctx.wall_ms = wall_ms.saturating_add_signed(clock_off_ms);
         let mut all = (Written::default(), Ingested::default());
-        self.say_forged(no, Body::Text { text, reply_to: None }, &mut all)?;
+        self.say_forged(no, text_body(text), &mut all)?;
         self.ctx.wall_ms = wall_ms;
         let room = self.rooms.get_mut(&no).expect("looked up by the caller");
         room.last_clock = last_clock;
@@ -194,12 +191,20 @@ impl<S: Store> Peer<S> {
         let Some(shared) = self.shared(peer, no) else {
             return Ok((written, outcome));
         };
-        let runs = vec![Run {
-            log: shared.name(&log),
+        let runs = Runs(vec![Run {
+            log: shared.log_name(&log),
             entries: vec![forged],
-        }];
-        let name = shared.name;
-        self.send(peer, &Frame::Entries { name, runs });
+        }]);
+        let (name, ends) = (shared.name, Ends(None));
+        self.send(peer, &Frame::Entries { name, ends, runs });
         Ok((written, outcome))
+    }
+}
+
+fn text_body(text: String) -> Body {
+    Body::Text {
+        text,
+        reply_to: None,
+        files: Vec::new(),
     }
 }

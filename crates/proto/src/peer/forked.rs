@@ -10,12 +10,14 @@ use crate::identity::DeviceId;
 use crate::peer::room::Room;
 use crate::peer::{Peer, record};
 use crate::rooms::{Equivocation, Op};
-use crate::store::{EntryKey, RoomNo, Store, StoreError};
+use crate::store::{RoomNo, Store, StoreError};
 use crate::sync::Frame;
 use crate::sync::frame::FORKED_MAX;
 
 /// The most bytes that are given back at once.
 const GIVEN_BACK_BYTES_MAX: usize = 512 * 1024;
+/// How often a peer may give something back on one connection.
+const GIVEN_BACK_MAX: u32 = 64;
 /// How many of the newest entries of each own log are looked through for what was said again already.
 const SAID_AGAIN_MAX: u32 = 4096;
 
@@ -25,7 +27,8 @@ impl<S: Store> Peer<S> {
         let Some(room) = self.rooms.get_mut(&no) else {
             return Ok(());
         };
-        let lower = room.frozen_at(&proof.log).is_none_or(|last| proof.a.header.seq <= last);
+        let Some(at) = proof.forks_at() else { return Ok(()) };
+        let lower = room.frozen_at(&proof.log).is_none_or(|last| at <= last);
         if !lower || room.my_role(&self.ctx.me).is_none() {
             return Ok(());
         }
@@ -33,26 +36,31 @@ impl<S: Store> Peer<S> {
             // A copy of this home wrote too: go on in another log, and say again what the others may not have.
             room.own_stale = true;
         }
-        let (log, from) = (proof.log, proof.a.header.seq);
-        let branch = self.own_branch(no, &log, from)?;
-        self.write_control(no, vec![Op::Freeze { proof }], false)?;
-        self.say_again(no, &log, branch)
+        self.write_control(no, vec![Op::Freeze { proof }], false)
     }
 
-    /// Own entries at and above a fork of an own log.
-    fn own_branch(&self, no: RoomNo, log: &LogKey, from: u32) -> Result<Vec<Entry>, StoreError> {
-        let Some(room) = self.rooms.get(&no) else {
-            return Ok(Vec::new());
+    /// Own logs turned out to fork, whoever proved it: what this home holds above the forks is said again.
+    pub(super) fn say_own_branches(&mut self, no: RoomNo) -> Result<(), StoreError> {
+        let me = self.ctx.me;
+        let Some(room) = self.rooms.get_mut(&no).filter(|room| room.is_member()) else {
+            return Ok(());
         };
-        let Some(state) = room.logs.get(log).filter(|_| room.author(log) == Some(self.ctx.me)) else {
-            return Ok(Vec::new());
-        };
-        let mut branch = Vec::new();
-        for (seq, _) in self.store.entries(state.no, from, state.held.max(), usize::MAX)? {
-            let stored = room.stored(&self.store, EntryKey { log: state.no, seq })?;
-            branch.extend(stored.map(|stored| stored.entry));
+        let frozen = room.roster.frozen.iter().map(|(log, last)| (*log, *last));
+        let news = frozen.filter(|(log, last)| room.author(log) == Some(me) && room.said_above.get(log) != Some(last));
+        let news: Vec<(LogKey, u32)> = news.collect();
+        room.said_above.extend(news.iter().copied());
+        for (log, last) in news {
+            let Some(state) = self.rooms.get(&no).and_then(|room| room.logs.get(&log)) else {
+                continue;
+            };
+            let above = self.store.entries(state.no, last.saturating_add(1), u32::MAX, usize::MAX)?;
+            let mut branch = Vec::new();
+            for (_, bytes) in above {
+                branch.push(record::decode::<record::Stored>(&bytes, "entry")?.entry);
+            }
+            self.say_again(no, &log, branch)?;
         }
-        Ok(branch)
+        Ok(())
     }
 
     /// Says again what entries of a forked own log say, but for what was said again already.
@@ -114,7 +122,10 @@ impl<S: Store> Peer<S> {
             let Some(shared) = self.lines.get(&peer).and_then(|line| line.rooms.get(&no)) else {
                 return Ok(());
             };
-            let (name, given) = (shared.name, shared.given_back.get(&log).copied().unwrap_or(last));
+            let name = shared.name;
+            // Where an earlier fork was proven since, everything above that one is given again.
+            let given = shared.given_back.get(&log).filter(|(above, _)| *above == last);
+            let given = given.map_or(last, |(_, newest)| *newest);
             let Some(state) = self.rooms.get(&no).and_then(|room| room.logs.get(&log)) else {
                 continue;
             };
@@ -131,7 +142,7 @@ impl<S: Store> Peer<S> {
                 entries.push(record::decode::<record::Stored>(&stored, "entry")?.entry);
             }
             if let Some(shared) = self.shared(peer, no).filter(|_| !entries.is_empty()) {
-                shared.given_back.insert(log, newest);
+                shared.given_back.insert(log, (last, newest));
                 self.send(peer, &Frame::Forked { name, log, entries });
             }
         }
@@ -139,10 +150,20 @@ impl<S: Store> Peer<S> {
     }
 
     /// Somebody gives back what this person wrote above a fork: a copy of this home did, or this home before its copy took its place.
-    pub(super) fn on_forked(&mut self, no: RoomNo, log: &LogKey, entries: Vec<Entry>) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get(&no) else {
+    pub(super) fn on_forked(
+        &mut self,
+        peer: DeviceId,
+        no: RoomNo,
+        log: &LogKey,
+        entries: Vec<Entry>,
+    ) -> Result<(), StoreError> {
+        let (Some(line), Some(room)) = (self.lines.get_mut(&peer), self.rooms.get(&no)) else {
             return Ok(());
         };
+        line.given_back += 1;
+        if line.given_back > GIVEN_BACK_MAX {
+            return Ok(());
+        }
         let mine = room.author(log) == Some(self.ctx.me);
         let Some(last) = room.frozen_at(log).filter(|_| mine && room.is_member()) else {
             return Ok(());

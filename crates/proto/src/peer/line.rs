@@ -80,6 +80,8 @@ pub(super) struct Line {
     pub taken: usize,
     /// How often the peer showed entries that settle who is out, or how it came in.
     pub shown: u32,
+    /// How often the peer gave back what this person wrote above a fork.
+    pub given_back: u32,
     /// Rooms that the peer named and is not served, with the number of control entries known when it was told so.
     pub told_out: BTreeMap<RoomNo, usize>,
     /// Rooms whose admission was shown to the peer.
@@ -126,6 +128,7 @@ impl Line {
             in_flight: 0,
             taken: 0,
             shown: 0,
+            given_back: 0,
             told_out: BTreeMap::new(),
             admission_shown: BTreeSet::new(),
             addresses_sent: BTreeMap::new(),
@@ -267,8 +270,8 @@ pub(super) struct RoomLine {
     pub epochs_asked: BTreeSet<EpochId>,
     /// Epochs that the peer asked for and could not be given yet, up to as many as are asked for in one frame.
     pub epochs_owed: BTreeSet<EpochId>,
-    /// Up to where the peer was given back what it wrote above a fork, by log.
-    pub given_back: BTreeMap<LogKey, u32>,
+    /// By forked log of the peer: the last number that counted, and up to where it was given back what it wrote above that.
+    pub given_back: BTreeMap<LogKey, (u32, u32)>,
 }
 
 /// One want.

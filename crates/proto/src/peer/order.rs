@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::crypto::prefix8;
 use crate::history::entry::{Class, EntryRef, LogKey};
 use crate::history::{Body, Clock, EntryId, IntervalSet};
 use crate::identity::PersonId;
@@ -48,6 +49,15 @@ impl Room {
         }
         self.hold_only(store, log, &IntervalSet::range(1, last))?;
         self.tips.remove(&log.prefix());
+        if let Some(state) = self.logs.get(log).filter(|state| !state.held.is_empty()) {
+            // What is below the fork is not referred to by what was above it any more.
+            let tip = EntryRef {
+                log: log.prefix(),
+                seq: state.held.max(),
+                hash: prefix8(&state.top_hash),
+            };
+            self.tips.insert(tip.log, tip);
+        }
         if pulled {
             self.put_in_order_anew(store)?;
         }

@@ -130,6 +130,8 @@ pub(super) struct Room {
     pub devices: BTreeMap<DeviceId, PersonId>,
     /// Devices that let this one in, heard until the membership is known.
     pub sponsors: BTreeSet<DeviceId>,
+    /// Own logs that fork, and above which number what was said there has been said again.
+    pub said_above: BTreeMap<LogKey, u32>,
     /// Devices that showed how they came in, heard until the entries that let them in are here.
     pub vouched: BTreeSet<DeviceId>,
     /// Runs of logs that are nobody's yet.
@@ -233,6 +235,7 @@ impl Room {
             devices: BTreeMap::new(),
             sponsors: BTreeSet::new(),
             vouched: BTreeSet::new(),
+            said_above: BTreeMap::new(),
             limbo: Vec::new(),
             deliveries: BTreeMap::new(),
         }
@@ -605,13 +608,7 @@ impl Room {
         if stored.entry.header == entry.header {
             return Ok(None);
         }
-        let bare = |entry: Entry| Entry { payload: None, ..entry };
-        let proof = Equivocation {
-            log: *log,
-            a: bare(stored.entry),
-            b: bare(entry),
-        };
-        Ok(proof.verify().is_ok().then_some(proof))
+        Ok(proof_of(log, &stored.entry, &entry))
     }
 
     fn ingest_stretch<S: Store>(
@@ -633,6 +630,7 @@ impl Room {
             Ok(verified) => verified,
             Err(RunError::BrokenChain) if run::verify(log, &run, Neighbours::default()).is_ok() => {
                 outcome.forks = true;
+                outcome.proof = self.proof_before(store, log, &run)?;
                 return Ok(outcome);
             }
             Err(_) => {
@@ -643,6 +641,9 @@ impl Room {
         let Some(no) = self.logs.get(log).map(|state| state.no) else {
             return Ok(outcome);
         };
+        if self.descends(log, &run) {
+            outcome.proof = self.proof_before(store, log, &run)?.or_else(|| proof_within(log, &run));
+        }
         let count = run.len();
         for (i, (entry, hash)) in run.into_iter().zip(hashes).enumerate() {
             let key = EntryKey {
@@ -660,6 +661,35 @@ impl Room {
         }
         outcome.new.insert(first, last);
         Ok(outcome)
+    }
+
+    /// Whether clocks do not ascend in a run, or from what is held right before it: no honest author writes so.
+    fn descends(&self, log: &LogKey, run: &[Entry]) -> bool {
+        let Some(first) = run.first() else { return false };
+        let before = self
+            .logs
+            .get(log)
+            .filter(|state| state.held.max().checked_add(1) == Some(first.header.seq) && first.header.seq > 1);
+        before.is_some_and(|state| first.header.clock <= state.top_clock)
+            || run.windows(2).any(|pair| pair[1].header.clock <= pair[0].header.clock)
+    }
+
+    /// The proof that the first entry of a run does not go together with the one held before it.
+    fn proof_before<S: Store>(
+        &self,
+        store: &S,
+        log: &LogKey,
+        run: &[Entry],
+    ) -> Result<Option<Equivocation>, StoreError> {
+        let (Some(first), Some(state)) = (run.first(), self.logs.get(log)) else {
+            return Ok(None);
+        };
+        let seq = first.header.seq.saturating_sub(1);
+        let before = EntryKey { log: state.no, seq };
+        let Some(before) = self.stored(store, before)?.filter(|_| state.held.contains(seq)) else {
+            return Ok(None);
+        };
+        Ok(proof_of(log, &before.entry, first))
     }
 
     /// Whether taking `first..=last` leaves the log in a bounded number of pieces.
@@ -1356,6 +1386,22 @@ impl Room {
             None => missing,
         }
     }
+}
+
+/// The proof that two entries of a log do not go together, if they do not.
+fn proof_of(log: &LogKey, a: &Entry, b: &Entry) -> Option<Equivocation> {
+    let bare = |entry: &Entry| Entry {
+        header: entry.header.clone(),
+        signature: entry.signature,
+        payload: None,
+    };
+    let (log, a, b) = (*log, bare(a), bare(b));
+    let proof = Equivocation { log, a, b };
+    proof.verify().is_ok().then_some(proof)
+}
+
+fn proof_within(log: &LogKey, run: &[Entry]) -> Option<Equivocation> {
+    run.windows(2).find_map(|pair| proof_of(log, &pair[0], &pair[1]))
 }
 
 fn limbo_bytes(entry: &Entry) -> usize {

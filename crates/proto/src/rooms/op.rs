@@ -131,7 +131,8 @@ pub struct Cutoff {
 }
 wire_struct!(Cutoff { log, seq });
 
-/// Two headers of one log with the same sequence number: proof that its author equivocates.
+/// Two headers of one log that no honest author signs both: proof that its author equivocates. Either both have one number, or the second follows on the first
+/// by number and not by its predecessor's hash (so there is another entry with the first one's number), or it does follow and its clock does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Equivocation {
     /// The log.
@@ -144,15 +145,30 @@ pub struct Equivocation {
 wire_struct!(Equivocation { log, a, b });
 
 impl Equivocation {
-    /// The sequence number at which the log forks, if the proof holds.
-    pub fn verify(&self) -> Result<u32, NotAuthentic> {
-        let (hash_a, hash_b) = (self.a.header.hash(&self.log), self.b.header.hash(&self.log));
-        if self.a.header.seq != self.b.header.seq || hash_a == hash_b {
-            return Err(NotAuthentic);
+    /// The first sequence number that does not count, as the headers say; none if they go together.
+    pub fn forks_at(&self) -> Option<u32> {
+        let (a, b) = (&self.a.header, &self.b.header);
+        let hash_a = a.hash(&self.log);
+        if a.seq == b.seq {
+            return (hash_a != b.hash(&self.log)).then_some(a.seq);
         }
-        crate::history::entry::verify(&self.log, &hash_a, &self.a.signature)?;
-        crate::history::entry::verify(&self.log, &hash_b, &self.b.signature)?;
-        Ok(self.a.header.seq)
+        if a.seq.checked_add(1) != Some(b.seq) {
+            return None;
+        }
+        match (b.prev == hash_a, b.clock > a.clock) {
+            (false, _) => Some(a.seq),
+            (true, false) => Some(b.seq),
+            (true, true) => None,
+        }
+    }
+
+    /// [`Self::forks_at`], if the author signed both.
+    pub fn verify(&self) -> Result<u32, NotAuthentic> {
+        let at = self.forks_at().ok_or(NotAuthentic)?;
+        for entry in [&self.a, &self.b] {
+            crate::history::entry::verify(&self.log, &entry.header.hash(&self.log), &entry.signature)?;
+        }
+        Ok(at)
     }
 }
 
@@ -279,3 +295,56 @@ wire_enum!(Op {
     12 => Seal {},
     16 => SetKeepers { keepers: list(KEEPERS_MAX) },
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::Secret;
+    use crate::history::{Class, Clock, EpochId, Header, entry};
+
+    fn written(key: &KeyPair, seq: u32, prev: [u8; 32], clock: u64) -> Entry {
+        let header = Header {
+            class: Class::Message,
+            seq,
+            prev,
+            clock: Clock(clock),
+            epoch: EpochId([1; 8]),
+            parents: Vec::new(),
+            payload_hash: [0; 32],
+            payload_len: 0,
+        };
+        let signature = entry::sign(key, &header.hash(&LogKey(key.public())));
+        Entry {
+            header,
+            signature,
+            payload: None,
+        }
+    }
+
+    #[test]
+    fn what_an_honest_author_never_signs_both_is_a_proof_and_nothing_else_is() {
+        let key = KeyPair::from_seed(&Secret([1; 32]));
+        let log = LogKey(key.public());
+        let hash = |entry: &Entry| entry.header.hash(&log);
+        let first = written(&key, 7, [0; 32], 10);
+        let prove = |a: &Entry, b: &Entry| Equivocation {
+            log,
+            a: a.clone(),
+            b: b.clone(),
+        };
+        let next = written(&key, 8, hash(&first), 11);
+        assert_eq!(prove(&first, &next).verify(), Err(NotAuthentic), "they go together");
+        assert_eq!(prove(&first, &first).verify(), Err(NotAuthentic));
+        let other = written(&key, 7, [0; 32], 11);
+        assert_eq!(prove(&first, &other).verify(), Ok(7), "one number twice");
+        let on_other = written(&key, 8, hash(&other), 12);
+        assert_eq!(prove(&first, &on_other).verify(), Ok(7), "the second stands on another first");
+        let back = written(&key, 8, hash(&first), 10);
+        assert_eq!(prove(&first, &back).verify(), Ok(8), "the clock does not ascend");
+        let far = written(&key, 9, hash(&other), 12);
+        assert_eq!(prove(&first, &far).verify(), Err(NotAuthentic));
+        let mut unsigned = other;
+        unsigned.header.clock = Clock(12);
+        assert_eq!(prove(&first, &unsigned).verify(), Err(NotAuthentic));
+    }
+}

@@ -346,7 +346,7 @@ impl ControlGraph {
             if let Op::Freeze { proof } = op
                 && sound >> index & 1 == 1
             {
-                let good = proof.a.header.seq.saturating_sub(1);
+                let good = proof.forks_at().unwrap_or(u32::MAX).saturating_sub(1);
                 let held = self.frozen.entry(proof.log).or_insert(u32::MAX);
                 news |= good < *held;
                 *held = good.min(*held);
@@ -556,7 +556,7 @@ impl ControlGraph {
             Op::SetKeepers { .. } => placed.keepers.push(pos),
             Op::Freeze { proof } => {
                 let fork = (
-                    proof.a.header.seq.saturating_sub(1),
+                    proof.forks_at().unwrap_or(u32::MAX).saturating_sub(1),
                     placed.nodes[pos.node].known.entry.id,
                 );
                 placed.freezes.entry(proof.log).or_default().insert(fork);
