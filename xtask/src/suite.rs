@@ -38,7 +38,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "simulation",
-        run: sim::fixed_seeds,
+        run: sim::fresh_and_fixed_seeds,
     },
     Step {
         name: "lab",

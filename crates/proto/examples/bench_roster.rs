@@ -157,6 +157,7 @@ fn control_log() -> Vec<ControlEntry> {
                 _ => Op::SetRole {
                     person: devices[target].root.person(),
                     role: if round % 2 == 0 { Role::Member } else { Role::Moderator },
+                    cutoffs: Vec::new(),
                 },
             };
             let entry = devices[admin].entry(&heads, vec![op]);

@@ -36,15 +36,16 @@ mod commands;
 mod dial;
 mod exchange;
 mod files;
-mod handing;
 mod forge;
 mod forked;
+mod handing;
 mod join;
 mod keeping;
 mod keyring;
 mod line;
 mod order;
 mod people;
+mod quota;
 mod receipts;
 mod record;
 mod room;
@@ -57,6 +58,7 @@ pub mod view;
 pub use command::{Command, CommandError, Post, Reply};
 #[doc(hidden)]
 pub use forge::Forgery;
+pub use quota::{QUOTA_BURST_BYTES, QUOTA_BYTES_PER_SECOND};
 pub use timeline::TIMELINE_MAX;
 
 use author::Written;
@@ -64,6 +66,7 @@ use dial::Dial;
 use keeping::Keeping;
 use line::Line;
 use people::Person;
+use quota::Quotas;
 use record::{LogRecord, Me, Prekey, RoomRecord, StoredStanding};
 use room::{Ctx, Ingested, Room};
 
@@ -370,6 +373,8 @@ pub struct Peer<S> {
     /// What the shell was told last about catching up.
     told_catching_up: Option<bool>,
     planner: Planner,
+    /// How much each member may still write.
+    quotas: Quotas,
     /// Why each line is held, as last planned.
     held: BTreeMap<DeviceId, Reason>,
     /// Something has changed that a plan is made from.
@@ -399,6 +404,7 @@ impl<S: Store> Peer<S> {
             blocked: BTreeSet::new(),
         };
         let vaults = Vaults::load(&store)?;
+        let quotas = Quotas::load(&store)?;
         let mut peer = Self {
             store,
             secrets,
@@ -433,6 +439,7 @@ impl<S: Store> Peer<S> {
             sweep_at: None,
             told_catching_up: None,
             planner: Planner::new(Limits::default()),
+            quotas,
             held: BTreeMap::new(),
             plan_due: true,
             plan_at: None,

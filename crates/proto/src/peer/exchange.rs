@@ -378,8 +378,15 @@ impl<S: Store> Peer<S> {
             self.ask_page(peer, no);
         }
         loop {
-            let missing = self.missing_at(peer, no);
+            let mut missing = self.missing_at(peer, no);
+            let all = missing.clone();
+            self.leave_out_spent(no, &mut missing);
+            let some_spent = missing.len() < all.len();
             let Some(shared) = self.shared(peer, no) else { return };
+            let control_first = some_spent && !shared.control_asked;
+            if control_first {
+                missing = all;
+            }
             if missing.is_empty() || !shared.may_ask() {
                 return;
             }
@@ -387,12 +394,12 @@ impl<S: Store> Peer<S> {
             let (name, want) = (shared.name, shared.next_want);
             // What a page brings is left out of everything.
             let first = shared.asked.iter().all(|asked| asked.partial);
-            let frame = if total <= WANT_ALL_MAX && first && !self.asked_elsewhere(peer, no) {
+            let frame = if total <= WANT_ALL_MAX && first && !some_spent && !self.asked_elsewhere(peer, no) {
                 self.ask(peer, no, missing, false);
                 Frame::WantAll { name, want }
             } else {
                 let Some(shared) = self.shared(peer, no) else { return };
-                if total > WANT_ALL_MAX && !shared.control_asked {
+                if control_first || total > WANT_ALL_MAX && !shared.control_asked {
                     shared.control_asked = true;
                     let ranges = shared.name_ranges(missing);
                     self.ask(peer, no, BTreeMap::new(), true);
@@ -565,7 +572,11 @@ impl<S: Store> Peer<S> {
         let Some(room) = self.rooms.get_mut(&no) else {
             return Ok(());
         };
+        let mut taken = Vec::new();
         for stretch in room.ready_of(&self.store, log, entries)? {
+            taken.extend(self.within_quota(no, &log, stretch)?);
+        }
+        for stretch in taken {
             let Some(room) = self.rooms.get_mut(&no) else {
                 return Ok(());
             };
@@ -700,10 +711,11 @@ impl<S: Store> Peer<S> {
             None => return Ok(()),
         };
         let mut refuted = Vec::new();
-        let Some(shared) = self.shared(peer, no) else {
+        let Some(mut asked) = self.shared(peer, no).and_then(|shared| shared.answered(end.want)) else {
             return Ok(());
         };
-        let Some(asked) = shared.answered(end.want) else {
+        self.leave_out_spent(no, &mut asked.ranges);
+        let Some(shared) = self.shared(peer, no) else {
             return Ok(());
         };
         shared.let_down = false;

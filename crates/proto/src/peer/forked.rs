@@ -53,7 +53,9 @@ impl<S: Store> Peer<S> {
             let Some(state) = self.rooms.get(&no).and_then(|room| room.logs.get(&log)) else {
                 continue;
             };
-            let above = self.store.entries(state.no, last.saturating_add(1), u32::MAX, usize::MAX)?;
+            let above = self
+                .store
+                .entries(state.no, last.saturating_add(1), u32::MAX, usize::MAX)?;
             let mut branch = Vec::new();
             for (_, bytes) in above {
                 branch.push(record::decode::<record::Stored>(&bytes, "entry")?.entry);

@@ -40,6 +40,9 @@ pub(super) const RECEIPTS: u8 = b'Q';
 /// `k` room device: [`super::record::KeeperRecord`]. What this node keeps for others is in the tables of [`crate::keeper::vault`].
 pub(super) const KEEPERS: u8 = b'k';
 
+/// `U` room person: [`super::quota::Bucket`].
+pub(super) const QUOTAS: u8 = b'U';
+
 /// A key: the table and its parts.
 pub(super) fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = vec![table];
@@ -113,6 +116,10 @@ pub(super) fn waiting(no: RoomNo, entry: &EntryRef) -> Vec<u8> {
 
 pub(super) fn room_device(table: u8, no: RoomNo, device: &DeviceId) -> Vec<u8> {
     key(table, &[&no.0.to_be_bytes(), &device.0])
+}
+
+pub(super) fn quota(no: RoomNo, person: &PersonId) -> Vec<u8> {
+    key(QUOTAS, &[&no.0.to_be_bytes(), &person.0])
 }
 
 pub(super) fn person(person: &PersonId) -> Vec<u8> {

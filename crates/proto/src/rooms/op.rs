@@ -338,7 +338,11 @@ mod tests {
         let other = written(&key, 7, [0; 32], 11);
         assert_eq!(prove(&first, &other).verify(), Ok(7), "one number twice");
         let on_other = written(&key, 8, hash(&other), 12);
-        assert_eq!(prove(&first, &on_other).verify(), Ok(7), "the second stands on another first");
+        assert_eq!(
+            prove(&first, &on_other).verify(),
+            Ok(7),
+            "the second stands on another first"
+        );
         let back = written(&key, 8, hash(&first), 10);
         assert_eq!(prove(&first, &back).verify(), Ok(8), "the clock does not ascend");
         let far = written(&key, 9, hash(&other), 12);
