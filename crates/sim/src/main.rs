@@ -30,7 +30,7 @@ offhook-sim --list
 /// Seeds of every short scenario in a test run: about two minutes of one core. A count, not a time, so that the same seeds give the same verdict everywhere.
 const FIXED_ROUNDS: u64 = 20;
 /// Scenarios too long for the fresh seeds of a test run; they run once each.
-const LONG: &[&str] = &["hundred", "rejoin-after-days"];
+const LONG: &[&str] = &["hundreds", "rejoin-after-days"];
 
 #[derive(Default)]
 struct Arguments {

@@ -79,6 +79,8 @@ pub(crate) struct Model {
     pub(crate) by_readers: BTreeSet<(usize, EntryId)>,
     /// Nodes that mean harm: nothing is promised to them.
     pub(crate) hostile: BTreeSet<usize>,
+    /// Whether any of them writes well-formed entries against the rules.
+    pub(crate) insiders: bool,
     /// Persons by node.
     pub(crate) persons: Vec<PersonId>,
 }

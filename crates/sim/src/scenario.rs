@@ -386,7 +386,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("hostile-backdate", include_str!("../scenarios/hostile-backdate.toml")),
     ("hostile-insider", include_str!("../scenarios/hostile-insider.toml")),
     ("hostile-reader", include_str!("../scenarios/hostile-reader.toml")),
-    ("hundred", include_str!("../scenarios/hundred.toml")),
+    ("hundreds", include_str!("../scenarios/hundreds.toml")),
 ];
 
 /// The names of all scenarios.

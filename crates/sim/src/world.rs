@@ -231,6 +231,7 @@ impl<'a> World<'a> {
             let hostility = self.hostility(node);
             if let Some(kind) = hostility {
                 self.model.hostile.insert(node);
+                self.model.insiders |= kind == HostileKind::Insider;
                 self.mischief.insert(node, Mischief::new(kind));
             }
             if self.twins.contains_key(&node) {

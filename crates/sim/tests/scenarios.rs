@@ -52,5 +52,5 @@ scenarios! {
     hostile_backdate "hostile-backdate"
     hostile_insider "hostile-insider"
     hostile_reader "hostile-reader"
-    hundred "hundred"
+    hundreds "hundreds"
 }
