@@ -139,6 +139,7 @@ export interface Line {
   late?: boolean;
   clock_ahead?: boolean;
   after_removal?: boolean;
+  by_reader?: boolean;
   equivocation?: boolean;
   mentions_me?: boolean;
   files?: FileTaken[];

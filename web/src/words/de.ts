@@ -94,6 +94,8 @@ export const de: Words = {
   clockAheadTitle: "Die Uhr des Absenders ging allen anderen weit voraus.",
   afterRemoval: "nach Entfernung",
   afterRemovalTitle: "Der Absender war aus dem Raum entfernt: Das hier gilt nichts.",
+  byReader: "von einem Leser",
+  byReaderTitle: "Der Absender durfte in diesem Raum nur lesen: Das hier gilt nichts.",
   equivocation: "zwei Fassungen",
   equivocationTitle: "Das Protokoll des Absenders gabelt sich: Verschiedene bekamen Verschiedenes zu sehen.",
   deletedText: "Diese Nachricht wurde gelöscht.",

@@ -92,6 +92,8 @@ export const en = {
   clockAheadTitle: "The sender's clock was far ahead of everybody else's.",
   afterRemoval: "after removal",
   afterRemovalTitle: "The sender had been removed from the room: this has no authority.",
+  byReader: "by a reader",
+  byReaderTitle: "The sender might only read in this room: this has no authority.",
   equivocation: "two versions",
   equivocationTitle: "The sender's log forks: different people were shown different things.",
   deletedText: "This message was deleted.",
