@@ -10,6 +10,12 @@
 //! * a paused owner that wakes finds its lease out and is silent; a higher epoch seen makes it a standby;
 //! * the standby alone cannot take over, and an owner cut off from the witnesses stops by itself.
 //!
+//! Silence is proof of nothing to one that did not listen, and a standby with old state does more harm than a pause:
+//! * who has not run for `starved_ms` may have slept through heartbeats that were sent: its count of silence begins
+//!   anew ([`Member`]), and as witness it grants nobody new before a lease could have been renewed ([`Witness`]);
+//! * a heartbeat carries how far phones have been told ([`Mark`]). A standby that lacks some of that waits for it, and
+//!   after [`LACKING_MISSES`] goes on with what it has: late is better than never.
+//!
 //! Where packets go out and none come in, claims alone would keep the witnesses from granting anybody else. So whoever
 //! claims in vain soon does so rarely ([`RARELY`]): a promise is over long before the next one.
 //!
@@ -24,6 +30,9 @@ use crate::time::Moment;
 
 /// A member or a witness.
 pub type NodeId = u64;
+
+/// Heartbeats missed before a claim by a standby that lacks something phones have been told.
+pub const LACKING_MISSES: u64 = 150;
 
 /// Between claims of one that claims in vain, heartbeats.
 pub const RARELY: u64 = 10;
@@ -41,6 +50,8 @@ pub struct Timing {
     pub lease_ms: u64,
     /// How far two clocks may run apart within a lease, ms.
     pub drift_ms: u64,
+    /// Who has not run for longer cannot tell silence from its own sleep, ms; at least two heartbeats.
+    pub starved_ms: u64,
 }
 
 impl Default for Timing {
@@ -49,7 +60,37 @@ impl Default for Timing {
             heartbeat_ms: 20,
             lease_ms: 100,
             drift_ms: 5,
+            starved_ms: 40,
         }
+    }
+}
+
+/// How far in the changes of a shard: everything up to a number of a stream. See [`crate::protection`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Mark {
+    /// One term of one owner.
+    pub stream: u64,
+    /// Of the last message.
+    pub number: u64,
+}
+
+impl Mark {
+    /// Whether everything up to `told` is here.
+    pub fn covers(self, told: Mark) -> bool {
+        self.stream == told.stream && self.number >= told.number
+    }
+}
+
+/// When it ran last: so that it knows whether it was there to hear anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Pulse(Moment);
+
+impl Pulse {
+    /// Runs now; whether it had slept too long.
+    fn beat(&mut self, timing: Timing, now: Moment) -> bool {
+        let slept_ms = now.since_ms(self.0);
+        self.0 = now;
+        slept_ms > timing.starved_ms
     }
 }
 
@@ -60,11 +101,15 @@ pub enum Message {
     Heartbeat {
         /// Its epoch.
         epoch: u64,
+        /// How far phones have been told; `None` where nobody stands by.
+        told: Option<Mark>,
     },
     /// Former owner to the standby that shall claim at once.
     Handover {
         /// The epoch that was released.
         epoch: u64,
+        /// How far phones have been told, and will be.
+        told: Option<Mark>,
     },
     /// Former owner to witness: the lease is over.
     Released {
@@ -105,16 +150,18 @@ pub struct Witness {
     epoch: u64,
     holder: Option<NodeId>,
     until: Moment,
+    pulse: Pulse,
 }
 
 impl Witness {
     /// One that has promised nothing to anyone, ever.
-    pub fn new(id: NodeId) -> Self {
+    pub fn new(id: NodeId, now: Moment) -> Self {
         Self {
             id,
             epoch: 0,
             holder: None,
             until: Moment(0),
+            pulse: Pulse(now),
         }
     }
 
@@ -122,7 +169,7 @@ impl Witness {
     pub fn restarted(id: NodeId, timing: Timing, now: Moment) -> Self {
         Self {
             until: now.plus_ms(timing.lease_ms + timing.drift_ms),
-            ..Self::new(id)
+            ..Self::new(id, now)
         }
     }
 
@@ -139,8 +186,21 @@ impl Witness {
         self.epoch
     }
 
+    /// When to look at the clock next, so as to know that it did not sleep.
+    pub fn poll_timeout(&self, timing: Timing) -> Moment {
+        self.pulse.0.plus_ms(timing.heartbeat_ms)
+    }
+
+    /// Looks at the clock. Renewals that it slept through may be lost or yet to come: the holder gets one more lease.
+    pub fn handle_timeout(&mut self, timing: Timing, now: Moment) {
+        if self.pulse.beat(timing, now) {
+            self.until = self.until.max(now.plus_ms(timing.lease_ms + timing.drift_ms));
+        }
+    }
+
     /// Answers a claim; takes note of a release.
     pub fn handle(&mut self, message: Message, timing: Timing, now: Moment) -> Option<Message> {
+        self.handle_timeout(timing, now);
         if let Message::Released { member, epoch } = message {
             self.released(member, epoch, now);
         }
@@ -190,8 +250,15 @@ pub struct Member {
     witnesses: Vec<NodeId>,
     role: Role,
     epoch: u64,
-    /// Heartbeats missed before a claim.
+    /// Heartbeats missed before a claim by one that has everything.
     misses: u64,
+    pulse: Pulse,
+    /// Of an owner: how far phones have been told. Of a standby: what it has.
+    has: Option<Mark>,
+    /// How far phones have been told, as its owner said last.
+    told: Option<Mark>,
+    /// The owner has stopped for it to go on.
+    invited: bool,
     /// When the newest renewal granted by each witness was sent.
     grants: BTreeMap<NodeId, Moment>,
     /// The last heartbeat; a standby that has never heard one does not claim.
@@ -222,6 +289,10 @@ impl Member {
             role: Role::Standby,
             epoch: 0,
             misses,
+            pulse: Pulse(now),
+            has: None,
+            told: None,
+            invited: false,
             grants: BTreeMap::new(),
             heard: None,
             next: now,
@@ -249,9 +320,36 @@ impl Member {
         self.peers = peers;
     }
 
-    /// How many heartbeats it misses before it claims: more for one that knows less or is farther away.
+    /// How many heartbeats it misses before it claims: more for one that is farther away.
     pub fn set_misses(&mut self, misses: u64) {
         self.misses = misses;
+    }
+
+    /// How far phones have been told, of an owner; what it has, of a standby: `None` while it lacks the beginning.
+    pub fn set_has(&mut self, has: Option<Mark>) {
+        self.has = has;
+    }
+
+    /// How far phones have been told, as far as a standby has heard.
+    pub fn told(&self) -> Option<Mark> {
+        self.told
+    }
+
+    /// Whether phones have been told what it does not know.
+    pub fn lacks(&self) -> bool {
+        match (self.told, self.has) {
+            (Some(told), Some(has)) => !has.covers(told),
+            (told, _) => told.is_some(),
+        }
+    }
+
+    /// Heartbeats missed before it claims.
+    fn patience(&self) -> u64 {
+        match (self.lacks(), self.invited) {
+            (true, _) => LACKING_MISSES,
+            (false, true) => 0,
+            (false, false) => self.misses,
+        }
     }
 
     /// Until when it may act, as far as is known now; `None` when it may not.
@@ -271,23 +369,37 @@ impl Member {
         self.lease_until(timing).is_some_and(|until| until > now)
     }
 
-    /// The next deadline; `None` while it waits for a first heartbeat.
+    /// The next deadline; `None` while it waits for a first heartbeat. A standby looks at the clock at every heartbeat,
+    /// so as to know that it did not sleep.
     pub fn poll_timeout(&self, timing: Timing) -> Option<Moment> {
         match self.role {
             Role::Owner | Role::Claimant => Some(self.next),
-            Role::Standby => self.heard.map(|at| at.plus_ms(timing.heartbeat_ms * self.misses)),
+            Role::Standby => self.claim_at(timing).map(|at| {
+                let look = self.pulse.0.plus_ms(timing.heartbeat_ms);
+                at.min(look)
+            }),
         }
+    }
+
+    fn claim_at(&self, timing: Timing) -> Option<Moment> {
+        self.heard.map(|at| at.plus_ms(timing.heartbeat_ms * self.patience()))
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, timing: Timing, now: Moment) -> Vec<Envelope> {
-        if self.poll_timeout(timing).is_none_or(|at| at > now) {
+        self.look(timing, now);
+        let due = match self.role {
+            Role::Owner | Role::Claimant => Some(self.next),
+            Role::Standby => self.claim_at(timing),
+        };
+        if due.is_none_or(|at| at > now) {
             return Vec::new();
         }
         if self.role == Role::Standby {
             self.role = Role::Claimant;
             self.epoch = self.epoch.saturating_add(1);
             self.grants.clear();
+            self.invited = false;
         }
         let acts = self.may_act(timing, now);
         self.vain_rounds = if acts { 0 } else { self.vain_rounds.saturating_add(1) };
@@ -301,10 +413,26 @@ impl Member {
         let mut out: Vec<Envelope> = self.witnesses.iter().map(|witness| (*witness, claim)).collect();
         // An owner without lease is silent, so that somebody who can get one claims it.
         if acts {
-            let heartbeat = Message::Heartbeat { epoch: self.epoch };
+            let heartbeat = Message::Heartbeat {
+                epoch: self.epoch,
+                told: self.has,
+            };
             out.extend(self.peers.iter().map(|peer| (*peer, heartbeat)));
         }
         out
+    }
+
+    /// Who slept cannot say that nobody spoke: it counts anew, and takes back a claim that it had begun.
+    fn look(&mut self, timing: Timing, now: Moment) {
+        if !self.pulse.beat(timing, now) {
+            return;
+        }
+        match self.role {
+            Role::Claimant => self.follow(self.epoch.saturating_sub(1), now),
+            Role::Standby => self.heard = self.heard.map(|_| now),
+            // Whether it still holds its lease is seen by the clock alone.
+            Role::Owner => {}
+        }
     }
 
     fn in_vain(&self) -> bool {
@@ -320,21 +448,24 @@ impl Member {
         if self.role != Role::Owner {
             return Vec::new();
         }
-        let epoch = self.epoch;
+        let (epoch, told) = (self.epoch, self.has);
         self.follow(epoch, now);
+        self.told = None;
         let released = Message::Released { member: self.id, epoch };
         let mut out: Vec<Envelope> = self.witnesses.iter().map(|witness| (*witness, released)).collect();
-        out.push((successor, Message::Handover { epoch }));
+        out.push((successor, Message::Handover { epoch, told }));
         out
     }
 
     /// Takes a message.
     pub fn handle(&mut self, message: Message, timing: Timing, now: Moment) {
+        self.look(timing, now);
         match message {
-            Message::Heartbeat { epoch } => self.heartbeat(epoch, now),
-            Message::Handover { epoch } if epoch >= self.epoch && self.role == Role::Standby => {
-                self.epoch = epoch;
-                self.heard = Some(Moment(0));
+            Message::Heartbeat { epoch, told } => self.heartbeat(epoch, told, now),
+            Message::Handover { epoch, told } if epoch >= self.epoch && self.role == Role::Standby => {
+                self.follow(epoch, now);
+                self.told = told;
+                self.invited = true;
             }
             Message::Granted { witness, epoch, sent } if epoch == self.epoch && self.role != Role::Standby => {
                 let newest = self.grants.entry(witness).or_insert(sent);
@@ -346,7 +477,7 @@ impl Member {
         }
     }
 
-    fn heartbeat(&mut self, epoch: u64, now: Moment) {
+    fn heartbeat(&mut self, epoch: u64, told: Option<Mark>, now: Moment) {
         let follows = match self.role {
             Role::Owner => epoch > self.epoch,
             Role::Standby => epoch >= self.epoch,
@@ -354,6 +485,9 @@ impl Member {
             Role::Claimant => epoch.saturating_add(1) >= self.epoch,
         };
         if follows {
+            // Of one stream only the farthest counts, whatever comes late.
+            let older = |known: &Mark| told.is_some_and(|told| known.covers(told));
+            self.told = self.told.filter(|known| epoch == self.epoch && older(known)).or(told);
             self.follow(epoch, now);
         }
     }
@@ -390,6 +524,7 @@ impl Member {
         self.epoch = epoch;
         self.grants.clear();
         self.heard = Some(now);
+        self.invited = false;
         self.vain_rounds = 0;
     }
 }

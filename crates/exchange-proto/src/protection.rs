@@ -3,15 +3,22 @@
 //! Every batch of records gets the next number of a stream. A standby acknowledges a number when it has everything up
 //! to there. What a phone is told waits until all standbys that keep up have acknowledged; one that is late
 //! ([`WAIT_MS`]) is waited for no longer until it has caught up. With nobody keeping up, calls go on unprotected.
+//!
+//! How far phones have been told is known as [`Protection::told`]: the owner's heartbeats carry it, so that a standby
+//! that was not waited for knows what it lacks. Whoever kept up has all of it, by what is waited for.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::detector::NodeId;
+use crate::detector::{Mark, NodeId};
 use crate::time::Moment;
 use crate::wire::Live;
 
 /// Longest wait for a standby, ms.
 pub const WAIT_MS: u64 = 100;
+/// Between a standby's questions for everything, ms: the first pause, and the longest one. Each answer is long, so one
+/// that does not come in time is not made faster by asking.
+const ASK_AGAIN_MS: u64 = 300;
+const ASK_AGAIN_MS_MAX: u64 = 5_000;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Standby {
@@ -35,6 +42,7 @@ impl Standby {
 #[derive(Clone, Debug, Default)]
 pub struct Protection {
     number: u64,
+    told: u64,
     standbys: BTreeMap<NodeId, Standby>,
     /// Numbers that somebody waits for, with the end of the wait.
     waiting: VecDeque<(u64, Moment)>,
@@ -95,7 +103,13 @@ impl Protection {
         while self.waiting.front().is_some_and(|(number, _)| *number <= settled) {
             self.waiting.pop_front();
         }
+        self.told = self.told.max(settled);
         settled
+    }
+
+    /// Up to which number phones have been told, by what was settled last.
+    pub fn told(&self) -> u64 {
+        self.told
     }
 
     /// When a wait ends.
@@ -127,6 +141,10 @@ pub struct Follower {
     number: u64,
     receiving: bool,
     complete: bool,
+    /// What it had when it was looked at last.
+    looked: Option<Mark>,
+    /// When it may ask again, and after how long once more.
+    ask: Option<(Moment, u64)>,
 }
 
 impl Follower {
@@ -138,6 +156,10 @@ impl Follower {
         if !begins && !next {
             self.receiving = false;
             self.complete = false;
+            if live.stream != self.stream {
+                // Another owner: it was not asked yet.
+                self.ask = None;
+            }
             self.stream = live.stream;
             return (false, Follow::AskWhole);
         }
@@ -150,6 +172,7 @@ impl Follower {
         if self.receiving && part.is_some_and(|part| part.last) {
             self.receiving = false;
             self.complete = true;
+            self.ask = None;
         }
         let follow = if self.complete {
             Follow::Ack(self.number)
@@ -162,6 +185,38 @@ impl Follower {
     /// Whether it has everything.
     pub fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// What it has; `None` while it lacks the beginning.
+    pub fn has(&self) -> Option<Mark> {
+        self.complete.then_some(self.place())
+    }
+
+    fn place(&self) -> Mark {
+        Mark {
+            stream: self.stream,
+            number: self.number,
+        }
+    }
+
+    /// Looked at now and then: whether it lacks something that phones have been told, and nothing came since the last
+    /// look. One that is only slow is not helped by being sent everything.
+    pub fn is_stuck(&mut self, told: Option<Mark>) -> bool {
+        let place = self.place();
+        let moved = self.looked.replace(place).is_some_and(|before| before != place);
+        let lacks = !self.complete || told.is_some_and(|told| !place.covers(told));
+        lacks && !moved
+    }
+
+    /// Whether to ask the owner for everything, now; then it asks.
+    pub fn may_ask(&mut self, now: Moment) -> bool {
+        let wait_ms = match self.ask {
+            Some((at, _)) if at > now => return false,
+            Some((_, last)) => (2 * last).min(ASK_AGAIN_MS_MAX),
+            None => ASK_AGAIN_MS,
+        };
+        self.ask = Some((now.plus_ms(wait_ms), wait_ms));
+        true
     }
 }
 
@@ -222,9 +277,45 @@ mod tests {
             shard: 1,
             stream: 7,
             number,
+            clock: NOW,
             whole,
             records: Vec::new(),
         }
+    }
+
+    #[test]
+    fn who_keeps_up_has_all_that_phones_were_told_and_who_is_late_is_known_to_lack_it() {
+        let mut protection = with_standby();
+        protection.push(NOW);
+        protection.settled(NOW);
+        assert_eq!(protection.told(), 1, "the second is waited for");
+        protection.settled(NOW.plus_ms(WAIT_MS));
+        assert_eq!(protection.told(), 2, "without the standby");
+        protection.acked(2, 2);
+        protection.push(NOW);
+        protection.settled(NOW);
+        assert_eq!(protection.told(), 2, "never taken back");
+    }
+
+    #[test]
+    fn a_standby_asks_for_everything_when_nothing_comes_any_more_and_ever_more_rarely() {
+        let mut follower = Follower::default();
+        let told = |number| Some(Mark { stream: 7, number });
+        let part = crate::wire::Part {
+            standby: 2,
+            first: true,
+            last: true,
+        };
+        follower.follow(2, &live(1, Some(part)));
+        assert_eq!(follower.has(), told(1));
+        assert!(!follower.is_stuck(told(1)));
+        assert!(!follower.is_stuck(told(1)), "it has that");
+        assert!(follower.is_stuck(told(2)), "the last message was lost");
+        follower.follow(2, &live(2, None));
+        assert!(!follower.is_stuck(told(9)), "more is coming");
+        assert!(follower.is_stuck(told(9)));
+        let asked: Vec<u64> = (0..20_000).filter(|ms| follower.may_ask(NOW.plus_ms(*ms))).collect();
+        assert_eq!(asked, [0, 300, 900, 2_100, 4_500, 9_300, 14_300, 19_300]);
     }
 
     #[test]

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::detector::{Message, NodeId};
 use crate::locator::Hello;
 use crate::replica::Record;
+use crate::time::Moment;
 
-/// Version of everything here.
-pub const VERSION: u8 = 1;
+/// Version of everything here. 2: heartbeats say how far phones have been told, changes say what time it is.
+pub const VERSION: u8 = 2;
 /// Longest datagram of the detector, octets.
 pub const DATAGRAM_BYTES_MAX: usize = 128;
 /// Longest other message, octets; the engine's own limit is 1 MiB.
@@ -42,6 +43,8 @@ pub struct Live {
     pub stream: u64,
     /// Number of this message in the stream.
     pub number: u64,
+    /// The owner's time as it was sent: deadlines in records are by this clock.
+    pub clock: Moment,
     /// Which part of the whole state it is, that a standby asked for.
     pub whole: Option<Part>,
     /// The records.
@@ -162,6 +165,32 @@ fn open<T: for<'a> Deserialize<'a>>(bytes: &[u8], bytes_max: usize) -> Result<T,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detector::Mark;
+
+    /// What is on the wire changes with its version only.
+    #[test]
+    fn the_octets_of_a_heartbeat_and_of_an_acknowledgement() {
+        let datagram = Datagram {
+            shard: 1,
+            from: 2,
+            to: 300,
+            message: Message::Heartbeat {
+                epoch: 4,
+                told: Some(Mark { stream: 5, number: 6 }),
+            },
+        };
+        let sealed = seal(&datagram, &[1; 32]);
+        let (body, tag) = sealed.split_at(sealed.len() - TAG_BYTES);
+        assert_eq!(body, [2, 1, 2, 0xac, 2, 0, 4, 1, 5, 6]);
+        assert_eq!(tag, &blake3::keyed_hash(&[1; 32], body).as_bytes()[..TAG_BYTES]);
+        let ack = Ack {
+            shard: 1,
+            stream: 2,
+            number: 3,
+            standby: 4,
+        };
+        assert_eq!(encode(&Notice::Ack(ack)), [2, 2, 1, 2, 3, 4]);
+    }
 
     #[test]
     fn only_who_has_the_key_is_believed() {
@@ -169,7 +198,13 @@ mod tests {
             shard: 1,
             from: 2,
             to: 3,
-            message: Message::Heartbeat { epoch: 4 },
+            message: Message::Heartbeat {
+                epoch: 4,
+                told: Some(Mark {
+                    stream: u64::MAX,
+                    number: 5,
+                }),
+            },
         };
         let sealed = seal(&datagram, &[1; 32]);
         assert!(sealed.len() <= DATAGRAM_BYTES_MAX);

@@ -77,6 +77,7 @@ fn samples() -> Vec<(&'static str, String, Vec<u8>)> {
         shard: 1,
         stream: 2,
         number: 3,
+        clock: Moment(4),
         whole: None,
         records: all.into_iter().take(4).collect(),
     };

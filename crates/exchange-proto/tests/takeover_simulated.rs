@@ -1,13 +1,17 @@
 //! The detector on a simulated network: three members and three witnesses with loss, delay, repetition, partitions,
 //! pauses, restarts of witnesses, and clocks that begin anywhere and run at different rates.
 //!
-//! In every millisecond at most one member may act; once the faults are over one does. The control: with clocks that
-//! run apart by more than the lease allows for, two members are seen acting at once.
+//! In every millisecond at most one member may act; once the faults are over one does. Nobody goes on with less than
+//! it has heard that phones were told, and nobody goes on because a whole machine stood still. The controls: with
+//! clocks that run apart by more than the lease allows for, two members are seen acting at once; nodes that do not mind
+//! having slept take over after a standstill; owners that do not say how far they are lose what phones were told.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 
-use offhook_exchange_proto::detector::{Envelope, Member, Message, NodeId, Timing, Witness};
+use offhook_exchange_proto::detector::{
+    Envelope, LACKING_MISSES, Mark, Member, Message, NodeId, Role, Timing, Witness,
+};
 use offhook_exchange_proto::time::Moment;
 
 const MEMBERS: [NodeId; 3] = [0, 1, 2];
@@ -62,6 +66,15 @@ struct World {
     sides: BTreeMap<NodeId, u64>,
     /// Who hears nobody but each other.
     deaf: Vec<NodeId>,
+    /// What an owner has told, and a standby has.
+    has: BTreeMap<NodeId, Mark>,
+    /// Of each standby: how far phones were told, by the newest heartbeat that it took, and when that was.
+    heard: BTreeMap<NodeId, (Mark, u64)>,
+    /// Standbys that apply nothing until then.
+    lagging_until: BTreeMap<NodeId, u64>,
+    owners_tell: bool,
+    /// Claims by somebody who had heard of more than it has.
+    claimed_lacking: usize,
 }
 
 impl World {
@@ -85,12 +98,20 @@ impl World {
         Self {
             timing: Timing::default(),
             members: MEMBERS.into_iter().map(|node| (node, member(node))).collect(),
-            witnesses: WITNESSES.into_iter().map(|node| (node, Witness::new(node))).collect(),
+            witnesses: WITNESSES
+                .into_iter()
+                .map(|node| (node, Witness::new(node, clocks[&node].at(0))))
+                .collect(),
             network: BTreeMap::new(),
             sent: 0,
             paused_until: BTreeMap::new(),
             sides: BTreeMap::new(),
             deaf: Vec::new(),
+            has: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            lagging_until: BTreeMap::new(),
+            owners_tell: true,
+            claimed_lacking: 0,
             clocks,
             dice,
         }
@@ -112,6 +133,11 @@ impl World {
                 let side = if whole { 0 } else { self.dice.below(2) };
                 self.sides.insert(node, side);
             }
+        }
+        if self.dice.one_in(1_000) {
+            let node = MEMBERS[self.dice.below(3) as usize];
+            let length = self.dice.below(4_000);
+            self.lagging_until.insert(node, ms + length);
         }
         if self.dice.one_in(4_000) {
             let node = WITNESSES[self.dice.below(3) as usize];
@@ -164,8 +190,8 @@ impl World {
             }
             self.network.remove(&at);
             let now = self.clocks[&to].at(ms);
-            if let Some(member) = self.members.get_mut(&to) {
-                member.handle(message, self.timing, now);
+            if self.members.contains_key(&to) {
+                self.hear(to, message, ms);
             } else if let Some(answer) = self
                 .witnesses
                 .get_mut(&to)
@@ -176,6 +202,71 @@ impl World {
         }
     }
 
+    fn hear(&mut self, node: NodeId, message: Message, ms: u64) {
+        let now = self.clocks[&node].at(ms);
+        let said = match message {
+            Message::Heartbeat { epoch, .. } if !self.owners_tell => Message::Heartbeat { epoch, told: None },
+            message => message,
+        };
+        let member = self.members.get_mut(&node).unwrap();
+        let before = member.role();
+        member.handle(said, self.timing, now);
+        if before != Role::Owner && member.role() == Role::Owner {
+            // A term of its own: nothing told yet.
+            let begun = Mark {
+                stream: 1_000 * (node + 1) + member.epoch(),
+                number: 0,
+            };
+            member.set_has(Some(begun));
+            self.has.insert(node, begun);
+            self.heard.remove(&node);
+        }
+        if let Message::Heartbeat {
+            epoch,
+            told: Some(told),
+        } = message
+            && (member.role(), member.epoch()) == (Role::Standby, epoch)
+        {
+            let known = self.heard.get(&node).map(|(known, _)| *known);
+            let farthest = known.filter(|known| known.covers(told)).unwrap_or(told);
+            self.heard.insert(node, (farthest, ms));
+        }
+    }
+
+    /// Whoever acts tells phones of a change now and then; standbys that do not lag have it before.
+    fn tell(&mut self, acting: &[NodeId], ms: u64) {
+        let [owner] = acting[..] else { return };
+        let Some(mut told) = self.has.get(&owner).copied() else {
+            return;
+        };
+        told.number += u64::from(ms.is_multiple_of(7));
+        for node in MEMBERS {
+            let lags = self.lagging_until.get(&node).is_some_and(|until| *until > ms);
+            let stands_by = node != owner && self.members[&node].role() != Role::Owner;
+            if node == owner || (stands_by && !lags) {
+                self.has.insert(node, told);
+                self.members.get_mut(&node).unwrap().set_has(Some(told));
+            }
+        }
+    }
+
+    /// A member looks at its clock.
+    fn wake(&mut self, node: NodeId, ms: u64, faulty: bool) {
+        let now = self.clocks[&node].at(ms);
+        let member = self.members.get_mut(&node).unwrap();
+        let before = member.role();
+        let out = member.handle_timeout(self.timing, now);
+        if (before, member.role()) == (Role::Standby, Role::Claimant)
+            && let Some((told, heard_ms)) = self.heard.get(&node)
+        {
+            let lacks = self.has.get(&node).is_none_or(|has| !has.covers(*told));
+            // Its clock may run faster than the world's.
+            let waited = ms - heard_ms >= LACKING_MISSES * self.timing.heartbeat_ms * 9 / 10;
+            self.claimed_lacking += usize::from(lacks && !waited);
+        }
+        self.send(node, out, ms, faulty);
+    }
+
     /// Who acts in this millisecond.
     fn step(&mut self, ms: u64, faulty: bool) -> Vec<NodeId> {
         if faulty {
@@ -184,25 +275,46 @@ impl World {
             self.sides.clear();
         }
         self.deliver(ms, faulty);
-        for node in MEMBERS
-            .into_iter()
-            .filter(|node| self.is_awake(*node, ms))
-            .collect::<Vec<_>>()
-        {
+        for node in MEMBERS.into_iter().chain(WITNESSES) {
+            if !self.is_awake(node, ms) {
+                continue;
+            }
             let now = self.clocks[&node].at(ms);
-            let out = self.members.get_mut(&node).unwrap().handle_timeout(self.timing, now);
-            self.send(node, out, ms, faulty);
+            match self.witnesses.get_mut(&node) {
+                Some(witness) => witness.handle_timeout(self.timing, now),
+                None => self.wake(node, ms, faulty),
+            }
         }
         let acts = |node: &NodeId| {
             self.is_awake(*node, ms) && self.members[node].may_act(self.timing, self.clocks[node].at(ms))
         };
-        MEMBERS.into_iter().filter(acts).collect()
+        let acting: Vec<NodeId> = MEMBERS.into_iter().filter(acts).collect();
+        self.tell(&acting, ms);
+        acting
+    }
+
+    /// Until the first member owns, and somewhat longer; the time then.
+    fn settle(&mut self) -> u64 {
+        let mut ms = 0;
+        while self.step(ms, false) != [0] {
+            ms += 1;
+            assert!(ms < 2_000, "the first owns in the beginning");
+        }
+        let settled = ms + 1_000;
+        while ms < settled {
+            ms += 1;
+            self.step(ms, false);
+        }
+        ms
     }
 }
 
 /// Whether two acted at once; takeovers that were seen; whether one acts at the end.
 fn play(seed: u64, apart: u64) -> (bool, usize, bool) {
-    let mut world = World::new(seed, apart);
+    play_in(&mut World::new(seed, apart))
+}
+
+fn play_in(world: &mut World) -> (bool, usize, bool) {
     let (mut two, mut takeovers, mut last) = (false, 0, None);
     let mut acting = Vec::new();
     for ms in 0..FAULTY_MS + HEALED_MS {
@@ -221,7 +333,9 @@ fn never_two_and_in_the_end_one() {
     let mut seen = 0;
     for seed in 0..60 {
         // 40 thousandths: within the 5 ms that a lease of 100 ms allows for.
-        let (two, takeovers, one) = play(seed, 40);
+        let mut world = World::new(seed, 40);
+        let (two, takeovers, one) = play_in(&mut world);
+        assert_eq!(world.claimed_lacking, 0, "seed {seed}");
         assert!(!two, "seed {seed}: two acted at once");
         assert!(one, "seed {seed}: nobody acts after the faults");
         seen += takeovers;
@@ -230,22 +344,58 @@ fn never_two_and_in_the_end_one() {
     assert!(seen > 60, "the faults are hard enough: {seen}");
 }
 
+/// The control: nobody can know what it is not told.
+#[test]
+fn owners_that_do_not_say_how_far_they_are_are_found_out() {
+    let lacking = (0..60).map(|seed| {
+        let mut world = World::new(seed, 40);
+        world.owners_tell = false;
+        play_in(&mut world);
+        world.claimed_lacking
+    });
+    assert!(lacking.sum::<usize>() > 0);
+}
+
+/// Takeovers where everything stands still for a while, again and again: a machine at full load, or paused whole.
+fn takeovers_by_standstill(seed: u64, starved_ms: u64) -> u64 {
+    let mut world = World::new(seed, 40);
+    world.timing.starved_ms = starved_ms;
+    let mut ms = world.settle();
+    let epochs = |world: &World| world.members.values().map(Member::epoch).max().unwrap_or(0);
+    let before = epochs(&world);
+    for _ in 0..20 {
+        let longest = 50 + world.dice.below(600);
+        for node in MEMBERS.into_iter().chain(WITNESSES) {
+            // They do not get their processor back at the same moment.
+            let until = ms + longest + world.dice.below(40);
+            world.paused_until.insert(node, until);
+        }
+        let until = ms + longest + 400;
+        while ms < until {
+            ms += 1;
+            world.step(ms, false);
+        }
+    }
+    epochs(&world) - before
+}
+
+#[test]
+fn a_standstill_of_everything_makes_nobody_take_over() {
+    let starved_ms = Timing::default().starved_ms;
+    let falsely: Vec<u64> = (0..20).map(|seed| takeovers_by_standstill(seed, starved_ms)).collect();
+    let careless: u64 = (0..20).map(|seed| takeovers_by_standstill(seed, u64::MAX)).sum();
+    println!("400 standstills: {falsely:?} takeovers; {careless} by nodes that do not mind having slept");
+    assert_eq!(falsely.iter().sum::<u64>(), 0);
+    assert!(careless > 20, "the control: {careless}");
+}
+
 /// The owner's packets, and its near standby's, get out and none get in: the third must not wait for their claims.
 #[test]
 fn who_hears_nobody_does_not_keep_others_from_going_on() {
     let mut slowest = 0;
     for seed in 0..40 {
         let mut world = World::new(seed, 40);
-        let mut ms = 0;
-        while world.step(ms, false) != [0] {
-            ms += 1;
-            assert!(ms < 2_000, "seed {seed}: the first owns in the beginning");
-        }
-        let settled = ms + 1_000;
-        while ms < settled {
-            ms += 1;
-            world.step(ms, false);
-        }
+        let mut ms = world.settle();
         world.deaf = vec![0, 1, 10];
         let deaf_since = ms;
         while world.step(ms, false) != [2] {

@@ -37,7 +37,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use self::detector::{Command, Turn};
 use self::engine::{Bucket, Change, Engine};
-use self::lease::{Lease, clock};
+use self::lease::{Lease, Progress, clock};
 use self::own::Own;
 use self::shared::Agreed;
 pub(crate) use self::shared::binding_key;
@@ -126,6 +126,7 @@ pub(crate) struct Instance {
     listeners: BTreeMap<NodeId, JoinHandle<()>>,
     joined: BTreeSet<NodeId>,
     home_lease: Arc<Lease>,
+    home_progress: Arc<Progress>,
     witnesses: Vec<(NodeId, String)>,
     accounts: BTreeMap<String, Account>,
     elsewhere: BTreeMap<(String, NodeId), Vec<Binding>>,
@@ -178,6 +179,7 @@ impl Instance {
             listeners: BTreeMap::new(),
             joined: BTreeSet::new(),
             home_lease: Arc::new(Lease::none()),
+            home_progress: Arc::default(),
             witnesses: Vec::new(),
             accounts: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
@@ -296,6 +298,7 @@ impl Instance {
         self.begin_home().await?;
         self.look_after_drivers().await?;
         self.place();
+        self.ask_where_stuck();
         self.give_back();
         if self.ticks.is_multiple_of(HELLO_TICKS) {
             self.locator.expire(clock());

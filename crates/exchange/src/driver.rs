@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use offhook_exchange_proto::detector::NodeId;
+use offhook_exchange_proto::detector::{Mark, NodeId};
 use offhook_exchange_proto::protection::Protection;
 use offhook_exchange_proto::replica::{Key, Record};
 use offhook_exchange_proto::route::Tables;
@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::cluster::engine::{Bucket, Engine};
-use crate::cluster::lease::{Lease, clock};
+use crate::cluster::lease::{Lease, Progress, clock};
 use crate::cluster::{self, Instance};
 use crate::control::{self, Answer, Ask};
 use crate::relay::Relay;
@@ -322,10 +322,15 @@ pub(crate) async fn open(
     })
 }
 
-/// Unix time.
+/// Unix time as it was when this process looked first, and goes on from there: steps of the machine's clock are not
+/// followed, so that no deadline moves.
 pub(crate) fn wall_clock() -> Moment {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Moment(wall.as_millis() as u64)
+    static ANCHOR: OnceLock<(Instant, Duration)> = OnceLock::new();
+    let (since, wall) = ANCHOR.get_or_init(|| {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (Instant::now(), wall)
+    });
+    Moment((*wall + since.elapsed()).as_millis() as u64)
 }
 
 /// What an exchange is configured with, but for who owns it.
@@ -402,11 +407,15 @@ pub(crate) struct Replication {
     protection: Protection,
     waiting: VecDeque<(u64, Outputs)>,
     number: u64,
+    /// What heartbeats carry of it.
+    progress: Arc<Progress>,
 }
 
 impl Replication {
-    pub(crate) fn new(engine: Engine, shard: NodeId, stream: u64) -> Self {
+    pub(crate) fn new(engine: Engine, shard: NodeId, stream: u64, progress: Arc<Progress>) -> Self {
+        progress.set_has(Some(Mark { stream, number: 0 }));
         Self {
+            progress,
             engine,
             shard,
             subject: cluster::live_subject(shard),
@@ -436,6 +445,7 @@ impl Replication {
             shard: self.shard,
             stream: self.stream,
             number: self.number,
+            clock: wall_clock(),
             whole,
             records,
         };
@@ -598,6 +608,11 @@ impl<S: SipSignalling> Driver<S> {
             return;
         };
         let settled = replication.protection.settled(clock());
+        // Before anything is told: no phone knows what a heartbeat does not say.
+        replication.progress.set_has(Some(Mark {
+            stream: replication.stream,
+            number: replication.protection.told(),
+        }));
         let ready = replication
             .waiting
             .iter()

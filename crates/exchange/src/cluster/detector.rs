@@ -2,7 +2,8 @@
 //! without the engine.
 //!
 //! The thread asks for real-time priority; where the system refuses, it runs as it can, and a machine at full load may
-//! lose its lease for a moment. Nothing is lost by that but time: see [`offhook_exchange_proto::detector`].
+//! lose its lease for a moment. Nothing is lost by that but time: see [`offhook_exchange_proto::detector`]. What has
+//! arrived is read before any silence is judged.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -20,11 +21,13 @@ use thread_priority::{
 };
 use tokio::sync::mpsc;
 
-use super::lease::{Lease, clock};
+use super::lease::{Lease, Progress, clock};
 use crate::Error;
 
 /// Longest sleep, so that commands are seen.
 const NAP_MS: u64 = 10;
+/// Most datagrams read before the members are looked after.
+const READ_AT_ONCE: usize = 256;
 
 /// What the detector is told.
 pub(crate) enum Command {
@@ -53,6 +56,7 @@ pub(crate) struct Join {
     pub(crate) home: bool,
     pub(crate) misses: u64,
     pub(crate) lease: Arc<Lease>,
+    pub(crate) progress: Arc<Progress>,
 }
 
 /// What the detector tells.
@@ -127,6 +131,7 @@ struct Detector {
 struct Part {
     member: Member,
     lease: Arc<Lease>,
+    progress: Arc<Progress>,
     /// The epoch that we were last told to own.
     owned: Option<u64>,
 }
@@ -142,6 +147,10 @@ impl Detector {
                     Err(std::sync::mpsc::TryRecvError::Disconnected) => return self.end(),
                 }
             }
+            let now = clock();
+            self.promises
+                .values_mut()
+                .for_each(|promise| promise.handle_timeout(self.timing, now));
             let due: Vec<NodeId> = self.members.keys().copied().collect();
             for shard in due {
                 self.wake(shard);
@@ -149,13 +158,28 @@ impl Detector {
             let nap = Duration::from_millis(self.nap_ms());
             // A time of zero would mean for ever.
             let _ = self.socket.set_read_timeout(Some(nap.max(Duration::from_millis(1))));
-            if let Ok((length, _)) = self.socket.recv_from(&mut buffer)
-                && let Ok(datagram) = unseal(&buffer[..length], &self.key)
-                && datagram.to == self.node
-            {
-                self.received(datagram);
+            if self.read(&mut buffer) {
+                let _ = self.socket.set_nonblocking(true);
+                let more = (0..READ_AT_ONCE).take_while(|_| self.read(&mut buffer)).count();
+                let _ = self.socket.set_nonblocking(false);
+                if more == READ_AT_ONCE {
+                    eprintln!("offhook exchange: the detector gets more messages than it can read");
+                }
             }
         }
+    }
+
+    /// Takes one datagram; whether there was one.
+    fn read(&mut self, buffer: &mut [u8]) -> bool {
+        let Ok((length, _)) = self.socket.recv_from(buffer) else {
+            return false;
+        };
+        if let Ok(datagram) = unseal(&buffer[..length], &self.key)
+            && datagram.to == self.node
+        {
+            self.received(datagram);
+        }
+        true
     }
 
     fn end(&self) {
@@ -197,6 +221,7 @@ impl Detector {
                     return;
                 };
                 part.lease.set(None);
+                part.member.set_has(part.progress.has());
                 let out = part.member.release(successor, clock());
                 // A successor that never comes must not leave the shard alone for ever, but is waited for.
                 part.member.set_misses(100);
@@ -212,6 +237,7 @@ impl Detector {
             home,
             misses,
             lease,
+            progress,
         } = join;
         let witnesses = self.witnesses.clone();
         let now = clock();
@@ -223,6 +249,7 @@ impl Detector {
         let part = Part {
             member,
             lease,
+            progress,
             owned: None,
         };
         self.members.insert(shard, part);
@@ -232,7 +259,16 @@ impl Detector {
         let Some(part) = self.members.get_mut(&shard) else {
             return;
         };
+        part.member.set_has(part.progress.has());
+        let before = part.member.role();
         let out = part.member.handle_timeout(self.timing, clock());
+        if before == Role::Standby && part.member.role() == Role::Claimant {
+            let lacking = match part.member.lacks() {
+                true => ", though not all is here that phones were told",
+                false => "",
+            };
+            eprintln!("offhook exchange: nobody speaks for {shard:x}: asking the witnesses{lacking}");
+        }
         self.send_all(shard, out);
         self.settle(shard);
     }
@@ -245,7 +281,9 @@ impl Detector {
             self.send(shard, from, answer);
         }
         if let Some(part) = self.members.get_mut(&shard) {
+            part.member.set_has(part.progress.has());
             part.member.handle(message, self.timing, clock());
+            part.progress.set_told(part.member.told());
             self.settle(shard);
         }
     }
@@ -265,7 +303,7 @@ impl Detector {
             let text = std::fs::read_to_string(&file).unwrap_or_default();
             let promise = match text.trim().parse() {
                 Ok(epoch) => Witness::recalled(self.node, epoch, self.timing, now),
-                Err(_) => Witness::new(self.node),
+                Err(_) => Witness::new(self.node, now),
             };
             self.promises.insert(shard, promise);
         }

@@ -1,9 +1,10 @@
-//! Until when a shard may be spoken for, shared between the detector, which renews it, and everything that sends.
+//! What the detector and everything that sends share about a shard: until when it may be spoken for, and how far it is.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use offhook_exchange_proto::detector::Mark;
 use offhook_exchange_proto::time::Moment;
 
 /// Time of this process, in the unit of the detector, beginning so late that zero is long ago.
@@ -45,5 +46,57 @@ impl Lease {
             u64::MAX => true,
             until => until > clock().0,
         }
+    }
+}
+
+/// How far a shard is. Without locks: the detector must not wait for anything that runs after it.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    has: MarkCell,
+    told: MarkCell,
+}
+
+impl Progress {
+    /// Of an owner: how far phones have been told. Of a standby: what it has.
+    pub(crate) fn set_has(&self, has: Option<Mark>) {
+        self.has.set(has);
+    }
+
+    pub(crate) fn has(&self) -> Option<Mark> {
+        self.has.get()
+    }
+
+    /// How far phones have been told, as its owner said last.
+    pub(crate) fn set_told(&self, told: Option<Mark>) {
+        self.told.set(told);
+    }
+
+    pub(crate) fn told(&self) -> Option<Mark> {
+        self.told.get()
+    }
+}
+
+/// A mark with one writer; stream zero is none. What is read while it changes streams is none, for a moment.
+#[derive(Debug, Default)]
+struct MarkCell {
+    stream: AtomicU64,
+    number: AtomicU64,
+}
+
+impl MarkCell {
+    fn set(&self, mark: Option<Mark>) {
+        let stream = mark.map_or(0, |mark| mark.stream);
+        if self.stream.load(Ordering::SeqCst) != stream {
+            self.stream.store(0, Ordering::SeqCst);
+        }
+        self.number.store(mark.map_or(0, |mark| mark.number), Ordering::SeqCst);
+        self.stream.store(stream, Ordering::SeqCst);
+    }
+
+    fn get(&self) -> Option<Mark> {
+        let stream = self.stream.load(Ordering::SeqCst);
+        let number = self.number.load(Ordering::SeqCst);
+        let same = stream != 0 && self.stream.load(Ordering::SeqCst) == stream;
+        same.then_some(Mark { stream, number })
     }
 }

@@ -50,6 +50,7 @@ impl Instance {
                 home: true,
                 misses: MISSES_HOME,
                 lease: self.home_lease.clone(),
+                progress: self.home_progress.clone(),
             };
             self.tell_detector(Command::Join(join));
         }
@@ -134,6 +135,8 @@ impl Instance {
 
     /// The calls of another shard go on as ours.
     pub(super) fn absorb(&mut self, shard: Shard, held: Held) {
+        // Nobody stands by for it any more: its first instance begins anew, and lacks nothing.
+        held.progress.set_has(None);
         let (records, _) = held.take_over();
         self.order(self.node, Order::Absorb(records));
         self.absorbed.insert(
@@ -163,6 +166,8 @@ impl Instance {
         lease: Arc<Lease>,
     ) -> Result<(), Error> {
         let lease = held.as_ref().map_or(lease, |held| held.lease.clone());
+        let progress = held.as_ref().map(|held| held.progress.clone());
+        let progress = progress.unwrap_or_else(|| self.home_progress.clone());
         let address = match shard.address {
             IpAddr::V4(address) if shard.movable => {
                 let taken = address::Held::take(address);
@@ -175,7 +180,8 @@ impl Instance {
         config.node = shard.id;
         config.epoch = shard.epoch;
         config.replicate = self.cluster.replicate;
-        let stream = u64::from_le_bytes(crate::random()?);
+        // Zero is none.
+        let stream = u64::from_le_bytes(crate::random()?) | 1;
         let (questions_in, questions) = mpsc::channel(64);
         let (orders, orders_out) = mpsc::unbounded_channel();
         let store = Store::open(&self.settings.home)?;
@@ -187,7 +193,7 @@ impl Instance {
             nonces: self.nonces,
             relay: relay.unwrap_or_else(|| Relay::new(shard.address, lease.clone())),
             lease: lease.clone(),
-            replication: Some(Replication::new(self.engine.clone(), shard.id, stream)),
+            replication: Some(Replication::new(self.engine.clone(), shard.id, stream, progress)),
             store,
         };
         let mut running = driver::open(opening, questions, orders_out).await?;

@@ -14,10 +14,10 @@ use super::{Instance, TICK, listen_to, live_subject};
 use crate::Error;
 use crate::driver::Order;
 
-/// Heartbeats missed before a claim: by the first and the second standby, and by one that lacks something.
+/// Heartbeats missed before a claim: by the first and the second standby, and by one that has just spoken itself.
 const MISSES_FIRST: u64 = 3;
 const MISSES_SECOND: u64 = 8;
-const MISSES_LACKING: u64 = 150;
+const MISSES_OWNER: u64 = 150;
 /// How long the first instance of a shard must hold it completely before it gets it back.
 const RETURN_AFTER: Duration = Duration::from_secs(10);
 /// How long a stopping instance waits for its calls when nobody stands by.
@@ -81,8 +81,9 @@ impl Instance {
             } else {
                 Arc::new(Lease::none())
             };
-            self.held
-                .insert(shard.id, Held::new(shard, owner, standing, lease.clone()));
+            let held = Held::new(shard, owner, standing, lease.clone());
+            let progress = held.progress.clone();
+            self.held.insert(shard.id, held);
             let listener = listen_to(self.engine.clone(), live_subject(shard.id), self.messages_in.clone());
             if let Some(old) = self.listeners.insert(shard.id, tokio::spawn(listener)) {
                 old.abort();
@@ -91,8 +92,9 @@ impl Instance {
             self.tell_detector(Command::Join(Join {
                 shard: shard.id,
                 home: false,
-                misses: MISSES_LACKING,
+                misses: misses_of(standing == Standing::Near),
                 lease,
+                progress,
             }));
         }
         if let Some(held) = self.held.get_mut(&shard.id) {
@@ -126,39 +128,36 @@ impl Instance {
                 .send(Order::Standbys(if self.cluster.replicate { nodes } else { Vec::new() }));
             self.tell_detector(Command::Adjust {
                 shard: own.shard.id,
-                misses: MISSES_LACKING,
+                misses: MISSES_OWNER,
                 peers: everyone.clone(),
             });
         }
         for shard in self.absorbed.keys() {
             self.tell_detector(Command::Adjust {
                 shard: *shard,
-                misses: MISSES_LACKING,
+                misses: MISSES_OWNER,
                 peers: everyone.clone(),
             });
         }
     }
 
-    pub(super) fn place_held(&mut self) {
-        let lacking: Vec<NodeId> = self
+    /// Asks for everything where something lacks and nothing comes.
+    pub(super) fn ask_where_stuck(&mut self) {
+        let stuck = self
             .held
-            .iter()
-            .filter(|(_, held)| !held.is_complete())
-            .map(|(id, _)| *id)
-            .collect();
-        for shard in lacking {
+            .iter_mut()
+            .filter_map(|(id, held)| held.is_stuck().then_some(*id));
+        for shard in stuck.collect::<Vec<_>>() {
             self.ask_whole(shard);
         }
+    }
+
+    fn place_held(&mut self) {
         for (id, held) in &self.held {
             let first = self.standbys(&held.shard, held.owner).first().map(|(node, _)| *node) == Some(self.node);
-            let misses = match (held.is_complete(), first) {
-                (false, _) => MISSES_LACKING,
-                (true, true) => MISSES_FIRST,
-                (true, false) => MISSES_SECOND,
-            };
             self.tell_detector(Command::Adjust {
                 shard: *id,
-                misses,
+                misses: misses_of(first),
                 peers: Vec::new(),
             });
         }
@@ -241,4 +240,8 @@ impl Instance {
         }
         Ok(())
     }
+}
+
+fn misses_of(first: bool) -> u64 {
+    if first { MISSES_FIRST } else { MISSES_SECOND }
 }

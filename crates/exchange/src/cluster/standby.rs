@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use offhook_exchange_proto::detector::NodeId;
 use offhook_exchange_proto::locator::{Shard, Standing};
@@ -14,11 +13,9 @@ use offhook_exchange_proto::relay::RelayCommand;
 use offhook_exchange_proto::replica::{Applied, Key, Record, Replicas};
 use offhook_exchange_proto::wire::Live;
 
-use super::lease::Lease;
+use super::lease::{Lease, Progress, clock};
 use crate::relay::Relay;
 
-/// How often an owner is asked for everything, at most.
-const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// Records of things gone that are kept, so that late news of them is known as late.
 const GONE_MAX: usize = 10_000;
 
@@ -28,11 +25,11 @@ pub(crate) struct Held {
     pub(crate) owner: NodeId,
     pub(crate) standing: Standing,
     pub(crate) lease: Arc<Lease>,
+    pub(crate) progress: Arc<Progress>,
     replicas: Replicas,
     follower: Follower,
     relay: Option<Relay>,
     ports: BTreeMap<Key, BTreeSet<u16>>,
-    asked: Option<Instant>,
 }
 
 impl Held {
@@ -43,11 +40,11 @@ impl Held {
             owner,
             standing,
             lease,
+            progress: Arc::default(),
             replicas: Replicas::default(),
             follower: Follower::default(),
             relay,
             ports: BTreeMap::new(),
-            asked: None,
         }
     }
 
@@ -61,6 +58,7 @@ impl Held {
             self.apply(record);
         }
         self.replicas.forget_gone(GONE_MAX);
+        self.progress.set_has(self.follower.has());
         follow
     }
 
@@ -91,14 +89,14 @@ impl Held {
         self.follower.is_complete()
     }
 
+    /// Whether it lacks something, and nothing comes: looked at now and then.
+    pub(crate) fn is_stuck(&mut self) -> bool {
+        self.follower.is_stuck(self.progress.told())
+    }
+
     /// Whether to ask the owner for everything, now.
     pub(crate) fn may_ask(&mut self) -> bool {
-        let now = Instant::now();
-        let may = self.asked.is_none_or(|at| now.duration_since(at) >= ASK_AGAIN);
-        if may {
-            self.asked = Some(now);
-        }
-        may
+        self.follower.may_ask(clock())
     }
 
     /// What there is to go on with, and the relay that is open for it. Bindings first: calls in set-up are taken
