@@ -421,11 +421,9 @@ impl Files {
         self.query(move |peer| peer.file_sources(entry)).await
     }
 
-    async fn try_peers(&self, peers: impl Iterator<Item = DeviceId>) {
-        for peer in peers {
-            // The node may be stopping.
-            let _ = self.inbox.send(Message::Input(Input::TryPeer { peer })).await;
-        }
+    async fn try_peer(&self, peer: DeviceId) {
+        // The node may be stopping.
+        let _ = self.inbox.send(Message::Input(Input::TryPeer { peer })).await;
     }
 
     async fn query<T: Send + 'static>(

@@ -130,7 +130,7 @@ pub fn file(data: &[u8], now: Instant) -> bool {
     };
     let source = DeviceId([1; 32]);
     let mut fetch = Fetch::new(PIECES, IntervalSet::default());
-    fetch.set_sources([source]);
+    fetch.set_members(&[(source, true)]);
     fetch.poll(now);
     fetch.held(&source, &pieces, now);
     for order in fetch.poll(now) {

@@ -1,6 +1,4 @@
 //! Bringing one file in: the pure [`Fetch`] decides, this asks over the lines that are up, checks, and writes.
-//!
-//! Nothing is dialled for a file alone, but for its author, or whoever is next, being tried now and then while nobody who may hold it has a line.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,10 +19,6 @@ use crate::endpoint::locked;
 
 /// How often it is looked who has a line.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often somebody is tried while nobody has one.
-const TRY_EVERY: Duration = Duration::from_secs(30);
-/// How many are tried then.
-const TRIED: usize = 2;
 
 /// What came of a request.
 enum Answer {
@@ -45,7 +39,7 @@ pub(super) async fn run(files: &Arc<Files>, entry: EntryId, content: ContentId) 
     let part = Arc::new(Mutex::new(part));
     let mut fetch = Fetch::new(piece_count(file.bytes), have);
     let mut requests = JoinSet::new();
-    let (mut look_at, mut try_at) = (Instant::now(), Instant::now());
+    let mut look_at = Instant::now();
     while !fetch.is_complete() {
         let now = Instant::now();
         if look_at <= now {
@@ -53,15 +47,14 @@ pub(super) async fn run(files: &Arc<Files>, entry: EntryId, content: ContentId) 
             if files.attachment(entry, content).await?.is_none() {
                 return Ok(false);
             }
-            let sources = files.sources(entry).await?;
-            if !sources.iter().any(|(_, is_up)| *is_up) && try_at <= now {
-                try_at = now + TRY_EVERY;
-                files.try_peers(sources.iter().take(TRIED).map(|(peer, _)| *peer)).await;
-            }
-            fetch.set_sources(sources.into_iter().filter(|(_, is_up)| *is_up).map(|(peer, _)| peer));
+            fetch.set_members(&files.sources(entry).await?);
         }
         for order in fetch.poll(now) {
-            begin(files, &mut requests, order, (entry, content), &part);
+            match order {
+                Order::Meet(peer) => files.try_peer(peer).await,
+                Order::AskHeld(peer) => ask_which(files, &mut requests, peer, (entry, content)),
+                Order::AskPiece(peer, piece) => ask_for(files, &mut requests, peer, piece, (entry, content), &part),
+            }
         }
         files.note(&file, fetch.have(), fetch.sources().count());
         let due = fetch.poll_timeout().map_or(look_at, |due| due.min(look_at));
@@ -80,28 +73,33 @@ pub(super) async fn run(files: &Arc<Files>, entry: EntryId, content: ContentId) 
     Ok(true)
 }
 
-/// Sends a request on its way.
-fn begin(
-    files: &Arc<Files>,
+/// Asks a source what it holds.
+fn ask_which(files: &Files, requests: &mut JoinSet<Answer>, peer: DeviceId, (entry, content): (EntryId, ContentId)) {
+    let line = locked(&files.lines).get(&peer).cloned();
+    requests.spawn(async move {
+        match line {
+            Some(line) => Answer::Held(peer, ask_held(&line, FileAsk::Held { entry, content }).await),
+            None => Answer::Held(peer, Err(Failure::Broken)),
+        }
+    });
+}
+
+/// Asks a source for a piece.
+fn ask_for(
+    files: &Files,
     requests: &mut JoinSet<Answer>,
-    order: Order,
+    peer: DeviceId,
+    piece: u32,
     (entry, content): (EntryId, ContentId),
     part: &Arc<Mutex<Part>>,
 ) {
-    let (Order::AskHeld(peer) | Order::AskPiece(peer, _)) = order;
     let line = locked(&files.lines).get(&peer).cloned();
     let (slots, part) = (files.slots(peer), part.clone());
+    let ask = FileAsk::Piece { entry, content, piece };
     requests.spawn(async move {
-        match (order, line) {
-            (Order::AskHeld(_), None) => Answer::Held(peer, Err(Failure::Broken)),
-            (Order::AskPiece(_, piece), None) => Answer::Piece(peer, piece, Err(Failure::Broken)),
-            (Order::AskHeld(_), Some(line)) => {
-                Answer::Held(peer, ask_held(&line, FileAsk::Held { entry, content }).await)
-            }
-            (Order::AskPiece(_, piece), Some(line)) => {
-                let ask = FileAsk::Piece { entry, content, piece };
-                piece_of(peer, &line, ask, piece, &slots, part).await
-            }
+        match line {
+            Some(line) => piece_of(peer, &line, ask, piece, &slots, part).await,
+            None => Answer::Piece(peer, piece, Err(Failure::Broken)),
         }
     });
 }

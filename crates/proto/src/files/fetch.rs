@@ -3,6 +3,8 @@
 //! Every source is first asked what it holds. Then each has up to [`PIECES_PER_SOURCE`] pieces under way, the rarest among the sources first (as BitTorrent
 //! does, Cohen 2003), so that the last holder's pieces are saved first. A piece that does not come within [`PIECE_TIMEOUT`] is asked for elsewhere and its
 //! source rested. A source that sends wrong bytes is not asked again. A source that holds a part is asked again every [`HELD_AGAIN`] for more.
+//!
+//! No line is opened for a file alone, but for [`MET_AT_ONCE`] of those who may hold it every [`MEET_EVERY`] while none of them has one, in turn.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -24,6 +26,11 @@ const REST: Duration = Duration::from_secs(5);
 /// How often a source that does not hold all is asked again.
 const HELD_AGAIN: Duration = Duration::from_secs(5);
 
+/// How often somebody is to be met while nobody who may hold the file has a line.
+const MEET_EVERY: Duration = Duration::from_secs(30);
+/// How many then.
+const MET_AT_ONCE: usize = 2;
+
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -31,6 +38,8 @@ pub enum Order {
     AskHeld(DeviceId),
     /// Ask a source for a piece.
     AskPiece(DeviceId, u32),
+    /// Try to get a line to somebody who may hold the file.
+    Meet(DeviceId),
 }
 
 /// Why a request came to nothing.
@@ -52,6 +61,11 @@ pub struct Fetch {
     sources: BTreeMap<DeviceId, Source>,
     /// Each piece under way: from whom, and until when.
     asked: BTreeMap<u32, (DeviceId, Instant)>,
+    /// Who may hold the file and has no line, the likeliest first.
+    away: Vec<DeviceId>,
+    /// When somebody of them is next to be met, and whose turn it is.
+    meet_at: Option<Instant>,
+    turn: usize,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +87,9 @@ impl Fetch {
             have,
             sources: BTreeMap::new(),
             asked: BTreeMap::new(),
+            away: Vec::new(),
+            meet_at: None,
+            turn: 0,
         }
     }
 
@@ -92,8 +109,16 @@ impl Fetch {
         usable.map(|(peer, _)| peer)
     }
 
+    /// Takes those who may hold the file, the likeliest first, each with whether it has a line: those that have one are sources, the others may be met.
+    pub fn set_members(&mut self, members: &[(DeviceId, bool)]) {
+        let away = members.iter().filter(|(_, is_up)| !is_up);
+        self.away = away.map(|(peer, _)| *peer).collect();
+        let up = members.iter().filter(|(_, is_up)| *is_up);
+        self.set_sources(up.map(|(peer, _)| *peer));
+    }
+
     /// Takes these lines as sources, and forgets those that are gone.
-    pub fn set_sources(&mut self, peers: impl IntoIterator<Item = DeviceId>) {
+    fn set_sources(&mut self, peers: impl IntoIterator<Item = DeviceId>) {
         let mut old = std::mem::take(&mut self.sources);
         let mut gone = Vec::new();
         for peer in peers.into_iter().take(SOURCES_MAX * 4) {
@@ -170,6 +195,13 @@ impl Fetch {
                 orders.push(Order::AskHeld(*peer));
             }
         }
+        if self.sources.is_empty() && !self.away.is_empty() && self.meet_at.is_none_or(|at| at <= now) {
+            self.meet_at = Some(now + MEET_EVERY);
+            for _ in 0..MET_AT_ONCE.min(self.away.len()) {
+                orders.push(Order::Meet(self.away[self.turn % self.away.len()]));
+                self.turn = self.turn.wrapping_add(1);
+            }
+        }
         while let Some((peer, piece)) = self.next_piece(now) {
             self.asked.insert(piece, (peer, now + PIECE_TIMEOUT));
             orders.push(Order::AskPiece(peer, piece));
@@ -185,7 +217,10 @@ impl Fetch {
         let pieces = self.asked.values().map(|(_, due)| *due);
         let usable = self.sources.values().filter(|source| !source.is_false);
         let sources = usable.filter_map(|source| source.held_due.or(source.rests_until).or(source.held_at));
-        pieces.chain(sources).min()
+        let meeting = self
+            .meet_at
+            .filter(|_| self.sources.is_empty() && !self.away.is_empty());
+        pieces.chain(sources).chain(meeting).min()
     }
 
     /// The next piece to ask for: of the source with the least under way, what the fewest sources hold, lowest first.
@@ -268,7 +303,7 @@ mod tests {
     fn asked_pieces(orders: &[Order]) -> Vec<(u8, u32)> {
         let piece = |order: &Order| match order {
             Order::AskPiece(peer, piece) => Some((peer.0[0], *piece)),
-            Order::AskHeld(_) => None,
+            Order::AskHeld(_) | Order::Meet(_) => None,
         };
         orders.iter().filter_map(piece).collect()
     }
@@ -356,6 +391,20 @@ mod tests {
         fetch.poll(now);
         fetch.held(&peer(1), &all(4), now);
         assert_eq!(asked_pieces(&fetch.poll(now)), [(1, 3), (1, 4)]);
+    }
+
+    #[test]
+    fn while_nobody_has_a_line_all_are_met_in_turn() {
+        let start = origin();
+        let mut fetch = Fetch::new(1, IntervalSet::default());
+        fetch.set_members(&[(peer(1), false), (peer(2), false), (peer(3), false)]);
+        assert_eq!(fetch.poll(start), [Order::Meet(peer(1)), Order::Meet(peer(2))]);
+        assert_eq!(fetch.poll(start), []);
+        let later = fetch.poll_timeout().unwrap();
+        assert_eq!(later, start + MEET_EVERY);
+        assert_eq!(fetch.poll(later), [Order::Meet(peer(3)), Order::Meet(peer(1))]);
+        fetch.set_members(&[(peer(1), true), (peer(2), false)]);
+        assert_eq!(fetch.poll(later + MEET_EVERY), [Order::AskHeld(peer(1))]);
     }
 
     #[test]
