@@ -18,8 +18,12 @@ const SIMULATED: &[&str] = &["crates/proto/src", "crates/sim/src", "crates/sim/s
 /// Seed 1 of every scenario, one seed twice with the same trace hash, and twenty seeds of each short scenario that follow from what is simulated: every change
 /// of it is tried with seeds that none before was, and the same tree gets the same verdict wherever it is tested.
 pub(crate) fn fresh_and_fixed_seeds() -> Result<()> {
-    let start = first_seed(&root())?;
-    run_command(built("offhook-sim").args(["--fixed", "--start", &start.to_string()]))
+    run_command(built("offhook-sim").args(["--fixed", "--start", &tree_seed()?]))
+}
+
+/// A seed that follows from this tree, for all that is tried by chance in a test run.
+pub(crate) fn tree_seed() -> Result<String> {
+    Ok(first_seed(&root())?.to_string())
 }
 
 /// The first fresh seed: a hash (FNV-1a) over the simulated files by name and content, short enough to type.

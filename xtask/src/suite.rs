@@ -104,7 +104,12 @@ fn tests() -> Result<()> {
 /// `cargo test ARGS...`; an error also when no test at all was executed.
 pub(crate) fn cargo_test(args: &[&str]) -> Result<()> {
     let mut executed = 0;
-    run_watching(cargo(["test"]).args(args), |line| executed += tests_passed(line))?;
+    // What proptest tries is new for every change, and the same for the same tree.
+    let seed = sim::tree_seed()?;
+    eprintln!("PROPTEST_RNG_SEED={seed}");
+    let mut test = cargo(["test"]);
+    test.args(args).env("PROPTEST_RNG_SEED", seed);
+    run_watching(&mut test, |line| executed += tests_passed(line))?;
     require_tests(executed)?;
     println!("{executed} tests passed");
     Ok(())

@@ -37,7 +37,7 @@ fn main() {
     let mut host = Node::open(MemoryStore::default(), 1, "Host", clocks);
     let mut scribes: Vec<Scribe> = (0..MEMBERS as u32 - 2).map(Scribe::new).collect();
     let mut hall = Hall::open(&mut host, "square", &scribes, clocks);
-    hall.clock_ms = clocks.wall_ms;
+    hall.clock_ms = hall.clock_ms.max(clocks.wall_ms);
     let said = hall.converse(count, TEXT_BYTES);
     let wire: usize = said.iter().map(|(_, entry)| entry.to_bytes().len()).sum();
     clocks.wall_ms = hall.clock_ms;

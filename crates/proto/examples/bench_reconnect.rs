@@ -29,7 +29,8 @@ fn main() {
             // A room of two is the peers alone.
             let scribes = &scribes[..members - PEERS];
             let mut hall = Hall::open(&mut host, &format!("room {members}-{i}"), scribes, clocks);
-            hall.clock_ms = clocks.wall_ms;
+            // An author's clock never goes back.
+            hall.clock_ms = hall.clock_ms.max(clocks.wall_ms);
             if let Some(feeder) = scribes.first() {
                 let said = hall.converse(members * 3, 200);
                 hall.feed(&mut host, feeder, &said, clocks);
@@ -211,7 +212,7 @@ fn miss(
             }
             continue;
         }
-        hall.clock_ms = clocks.wall_ms;
+        hall.clock_ms = hall.clock_ms.max(clocks.wall_ms);
         let said = hall.converse(50, 200);
         hall.feed(host, feeder, &said, *clocks);
     }

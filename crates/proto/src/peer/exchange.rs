@@ -206,12 +206,13 @@ impl<S: Store> Peer<S> {
     fn share(&mut self, peer: DeviceId, no: RoomNo, name: RoomName, sync: &Secret) -> Result<(), StoreError> {
         let base = self.store.get(&table::room_device(table::BASES, no, &peer))?;
         let base = base.map(|bytes| record::decode::<Base>(&bytes, "base")).transpose()?;
+        let receipts = self.receipts_given(peer, no)?;
         let Some(line) = self.lines.get_mut(&peer) else {
             return Ok(());
         };
         line.rooms
             .entry(no)
-            .or_insert_with(|| RoomLine::new(name, sync.clone(), base));
+            .or_insert_with(|| RoomLine::new(name, sync.clone(), base, receipts));
         Ok(())
     }
 
@@ -877,6 +878,7 @@ impl<S: Store> Peer<S> {
             .flat_map(|(peer, line)| line.rooms.keys().map(|no| (*peer, *no)))
             .collect();
         for (peer, no) in pairs {
+            self.note_receipts_given(peer, no)?;
             let Some(room) = self.rooms.get_mut(&no) else { continue };
             let digest = room.digest();
             let Some(shared) = self.shared(peer, no) else { continue };

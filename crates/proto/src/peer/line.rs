@@ -265,7 +265,11 @@ pub(super) struct RoomLine {
     pub disagreements: u32,
     /// To be announced or acknowledged: durable here since the last `Have`.
     pub announce: BTreeMap<LogKey, IntervalSet>,
-    pub receipts_sent: BTreeMap<LogKey, u64>,
+    /// Receipts that the peer has, by the prefix of their log and with their counter.
+    pub receipts_sent: BTreeMap<[u8; 8], u64>,
+    /// What that was at the last comparison of states, and what of it is stored: what was sent a minute ago on a line that still stands has arrived.
+    pub receipts_before: BTreeMap<[u8; 8], u64>,
+    pub receipts_stored: BTreeMap<[u8; 8], u64>,
     /// Epochs that the peer was asked for on this line.
     pub epochs_asked: BTreeSet<EpochId>,
     /// Epochs that the peer asked for and could not be given yet, up to as many as are asked for in one frame.
@@ -295,7 +299,7 @@ impl Asked {
 }
 
 impl RoomLine {
-    pub(super) fn new(name: RoomName, sync: Secret, base: Option<Base>) -> Self {
+    pub(super) fn new(name: RoomName, sync: Secret, base: Option<Base>, receipts: BTreeMap<[u8; 8], u64>) -> Self {
         Self {
             name,
             sync,
@@ -318,7 +322,9 @@ impl RoomLine {
             agreed: None,
             disagreements: 0,
             announce: BTreeMap::new(),
-            receipts_sent: BTreeMap::new(),
+            receipts_sent: receipts.clone(),
+            receipts_before: receipts.clone(),
+            receipts_stored: receipts,
             epochs_asked: BTreeSet::new(),
             epochs_owed: BTreeSet::new(),
             given_back: BTreeMap::new(),

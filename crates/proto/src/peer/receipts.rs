@@ -1,9 +1,11 @@
 //! How far each device has got: receipts are states that replace each other, signed by the device's log, handed on, and never entries.
 
+use std::collections::BTreeMap;
+
 use crate::crypto;
 use crate::history::{EntryId, IntervalSet, LogKey};
 use crate::identity::DeviceId;
-use crate::peer::record::{self, DeliveryRecord};
+use crate::peer::record::{self, DeliveryRecord, ReceiptsGiven};
 use crate::peer::{Event, Peer, table};
 use crate::store::{RoomNo, Store, StoreError};
 use crate::sync::frame::{Frame, RECEIPT_LOGS_MAX, Receipt};
@@ -26,7 +28,7 @@ impl<S: Store> Peer<S> {
         &mut self,
         device: DeviceId,
         no: RoomNo,
-        has: &std::collections::BTreeMap<LogKey, IntervalSet>,
+        has: &BTreeMap<LogKey, IntervalSet>,
     ) -> Result<(), StoreError> {
         let Some(room) = self.rooms.get(&no) else { return Ok(()) };
         let Some(own) = room.own.as_ref().map(|own| own.log) else {
@@ -171,7 +173,7 @@ impl<S: Store> Peer<S> {
                 continue;
             };
             let receipt: Receipt = record::decode(&bytes, "receipt")?;
-            let sent = shared.receipts_sent.entry(*log).or_insert(0);
+            let sent = shared.receipts_sent.entry(log.prefix()).or_insert(0);
             if *sent < receipt.counter && receipts.len() < RECEIPTS_FRAME_MAX {
                 *sent = receipt.counter;
                 receipts.push(receipt);
@@ -182,6 +184,28 @@ impl<S: Store> Peer<S> {
             self.send(peer, &Frame::Receipts { name, receipts });
         }
         Ok(())
+    }
+
+    /// What a device was given on earlier connections.
+    pub(super) fn receipts_given(&self, peer: DeviceId, no: RoomNo) -> Result<BTreeMap<[u8; 8], u64>, StoreError> {
+        let stored = self.store.get(&table::room_device(table::RECEIPTS_GIVEN, no, &peer))?;
+        let given = stored.map(|bytes| record::decode::<ReceiptsGiven>(&bytes, "receipts given"));
+        Ok(given.transpose()?.unwrap_or_default().counters.into_iter().collect())
+    }
+
+    /// Writes down what was given to a device up to the last comparison of states.
+    pub(super) fn note_receipts_given(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
+        let Some(shared) = self.shared(peer, no) else {
+            return Ok(());
+        };
+        let arrived = std::mem::replace(&mut shared.receipts_before, shared.receipts_sent.clone());
+        if arrived == shared.receipts_stored {
+            return Ok(());
+        }
+        let counters = arrived.iter().map(|(log, counter)| (*log, *counter)).collect();
+        shared.receipts_stored = arrived;
+        let key = table::room_device(table::RECEIPTS_GIVEN, no, &peer);
+        self.store.put(&key, &ReceiptsGiven { counters }.to_bytes())
     }
 
     pub(super) fn on_receipts(&mut self, peer: DeviceId, no: RoomNo, receipts: Vec<Receipt>) -> Result<(), StoreError> {
@@ -221,7 +245,7 @@ impl<S: Store> Peer<S> {
         let device = owner.device;
         self.store.put(&receipt_key(no, &receipt.log), &receipt.to_bytes())?;
         if let Some(shared) = self.shared(peer, no) {
-            shared.receipts_sent.insert(receipt.log, receipt.counter);
+            shared.receipts_sent.insert(receipt.log.prefix(), receipt.counter);
         }
         let up_to = |list: &[([u8; 8], u32)]| {
             list.iter()

@@ -194,6 +194,14 @@ pub(super) struct DeliveryRecord {
 }
 wire_struct!(DeliveryRecord { reached, read });
 
+/// The receipts of a room that a device was given, so that they are not given again on every connection.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct ReceiptsGiven {
+    /// By the prefix of its log: the counter of the receipt.
+    pub counters: Vec<([u8; 8], u64)>,
+}
+wire_struct!(ReceiptsGiven { counters: list(4096) });
+
 /// What is known of one keeper of one room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeeperRecord {

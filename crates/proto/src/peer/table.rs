@@ -36,6 +36,8 @@ pub(super) const DELIVERIES: u8 = b'T';
 pub(super) const JOINS: u8 = b'J';
 /// `Q` room log-prefix: the newest receipt of that log's device.
 pub(super) const RECEIPTS: u8 = b'Q';
+/// `q` room device: [`super::record::ReceiptsGiven`].
+pub(super) const RECEIPTS_GIVEN: u8 = b'q';
 
 /// `k` room device: [`super::record::KeeperRecord`]. What this node keeps for others is in the tables of [`crate::keeper::vault`].
 pub(super) const KEEPERS: u8 = b'k';

@@ -185,7 +185,7 @@ fn each_epoch_that_is_lacking_is_asked_for() {
     peer.new_line(other, [8; 32]);
     let (side, place) = (Side::Mine, 3);
     let name = RoomName { side, place };
-    let shared = RoomLine::new(name, Secret([2; 32]), None);
+    let shared = RoomLine::new(name, Secret([2; 32]), None, BTreeMap::new());
     peer.lines.get_mut(&other).unwrap().rooms.insert(no, shared);
     for wanted in [EpochId([1; 8]), EpochId([2; 8])] {
         let room = peer.rooms.get_mut(&no).unwrap();

@@ -1,0 +1,69 @@
+//! How far devices have got is told to whom it is news, and not again on every connection.
+
+mod net;
+
+use std::time::Duration;
+
+use net::Net;
+use offhook_proto::peer::view::DeliveryState;
+
+/// The kind of a `Receipts` frame on the wire.
+const RECEIPTS: u8 = 13;
+
+fn receipts(net: &mut Net) -> usize {
+    let count = net
+        .sent
+        .iter()
+        .filter(|(_, _, bytes)| bytes.first() == Some(&RECEIPTS))
+        .count();
+    net.sent.clear();
+    count
+}
+
+#[test]
+fn what_a_device_was_given_is_not_given_again() {
+    let mut net = Net::new(1);
+    let (ada, bob, cleo) = (net.add("Ada"), net.add("Bob"), net.add("Cleo"));
+    let room = net.room(ada, "kitchen");
+    for newcomer in [bob, cleo] {
+        net.join(ada, newcomer, room);
+    }
+    net.say(ada, room, "tea");
+    net.pass(Duration::from_secs(200));
+    assert!(receipts(&mut net) > 0, "it was news once");
+
+    net.offline(bob);
+    net.online(bob);
+    net.settle();
+    assert_eq!(receipts(&mut net), 0, "nothing happened since");
+
+    let store = net.peer(bob).store().clone();
+    net.offline(bob);
+    net.reopen(bob, store);
+    net.online(bob);
+    net.settle();
+    assert_eq!(receipts(&mut net), 0, "a restart is no news either");
+
+    net.offline(bob);
+    net.say(ada, room, "cake");
+    net.online(bob);
+    net.settle();
+    assert!(receipts(&mut net) > 0, "what is new is told");
+}
+
+#[test]
+fn an_author_without_a_line_to_a_reader_learns_that_it_is_there() {
+    let mut net = Net::new(2);
+    let (ada, bob, cleo) = (net.add("Ada"), net.add("Bob"), net.add("Cleo"));
+    let room = net.room(ada, "kitchen");
+    for newcomer in [bob, cleo] {
+        net.join(ada, newcomer, room);
+    }
+    net.settle();
+    net.forbid(ada, cleo);
+    let said = net.say(ada, room, "tea");
+    net.settle();
+    assert_eq!(net.texts(cleo, room), ["tea"], "by way of Bob");
+    let shown = net.peer(ada).entry(said).unwrap().unwrap();
+    assert_eq!(shown.state, DeliveryState::Reached);
+}
