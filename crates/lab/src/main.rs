@@ -93,12 +93,7 @@ fn run(options: &Options) -> Result<bool> {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for lab in &options.labs {
         println!("\n== lab {}: {}", lab.name, lab.about);
-        let outcome = Site::open(lab.name, options.bin.clone(), options.out.clone(), options.keep)
-            .and_then(|site| match site.missing() {
-                Some(why) => Ok(Outcome::Skipped(why)),
-                None => (lab.run)(&site),
-            })
-            .unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
+        let outcome = play(lab, options).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
         match &outcome {
             Outcome::Passed => passed += 1,
             Outcome::Skipped(_) => skipped += 1,
@@ -108,4 +103,17 @@ fn run(options: &Options) -> Result<bool> {
     }
     println!("\n{passed} passed, {failed} failed, {skipped} skipped");
     Ok(failed == 0)
+}
+
+/// Plays one lab. What it leaves is kept where it failed.
+fn play(lab: &Lab, options: &Options) -> Result<Outcome> {
+    let mut site = Site::open(lab.name, options.bin.clone(), options.out.clone(), options.keep)?;
+    if let Some(why) = site.missing() {
+        return Ok(Outcome::Skipped(why));
+    }
+    let outcome = (lab.run)(&site).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
+    if matches!(outcome, Outcome::Failed(_)) {
+        site.keep_and_show();
+    }
+    Ok(outcome)
 }

@@ -14,6 +14,8 @@ use crate::site::{Namespace, Site};
 
 /// The longest that one step may take, unless a lab says otherwise.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// What nodes log: enough to see afterwards which line came up when, and which dial failed.
+const LOGGED: &str = "offhook=debug,offhook_node=debug,warn";
 /// How often something waited for is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -56,7 +58,10 @@ impl Person {
                 "--name",
                 &self.name,
             ])
-            .args(flags);
+            .args(flags)
+            // Nodes of one machine and user find each other through this folder; here each has a machine of its own.
+            .env("XDG_RUNTIME_DIR", self.runtime_dir()?)
+            .env("RUST_LOG", LOGGED);
         let mut node = plain(&mut command)
             .stdout(Stdio::piped())
             .stderr(log)
@@ -70,6 +75,12 @@ impl Person {
         // Nobody reads the rest, but the pipe must stay open.
         thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
         serde_json::from_str(&first).with_context(|| format!("{} did not start: {}", self.name, self.log()))
+    }
+
+    fn runtime_dir(&self) -> Result<PathBuf> {
+        let dir = self.home.with_extension("run");
+        fs::create_dir_all(&dir)?;
+        Ok(dir)
     }
 
     /// What the node said on stderr, its end.

@@ -23,6 +23,9 @@ const PREFIX: &str = "offhook-lab-";
 /// Where iproute2 keeps named namespaces.
 const NETNS: &str = "/run/netns";
 
+/// Lines of each log that are shown when a lab has failed.
+const LOG_LINES_SHOWN: usize = 12;
+
 /// What one lab builds.
 pub(crate) struct Site {
     lab: &'static str,
@@ -91,6 +94,25 @@ impl Site {
     /// A name for an interface that is free in every namespace.
     pub(crate) fn fresh_interface(&self) -> String {
         format!("x{}", self.links.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Keeps homes and logs of a lab that failed, and shows the end of each log.
+    pub(crate) fn keep_and_show(&mut self) {
+        self.keep = true;
+        let logs = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let mut logs: Vec<PathBuf> = logs.map(|file| file.path()).collect();
+        logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+        logs.sort();
+        for log in logs {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+            let name = log.file_name().unwrap_or_default().to_string_lossy();
+            println!("   -- {name}, {} of {} lines", shown.len(), lines.len());
+            for line in shown {
+                println!("      {line}");
+            }
+        }
     }
 
     /// A folder for homes and logs.

@@ -103,6 +103,7 @@ impl Crowd {
             announce: dead.iter().map(|address| address.parse().unwrap()).collect(),
             relays: self.relay.iter().cloned().collect(),
             lan: false,
+            no_public_infrastructure: true,
             ..Config::new(self.folder.join(&name), &name)
         };
         let node = Node::start(config).await.unwrap();

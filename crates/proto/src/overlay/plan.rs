@@ -292,14 +292,16 @@ impl Planner {
 
     /// Devices that keep failing are tried one after the other, slowly: each try is a flow or two.
     fn may_retry(&mut self, peer: &Peer, now: Instant) -> bool {
-        if peer.failures < FAILURES {
-            return true;
-        }
-        let may = self.next_retry.is_none_or(|at| at <= now);
-        if may {
+        let may = self.retry_at(peer).is_none_or(|at| at <= now);
+        if may && peer.failures >= FAILURES {
             self.next_retry = Some(now + RETRY_GAP);
         }
         may
+    }
+
+    /// When a device that keeps failing has its turn; none where it has not failed so often.
+    fn retry_at(&self, peer: &Peer) -> Option<Instant> {
+        self.next_retry.filter(|_| peer.failures >= FAILURES)
     }
 
     /// Dials for rooms that no chosen peer covers: all at once at first, then one from time to time.
@@ -349,14 +351,17 @@ impl Planner {
             .mixable()
             .filter(|(device, peer)| {
                 let is_due = peer.due.is_some_and(|due| due <= now);
-                is_due && choice.may_dial(peer, plan) && plan.dial.iter().all(|(other, _)| other != *device)
+                // Who keeps failing and has no turn yet does not stand before the others.
+                let has_turn = self.retry_at(peer).is_none_or(|at| at <= now);
+                let is_planned = plan.dial.iter().any(|(other, _)| other == *device);
+                is_due && has_turn && choice.may_dial(peer, plan) && !is_planned
             })
             .min_by_key(|(device, peer)| (self.met.get(device), std::cmp::Reverse(peer.seen_ms), **device));
         let Some((device, peer)) = longest.map(|(device, peer)| (*device, peer)) else {
             return;
         };
-        self.last_mix = Some(now);
         if self.may_retry(peer, now) {
+            self.last_mix = Some(now);
             plan.dial.push((device, Reason::Mix));
         }
     }
@@ -430,7 +435,7 @@ impl Planner {
         let may_mix = (self.last_mix.unwrap_or(now) + mix_gap(choice)).max(now + SETTLED);
         let mix = choice
             .mixable()
-            .filter_map(|(_, peer)| Some(peer.due?.max(may_mix)))
+            .filter_map(|(_, peer)| Some(peer.due?.max(may_mix).max(self.retry_at(peer).unwrap_or(now))))
             .min();
         let times = ends
             .chain(dials)

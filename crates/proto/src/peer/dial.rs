@@ -459,10 +459,11 @@ impl<S: Store> Peer<S> {
             .map(Address)
             .collect();
         let relay = relay.map(|url| RelayUrl(url.to_owned()));
-        let unsigned = (self.ctx.device, self.ctx.wall_ms);
-        let body = address_body(&unsigned.0, unsigned.1, &addresses, relay.as_ref());
+        // Peers take a record only if it is newer than the one they have: two of the same millisecond, or of a clock that was set back, must differ.
+        let after_last = self.my_addresses.as_ref().map_or(0, |last| last.made_ms + 1);
+        let made_ms = self.ctx.wall_ms.max(after_last);
+        let body = address_body(&self.ctx.device, made_ms, &addresses, relay.as_ref());
         let signature = self.secrets.device.0.sign(ADDRESS_RECORD, &[&body]);
-        let made_ms = self.ctx.wall_ms;
         let record = AddressRecord {
             device: self.ctx.device,
             made_ms,

@@ -286,6 +286,31 @@ fn devices_that_keep_failing_are_tried_slowly() {
 }
 
 #[test]
+fn who_keeps_failing_does_not_keep_others_from_being_met() {
+    let now = start();
+    // Six members of one room: one has a line, one fails again and again and was seen last, the others were never met.
+    let mut peers: Vec<Peer> = (0..6).map(|_| peer([0], now)).collect();
+    (peers[1].failures, peers[1].seen_ms) = (FAILURES, 10);
+    let mut play = Play::new(sight(1, peers), now);
+    // The failing one never answers: a dial to it changes nothing.
+    let failing = device(2);
+    for _ in 0..60 {
+        let plan = play.planner.plan(&play.sight, play.now);
+        for (to, _) in plan.dial.iter().filter(|(to, _)| *to != failing) {
+            play.sight.peers.get_mut(to).unwrap().line = Some(Line {
+                since: play.now,
+                last_frame: play.now,
+                greeted: BTreeSet::from([0]),
+                is_busy: false,
+                is_own: true,
+            });
+        }
+        play.now += SECOND;
+    }
+    assert_eq!(play.lines(), 5, "all that answer");
+}
+
+#[test]
 fn a_line_that_others_dialled_is_left_to_them() {
     let now = start();
     let mut peers: Vec<Peer> = (0..10).map(|_| peer([0], now)).collect();
