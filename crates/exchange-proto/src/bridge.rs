@@ -412,6 +412,17 @@ pub struct Call {
 }
 
 impl Call {
+    /// The same by a clock that is so far ahead.
+    #[must_use]
+    pub fn by_clock_ahead(mut self, ahead_ms: i64) -> Self {
+        self.started = self.started.by_clock_ahead(ahead_ms);
+        self.answered = self.answered.map(|at| at.by_clock_ahead(ahead_ms));
+        for timer in self.legs.values_mut().filter_map(|leg| leg.timer.as_mut()) {
+            timer.due = timer.due.by_clock_ahead(ahead_ms);
+        }
+        self
+    }
+
     /// Takes one event of one leg.
     pub fn handle(&mut self, leg: LegId, event: Event<'_>, ctx: &mut Context<'_>) {
         if !self.legs.contains_key(&leg) {

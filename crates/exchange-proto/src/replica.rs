@@ -122,6 +122,38 @@ impl Record {
         call.map(|call| relay_commands(&call)).unwrap_or_default()
     }
 
+    /// The same by the clock of another node, which is so far ahead of its owner's. One that cannot be read stays as it
+    /// is, to be refused where it is used.
+    #[must_use]
+    pub fn by_clock_ahead(self, ahead_ms: i64) -> Self {
+        let Some(body) = &self.body else { return self };
+        let set = match self.key {
+            Key::Call(_) => decode(body).map(|call: Call| encode(&call.by_clock_ahead(ahead_ms))),
+            Key::Bindings(_) => decode(body).map(|mut bindings: Vec<Binding>| {
+                for binding in &mut bindings {
+                    binding.expires_at = binding.expires_at.by_clock_ahead(ahead_ms);
+                    binding.refreshed_at = binding.refreshed_at.by_clock_ahead(ahead_ms);
+                }
+                encode(&bindings)
+            }),
+            Key::Ended(_) => decode(body).map(|mut record: CallRecord| {
+                record.started = record.started.by_clock_ahead(ahead_ms);
+                record.answered = record.answered.map(|at| at.by_clock_ahead(ahead_ms));
+                record.ended = record.ended.by_clock_ahead(ahead_ms);
+                encode(&record)
+            }),
+            // An INVITE as it came: no time in it is ours.
+            Key::Setup(_) => return self,
+        };
+        match set {
+            Ok(body) => Self {
+                body: Some(body),
+                ..self
+            },
+            Err(_) => self,
+        }
+    }
+
     /// The record that something is gone.
     pub fn gone(key: Key, owner: u64, epoch: u64) -> Self {
         Self {

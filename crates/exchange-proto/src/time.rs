@@ -1,7 +1,8 @@
 //! Time inside the exchange: milliseconds of Unix time, so that deadlines can live in replicated records.
 //!
 //! The clock is monotonic on one node: it is read from the `Instant`s given to [`crate::Exchange::handle`] and
-//! anchored to wall time once, so a stepping wall clock never moves a deadline.
+//! anchored to wall time once, so a stepping wall clock never moves a deadline. Two nodes' clocks may be years apart:
+//! what one takes over from another it sets by its own clock first, see [`crate::replica::Record::by_clock_ahead`].
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,12 @@ impl Moment {
     #[must_use]
     pub fn plus_s(self, s: u64) -> Self {
         self.plus_ms(s.saturating_mul(1_000))
+    }
+
+    /// The same point by a clock that is so far ahead, or behind where it is negative.
+    #[must_use]
+    pub fn by_clock_ahead(self, ahead_ms: i64) -> Self {
+        Self(self.0.saturating_add_signed(ahead_ms))
     }
 
     /// Whole seconds of Unix time.

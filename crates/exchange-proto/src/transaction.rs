@@ -254,6 +254,9 @@ impl Transactions {
         if server.request.method() != Some(&Method::Invite) {
             server.state = ServerState::Completed;
             timers.end = Some(now.plus_ms(if reliable { 0 } else { T1X64_MS }));
+            // Repetitions need the answer alone: of registrations there are many, for half a minute each.
+            server.request.headers = Vec::new();
+            server.request.body = Vec::new();
         } else if status < 300 {
             server.state = ServerState::Accepted;
             timers.start_retransmit(now);

@@ -82,6 +82,56 @@ fn a_call_whose_phones_are_gone_too_is_found_by_its_session_timer() {
     assert_eq!(lab.records.len(), 1);
 }
 
+/// The old owner's clock was twenty years behind, then twenty ahead: its calls end when they would have, not at once
+/// and not never.
+#[test]
+fn clocks_that_are_years_apart_move_no_deadline() {
+    const YEARS_MS: i64 = 20 * 365 * 24 * 3_600 * 1_000;
+    for ahead_ms in [YEARS_MS, -YEARS_MS] {
+        let (first, second, ..) = taken_over();
+        let mut lab = Lab::with(|config| {
+            config.node = 3;
+            config.epoch = 3;
+        });
+        let mut replicas = Replicas::default();
+        for record in &first.replicas {
+            replicas.apply(record.clone());
+        }
+        for record in replicas.of_owner(1) {
+            // As the other clock would have written it, and as the standby reads it.
+            let foreign = record.clone().by_clock_ahead(-ahead_ms);
+            assert_ne!(&foreign, record);
+            let ours = foreign.by_clock_ahead(ahead_ms);
+            assert_eq!(&ours, record);
+            let outputs = lab.exchange.adopt(&ours, Place::Same, lab.now).unwrap();
+            lab.take(outputs);
+        }
+        assert_eq!(lab.exchange.calls()[0].started, second.exchange.calls()[0].started);
+        lab.pass(Duration::from_secs(600));
+        assert_eq!(lab.exchange.calls().len(), 1, "not at once");
+        lab.pass(Duration::from_secs(1_000));
+        assert_eq!(lab.exchange.calls().len(), 0, "not never");
+    }
+}
+
+/// The control: taken as they are, the other clock's deadlines end every call within minutes.
+#[test]
+fn deadlines_of_a_clock_years_behind_would_end_calls_long_before_their_time() {
+    let (first, ..) = taken_over();
+    let mut lab = Lab::new();
+    let mut replicas = Replicas::default();
+    for record in &first.replicas {
+        replicas.apply(record.clone());
+    }
+    for record in replicas.of_owner(1) {
+        let foreign = record.clone().by_clock_ahead(-600_000_000_000);
+        let outputs = lab.exchange.adopt(&foreign, Place::Same, lab.now).unwrap();
+        lab.take(outputs);
+    }
+    lab.pass(Duration::from_secs(300));
+    assert_eq!(lab.exchange.calls().len(), 0);
+}
+
 #[test]
 fn what_the_old_owner_writes_late_is_refused() {
     let (first, second, ..) = taken_over();

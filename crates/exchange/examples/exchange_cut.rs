@@ -1,6 +1,6 @@
 //! The plug-pull laboratory. Prints a timeline, then one line of JSON.
 //!
-//! `exchange_cut [--cut process|machine|data-centre|one-way|pause|engine-server|engine|nothing]
+//! `exchange_cut [--cut process|machine|data-centre|one-way|pause|engine-server|engine|nothing|stop|newcomer]
 //! [--calls N] [--audio N] [--ringing N] [--seconds N] [--direct] [--burn] [--no-replication]`
 
 #[path = "../tests/plug/mod.rs"]
@@ -72,6 +72,8 @@ fn json(plan: &Plan, outcome: &Outcome) -> String {
         ("epochs", outcome.epochs),
         ("records", outcome.records as u64),
         ("records_doubled", outcome.records_doubled as u64),
+        ("newcomer_answers_ms", outcome.newcomer_ms.0),
+        ("newcomer_carries_ms", outcome.newcomer_ms.1),
     ];
     for (name, value) in numbers {
         line += &format!(",\"{name}\":{value}");

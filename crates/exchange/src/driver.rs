@@ -35,6 +35,8 @@ use crate::{Error, Settings, metrics, tls};
 const ARRIVALS: usize = 4_096;
 /// Most inputs in one batch, hence in one commit.
 const BATCH: usize = 256;
+/// Least time between commits while more arrives: one serves many, and an answer comes so much later at most.
+const COMMIT_PACE: Duration = Duration::from_millis(3);
 /// How often the store is looked at for accounts added by another process.
 const ACCOUNTS_POLL: Duration = Duration::from_millis(500);
 /// Records of another shard taken over in one commit.
@@ -313,6 +315,7 @@ pub(crate) async fn open(
         relay: opening.relay,
         lease: opening.lease,
         replication: opening.replication,
+        committed: Instant::now(),
     };
     Ok(Running {
         driver,
@@ -489,6 +492,7 @@ pub(crate) struct Driver<S> {
     relay: Relay,
     lease: Arc<Lease>,
     replication: Option<Replication>,
+    committed: Instant,
 }
 
 impl Running {
@@ -510,6 +514,7 @@ impl Running {
                     if count == 0 {
                         return Ok(());
                     }
+                    driver.gather(&mut arrivals, &mut batch).await;
                     inputs.extend(batch.drain(..).map(input));
                 }
                 () = tokio::time::sleep_until(deadline) => inputs.push(Input::Timeout),
@@ -546,6 +551,19 @@ impl<S: SipSignalling> Driver<S> {
         tokio::time::Instant::from_std(at)
     }
 
+    /// Soon after a commit, waits for what else arrives before the next one.
+    async fn gather(&mut self, arrivals: &mut mpsc::Receiver<Arrival>, batch: &mut Vec<Arrival>) {
+        let until = self.committed + COMMIT_PACE;
+        if Instant::now() >= until {
+            return;
+        }
+        tokio::time::sleep_until(until.into()).await;
+        while batch.len() < BATCH {
+            let Ok(arrival) = arrivals.try_recv() else { return };
+            batch.push(arrival);
+        }
+    }
+
     /// Decides, stores, replicates, relays, sends. Without the lease nothing is taken in: phones repeat themselves.
     async fn step(&mut self, inputs: Vec<Input>) -> Result<(), Error> {
         let holds = self.lease.holds();
@@ -559,12 +577,7 @@ impl<S: SipSignalling> Driver<S> {
 
     async fn obey(&mut self, order: Order) -> Result<(), Error> {
         if let Order::Absorb(records) = order {
-            // In parts: the first phones are told while the last calls are still being read.
-            for part in records.chunks(ABSORBED_AT_ONCE) {
-                let adopted = adopt(&mut self.exchange, part, Place::Elsewhere);
-                self.perform(adopted).await?;
-            }
-            return Ok(());
+            return self.absorb(records).await;
         }
         if let Order::Epoch(epoch) = order {
             self.exchange.set_epoch(epoch);
@@ -582,12 +595,36 @@ impl<S: SipSignalling> Driver<S> {
         Ok(())
     }
 
+    /// In parts: the first phones are told while the last calls are still being read. They are told before anybody
+    /// stores or hears of it: should this instance end meanwhile, the calls would be no more lost than without.
+    async fn absorb(&mut self, records: Vec<Record>) -> Result<(), Error> {
+        let begun = Instant::now();
+        let mut later = Vec::new();
+        for part in records.chunks(ABSORBED_AT_ONCE) {
+            let mut adopted = adopt(&mut self.exchange, part, Place::Elsewhere);
+            let told = adopted.iter_mut().map(|outputs| Outputs {
+                relay: std::mem::take(&mut outputs.relay),
+                send: std::mem::take(&mut outputs.send),
+                ..Outputs::default()
+            });
+            let told = told.collect();
+            self.carry_out(told).await;
+            later.extend(adopted);
+        }
+        let (count, took_ms) = (records.len(), begun.elapsed().as_millis());
+        eprintln!("offhook exchange: {count} records of another shard go on here, after {took_ms} ms");
+        self.perform(later).await
+    }
+
     async fn perform(&mut self, outputs: Vec<Outputs>) -> Result<(), Error> {
         let store: Vec<_> = outputs
             .iter()
             .flat_map(|outputs| outputs.store.iter().cloned())
             .collect();
-        self.store.commit(&store)?;
+        if !store.is_empty() {
+            self.store.commit(&store)?;
+            self.committed = Instant::now();
+        }
         let Some(replication) = &mut self.replication else {
             self.carry_out(outputs).await;
             return Ok(());

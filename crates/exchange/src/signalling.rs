@@ -10,7 +10,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use offhook_exchange_proto::flow::{Flow, Transport};
 use offhook_exchange_proto::sip::Framer;
@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use crate::Error;
@@ -305,11 +305,13 @@ async fn read<S>(
 {
     let mut framer = Framer::default();
     let mut buffer = vec![0; 8_192];
+    let mut until = Instant::now() + Duration::from_secs(IDLE_S);
     loop {
-        let patience = Duration::from_secs(if framer.is_empty() { IDLE_S } else { HALF_MESSAGE_S });
-        let Ok(Ok(length @ 1..)) = timeout(patience, reader.read(&mut buffer)).await else {
+        let Ok(Ok(length @ 1..)) = timeout_at(until.into(), reader.read(&mut buffer)).await else {
             return;
         };
+        // Whether what is left over in the end begins with these octets.
+        let mut begins_here = framer.is_empty();
         framer.push(&buffer[..length]);
         loop {
             match framer.next_frame() {
@@ -320,12 +322,20 @@ async fn read<S>(
                     }
                 }
                 Ok(Some(Frame::Message(bytes))) => {
+                    begins_here = true;
                     if arrivals.send(Arrival::Message(flow, bytes)).await.is_err() {
                         return;
                     }
                 }
                 Err(_) => return,
             }
+        }
+        // A begun message has so long in all, however slowly its octets come.
+        let now = Instant::now();
+        if framer.is_empty() {
+            until = now + Duration::from_secs(IDLE_S);
+        } else if begins_here {
+            until = now + Duration::from_secs(HALF_MESSAGE_S);
         }
     }
 }

@@ -36,6 +36,18 @@ fn an_owner_that_was_paused_never_speaks_again_in_the_place_of_another() {
     );
 }
 
+/// An operator stops it, as for an upgrade.
+#[test]
+fn calls_stay_up_when_the_instance_that_carries_them_is_stopped() {
+    calls_stay_up(Cut::Stop);
+}
+
+#[test]
+fn a_new_instance_carries_calls_with_nothing_configured() {
+    let outcome = calls_stay_up(Cut::Newcomer);
+    assert!(outcome.newcomer_ms.1 < 60_000, "{outcome:?}");
+}
+
 /// The control: the same cut must be able to end calls.
 #[test]
 fn calls_drop_without_replication() {

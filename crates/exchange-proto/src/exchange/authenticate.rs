@@ -58,28 +58,36 @@ impl Exchange {
         Identity::Account(credentials.username)
     }
 
-    /// 401 in the forms to choose from: with both algorithms, with MD5 alone, and as short as can be.
-    pub(super) fn challenges(&mut self, request: &Message, flow: Flow, stale: bool, now: Moment) -> Vec<Message> {
+    /// 401 in the forms to choose from, made as they are looked at: with both algorithms, with MD5 alone, and as short
+    /// as can be.
+    pub(super) fn challenges(
+        &mut self,
+        request: &Message,
+        flow: Flow,
+        stale: bool,
+        now: Moment,
+    ) -> impl Iterator<Item = Message> + Clone + use<> {
         self.counters.challenges += 1;
         let nonce = self.nonces.issue(now.unix_s(), flow.remote.ip());
         let tag = self.tokens.next_token();
-        let realm = &self.config.domain;
-        let with = |values: Vec<String>| {
-            let mut response = Message::response_to(request, 401);
-            tag_to(&mut response, &tag[..8]);
-            values
-                .into_iter()
-                .for_each(|value| response.push("WWW-Authenticate", value));
-            response
-        };
-        let sha256 = challenge(realm, &nonce, Algorithm::Sha256, stale);
-        let md5 = challenge(realm, &nonce, Algorithm::Md5, stale);
-        // No algorithm means MD5 (RFC 7616 section 3.3).
-        let short = md5.replace(",algorithm=MD5", "");
-        let both = with(vec![sha256, md5.clone()]);
-        let rest = [with(vec![md5]), with(vec![short])];
-        let first = Some(both).filter(|_| !gives_up_on_sha256(request));
-        first.into_iter().chain(rest).collect()
+        let realm = self.config.domain.clone();
+        let mut bare = Message::response_to(request, 401);
+        tag_to(&mut bare, &tag[..8]);
+        let first = if gives_up_on_sha256(request) { 1 } else { 0 };
+        (first..3).map(move |form| {
+            let md5 = challenge(&realm, &nonce, Algorithm::Md5, stale);
+            match form {
+                0 => {
+                    let sha256 = challenge(&realm, &nonce, Algorithm::Sha256, stale);
+                    bare.clone()
+                        .with("WWW-Authenticate", sha256)
+                        .with("WWW-Authenticate", md5)
+                }
+                1 => bare.clone().with("WWW-Authenticate", md5),
+                // No algorithm means MD5 (RFC 7616 section 3.3).
+                _ => bare.clone().with("WWW-Authenticate", md5.replace(",algorithm=MD5", "")),
+            }
+        })
     }
 }
 
@@ -100,9 +108,12 @@ fn unproved_account(request: &Message) -> Option<String> {
 /// (sipp among them) name the server alone; that is accepted.
 fn same_uri(digest_uri: &str, request: &Message) -> bool {
     let asked = request.uri().unwrap_or_default();
+    if digest_uri == asked {
+        return true;
+    }
     let parse = |text: &str| crate::sip::Uri::parse(text).ok();
     let (Some(named), Some(asked)) = (parse(digest_uri), parse(asked)) else {
-        return digest_uri == asked;
+        return false;
     };
     named.host == asked.host && (named.user == asked.user || named.user.is_empty())
 }

@@ -108,7 +108,7 @@ impl Exchange {
         let mut response = Message::response_to(request, status);
         tag_to(&mut response, &self.tokens.next_token());
         let limit = if self.is_unproved(flow) { length } else { usize::MAX };
-        if let Some(bytes) = shortest_fitting(&[response], limit) {
+        if let Some(bytes) = shortest_fitting(std::iter::once(response), limit) {
             self.outputs.send.push(Transmit { flow, bytes });
         }
     }
@@ -156,20 +156,25 @@ impl Exchange {
     ) {
         let mut response = Message::response_to(request, status);
         tag_to(&mut response, &self.tokens.next_token());
-        let plain = response.clone();
+        let plain = response.headers.len();
         for (name, value) in headers {
             response.push(name, value.clone());
         }
-        self.answer_with_one_of(server, &[response, plain], now);
+        let forms = [usize::MAX, plain].into_iter().map(move |fields| {
+            let mut form = response.clone();
+            form.headers.truncate(fields);
+            form
+        });
+        self.answer_with_one_of(server, forms, now);
     }
 
     /// Answers with the first form that may be sent. To an unproved source that is one no longer than its request,
     /// sent without repetition (a forged INVITE would draw ten of them), or nothing.
-    fn answer_with_one_of(&mut self, server: ServerId, forms: &[Message], now: Moment) {
+    fn answer_with_one_of(&mut self, server: ServerId, mut forms: impl Iterator<Item = Message> + Clone, now: Moment) {
         let limit = self.answer_bytes_max(server);
         if limit == usize::MAX {
-            let Some(first) = forms.first() else { return };
-            return self.transactions.respond(server, first, now);
+            let Some(first) = forms.next() else { return };
+            return self.transactions.respond(server, &first, now);
         }
         let flow = self.transactions.flow_of(server);
         match (flow, shortest_fitting(forms, limit)) {
@@ -201,7 +206,7 @@ impl Exchange {
             Identity::Silence => self.transactions.abandon(server),
             Identity::Challenge { stale } => {
                 let forms = self.challenges(request, flow, stale, now);
-                self.answer_with_one_of(server, &forms, now);
+                self.answer_with_one_of(server, forms, now);
             }
         }
         None
@@ -473,15 +478,16 @@ impl Exchange {
 
     pub(super) fn dialog_named_by(&self, request: &Message) -> Option<(String, LegId)> {
         let tag = |name: &str| Some(NameAddr::parse(request.get(name)?).ok()?.tag()?.to_owned());
+        let to_tag = tag("To")?;
         let from_tag = tag("From").unwrap_or_default();
-        self.leg_by_tags(request.get("Call-ID")?, &tag("To")?, &from_tag)
+        self.leg_by_tags(request.get("Call-ID")?, &to_tag, &from_tag)
     }
 }
 
 /// The first form within the limit: in full, else with compact names and no reason phrase.
-fn shortest_fitting(forms: &[Message], bytes_max: usize) -> Option<Vec<u8>> {
-    let full = forms.iter().map(Message::to_bytes);
-    let compact = forms.iter().map(Message::to_compact_bytes);
+fn shortest_fitting(forms: impl Iterator<Item = Message> + Clone, bytes_max: usize) -> Option<Vec<u8>> {
+    let full = forms.clone().map(|form| form.to_bytes());
+    let compact = forms.map(|form| form.to_compact_bytes());
     full.chain(compact).find(|bytes| bytes.len() <= bytes_max)
 }
 

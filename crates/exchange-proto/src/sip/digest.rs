@@ -43,7 +43,11 @@ impl Algorithm {
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let mut text = String::with_capacity(2 * bytes.len());
+    text.extend(digits.map(|digit| char::from(DIGITS[usize::from(digit)])));
+    text
 }
 
 /// H(user:realm:password) in both hashes: what is kept instead of the password.
@@ -89,13 +93,11 @@ impl Credentials {
         let mut params = Vec::new();
         for part in super::header::split_commas(rest) {
             let (name, value) = part.split_once('=')?;
-            params.push((name.trim().to_ascii_lowercase(), unquote(value.trim())?));
+            params.push((name.trim(), unquote(value.trim())?));
         }
-        let get = |name: &str| {
-            params
-                .iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, value)| value.clone())
+        let mut get = |name: &str| {
+            let found = params.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| std::mem::take(value))
         };
         let algorithm = match get("algorithm").as_deref() {
             None => Algorithm::Md5,

@@ -108,6 +108,7 @@ impl Instance {
             shard.epoch = epoch;
             return Ok(());
         }
+        eprintln!("offhook exchange: speaks for {id:x} from now on, epoch {epoch}");
         self.stop_listening(id);
         match self.held.remove(&id) {
             Some(held) if held.standing == Standing::Near => {

@@ -14,10 +14,13 @@ use offhook_exchange_proto::replica::{Applied, Key, Record, Replicas};
 use offhook_exchange_proto::wire::Live;
 
 use super::lease::{Lease, Progress, clock};
+use crate::driver;
 use crate::relay::Relay;
 
 /// Records of things gone that are kept, so that late news of them is known as late.
 const GONE_MAX: usize = 10_000;
+/// How far apart two clocks may be before deadlines are set by the other, ms: timers are in seconds.
+const CLOCKS_APART_MS: u64 = 1_000;
 
 /// A shard held ready.
 pub(crate) struct Held {
@@ -28,6 +31,8 @@ pub(crate) struct Held {
     pub(crate) progress: Arc<Progress>,
     replicas: Replicas,
     follower: Follower,
+    /// By how much our clock is ahead of the owner's: the least that was seen, for messages take time.
+    ahead_ms: Option<i64>,
     relay: Option<Relay>,
     ports: BTreeMap<Key, BTreeSet<u16>>,
 }
@@ -43,6 +48,7 @@ impl Held {
             progress: Arc::default(),
             replicas: Replicas::default(),
             follower: Follower::default(),
+            ahead_ms: None,
             relay,
             ports: BTreeMap::new(),
         }
@@ -51,9 +57,12 @@ impl Held {
     /// Takes changes; what to tell the owner.
     pub(crate) fn live(&mut self, own: NodeId, live: Live) -> Follow {
         let (begins, follow) = self.follower.follow(own, &live);
+        let ahead_ms = (driver::wall_clock().0 as i64).saturating_sub(live.clock.0 as i64);
         if begins {
             self.replicas.clear();
+            self.ahead_ms = None;
         }
+        self.ahead_ms = Some(self.ahead_ms.unwrap_or(ahead_ms).min(ahead_ms));
         for record in live.records {
             self.apply(record);
         }
@@ -102,6 +111,12 @@ impl Held {
     /// What there is to go on with, and the relay that is open for it. Bindings first: calls in set-up are taken
     /// anew from known phones.
     pub(crate) fn take_over(self) -> (Vec<Record>, Option<Relay>) {
-        (self.replicas.live().cloned().collect(), self.relay)
+        let ahead_ms = self.ahead_ms.unwrap_or(0);
+        let records = self.replicas.live().cloned();
+        let records = match ahead_ms.unsigned_abs() > CLOCKS_APART_MS {
+            true => records.map(|record| record.by_clock_ahead(ahead_ms)).collect(),
+            false => records.collect(),
+        };
+        (records, self.relay)
     }
 }

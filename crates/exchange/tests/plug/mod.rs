@@ -15,6 +15,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use net::{Net, PHONES, address};
@@ -76,10 +77,14 @@ pub enum Cut {
     Engine,
     /// Nothing, for [`Plan::seconds`]: nobody may take anything over.
     Nothing,
+    /// The instance that carries the calls is stopped by its operator (TERM) and hands them over.
+    Stop,
+    /// Nothing either, but one more instance is started: how soon does it carry calls?
+    Newcomer,
 }
 
 impl Cut {
-    const NAMES: [(Self, &str); 8] = [
+    const NAMES: [(Self, &str); 10] = [
         (Self::Process, "process"),
         (Self::Machine, "machine"),
         (Self::DataCentre, "data-centre"),
@@ -88,6 +93,8 @@ impl Cut {
         (Self::EngineServer, "engine-server"),
         (Self::Engine, "engine"),
         (Self::Nothing, "nothing"),
+        (Self::Stop, "stop"),
+        (Self::Newcomer, "newcomer"),
     ];
 
     pub fn named(name: &str) -> Option<Self> {
@@ -166,6 +173,8 @@ pub struct Outcome {
     pub epochs: u64,
     pub records: usize,
     pub records_doubled: usize,
+    /// After how many ms from the start of its process a new instance answered, and carried a call.
+    pub newcomer_ms: (u64, u64),
 }
 
 /// In a part's process: runs it and never returns. Elsewhere: nothing.
@@ -180,6 +189,7 @@ pub fn run_part_if_one() {
     match words[0] {
         "instance" => runtime.block_on(instance(&words[1..])),
         "watch" => runtime.block_on(watch::run(words[1], words[2].parse().unwrap())),
+        "greet" => runtime.block_on(greet(&words[1..])),
         _ => runtime.block_on(talk(&words[1..])),
     }
     std::process::exit(0);
@@ -203,25 +213,51 @@ async fn instance(words: &[&str]) {
     cluster.movable = Some(address(network, MOVABLE + host - 1).parse().unwrap());
     cluster.replicate = words[3] == "true";
     settings.cluster = Some(cluster);
-    let ended = offhook_exchange::run(settings, |node| println!("@{}", node.banner()), std::future::pending()).await;
+    let mut stopped = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+    let end = async move {
+        stopped.recv().await;
+    };
+    let ended = offhook_exchange::run(settings, |node| println!("@{}", node.banner()), end).await;
     if let Err(error) = ended {
         println!("@failed: {error}");
     }
 }
 
-/// `phones ACCOUNTS AUDIO SLOW`: a file with a name and a password a line.
-async fn talk(words: &[&str]) {
-    let accounts = fs::read_to_string(words[0]).unwrap();
-    let account = |line: &str| {
-        line.split_once(' ')
-            .map(|(name, password)| (name.to_owned(), password.to_owned()))
+/// A file with a name and a password a line.
+fn read_accounts(file: &str) -> Vec<(String, String)> {
+    let text = fs::read_to_string(file).unwrap();
+    let pairs = text.lines().filter_map(|line| line.split_once(' '));
+    pairs
+        .map(|(name, password)| (name.to_owned(), password.to_owned()))
+        .collect()
+}
+
+/// `greet ACCOUNTS`: phones of the new instance.
+async fn greet(words: &[&str]) {
+    let (_, network, host) = NEWCOMER;
+    let cast = phones::Cast {
+        server: format!("{}:5060", address(network, MOVABLE + host - 1))
+            .parse()
+            .unwrap(),
+        domain: DOMAIN.to_owned(),
+        own: address(PHONES, 3).parse().unwrap(),
+        probe: address(PHONES, 4).parse().unwrap(),
+        accounts: read_accounts(words[0]),
+        audio: 0,
+        slow: 0,
+        ring: Duration::ZERO,
     };
+    phones::greet(cast).await;
+}
+
+/// `phones ACCOUNTS AUDIO SLOW`.
+async fn talk(words: &[&str]) {
     let cast = phones::Cast {
         server: format!("{}:5060", address(1, MOVABLE)).parse().unwrap(),
         domain: DOMAIN.to_owned(),
         own: address(PHONES, 1).parse().unwrap(),
         probe: address(PHONES, 2).parse().unwrap(),
-        accounts: accounts.lines().filter_map(account).collect(),
+        accounts: read_accounts(words[0]),
         audio: words[1].parse().unwrap(),
         slow: words[2].parse().unwrap(),
         ring: Duration::from_secs(4),
@@ -234,6 +270,8 @@ struct Part {
     process: Process,
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
+    /// What it said to people, and when.
+    remarks: Arc<Mutex<Vec<(Instant, String)>>>,
 }
 
 impl Part {
@@ -246,9 +284,19 @@ impl Part {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(fs::File::create(log).unwrap());
+            .stderr(Stdio::piped());
         let mut process = start(&mut command);
         let output = process.0.stdout.take().unwrap();
+        let errors = process.0.stderr.take().unwrap();
+        let mut log = fs::File::create(log).unwrap();
+        let remarks: Arc<Mutex<Vec<(Instant, String)>>> = Arc::default();
+        let heard = remarks.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                let _ = writeln!(log, "{line}");
+                heard.lock().unwrap().push((Instant::now(), line));
+            }
+        });
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -260,7 +308,12 @@ impl Part {
             }
         });
         let stdin = process.0.stdin.take();
-        Self { process, stdin, lines }
+        Self {
+            process,
+            stdin,
+            lines,
+            remarks,
+        }
     }
 
     fn hear(&self, patience: Duration) -> String {
@@ -286,7 +339,11 @@ struct Timeline {
 
 impl Timeline {
     fn say(&self, text: &str) {
-        println!("{:8.3} s  {text}", self.begun.elapsed().as_secs_f64());
+        self.say_of(Instant::now(), text);
+    }
+
+    fn say_of(&self, at: Instant, text: &str) {
+        println!("{:8.3} s  {text}", (at - self.begun).as_secs_f64());
     }
 }
 
@@ -299,6 +356,10 @@ fn say(line: &str) {
 
 /// Name, data centre, host. The first carries the calls, the second is beside it.
 const MACHINES: [(&str, u8, u8); 4] = [("a1", 1, 1), ("a2", 1, 2), ("b1", 2, 1), ("c1", 3, 1)];
+
+/// One more, where it is wanted; and how many accounts its phones have.
+const NEWCOMER: (&str, u8, u8) = ("b2", 2, 2);
+const GUESTS: usize = 3;
 
 /// Plays a plan from beginning to end.
 pub fn play(plan: &Plan) -> Outcome {
@@ -323,6 +384,7 @@ struct Lab {
     instances: Vec<Part>,
     engines: Vec<Process>,
     epochs: u64,
+    cut_at: Instant,
     // Last: it goes after the processes.
     net: Net,
     folder: Folder,
@@ -340,22 +402,18 @@ impl Lab {
             net.machine(&format!("engine{network}"), network, &[engine::HOST]);
         }
         net.machine("phones", PHONES, &[1, 2]);
+        let (name, network, host) = NEWCOMER;
+        net.machine(name, network, &[host]);
+        net.machine("guests", PHONES, &[3, 4]);
         let engines: Vec<Process> = (1..=3).map(|network| engine::serve(&net, &folder.0, network)).collect();
         timeline.say("three data centres with an engine server in each");
 
         let pairs = plan.calls + plan.ringing;
-        let accounts = make_accounts(&folder.0.join("a1"), 2 * pairs + 2);
-        let start = |(name, network, host): &(&str, u8, u8)| {
-            let home = folder.0.join(name);
-            let part = format!(
-                "instance {} {network} {host} {} {}",
-                home.display(),
-                plan.replicate,
-                plan.direct
-            );
-            Part::start(&net, name, &part, &folder.0.join(format!("{name}.log")))
-        };
-        let instances: Vec<Part> = MACHINES.iter().map(start).collect();
+        let mut accounts = make_accounts(&folder.0.join("a1"), 2 * pairs + 2 + GUESTS);
+        let instances: Vec<Part> = MACHINES
+            .iter()
+            .map(|machine| start_instance(&net, &folder, plan, *machine))
+            .collect();
         for (instance, (name, ..)) in instances.iter().zip(MACHINES) {
             timeline.say(&format!("{name}: {}", instance.hear(Duration::from_secs(60))));
         }
@@ -375,9 +433,10 @@ impl Lab {
         let watched = format!("watch br1 {}", address(1, MOVABLE));
         let watch = Part::start(&net, "net", &watched, &folder.0.join("watch.log"));
         watch.hear(Duration::from_secs(60));
+        let guests = accounts.split_off(accounts.len() - GUESTS);
+        write_accounts(&folder.0.join("guests"), &guests);
         let file = folder.0.join("accounts");
-        let lines = accounts.iter().map(|(name, password)| format!("{name} {password}\n"));
-        fs::write(&file, lines.collect::<String>()).unwrap();
+        write_accounts(&file, &accounts);
         let part = format!("phones {} {} {}", file.display(), plan.audio, plan.ringing);
         let phones = Part::start(&net, "phones", &part, &folder.0.join("phones.log"));
         timeline.say(&format!("phones: {}", phones.hear(Duration::from_secs(180))));
@@ -390,6 +449,7 @@ impl Lab {
             instances,
             engines,
             epochs: 0,
+            cut_at: Instant::now(),
             net,
             folder,
         }
@@ -445,6 +505,7 @@ impl Lab {
     }
 
     fn cut(&mut self, outcome: &mut Outcome) {
+        self.cut_at = Instant::now();
         self.timeline.say(&format!("CUT: {}", self.plan.cut.name()));
         let settle = Duration::from_secs(if self.plan.replicate { 5 } else { 3 });
         match self.plan.cut {
@@ -468,13 +529,51 @@ impl Lab {
                 self.timeline.say("the engine is there again");
             }
             Cut::Nothing => wait(self.plan.seconds, self.plan.burn),
+            Cut::Stop => self.instances[0].process.signal("TERM"),
+            Cut::Newcomer => self.newcomer(outcome),
         }
         std::thread::sleep(settle);
         outcome.epochs = epochs(&self.home("b1")).saturating_sub(self.epochs);
         self.timeline.say(&format!("epochs begun since: {}", outcome.epochs));
     }
 
+    /// Starts one more instance, with phones that wait for it.
+    fn newcomer(&mut self, outcome: &mut Outcome) {
+        let file = self.folder.0.join("guests");
+        let log = self.folder.0.join("guests.log");
+        let mut guests = Part::start(&self.net, "guests", &format!("greet {}", file.display()), &log);
+        guests.hear(Duration::from_secs(60));
+        let begun = Instant::now();
+        let newcomer = start_instance(&self.net, &self.folder, &self.plan, NEWCOMER);
+        let before_ms = begun.elapsed().as_millis() as u64;
+        let greeted = guests.ask("go");
+        outcome.newcomer_ms = (before_ms + greeted[0], before_ms + greeted[1]);
+        let (answers_ms, carries_ms) = outcome.newcomer_ms;
+        self.timeline.say(&format!(
+            "a new instance answers {answers_ms} ms after its process was started, and has carried a call after {carries_ms} ms"
+        ));
+        self.instances.push(newcomer);
+    }
+
+    /// What the instances said since the cut.
+    fn tell_remarks(&self) {
+        let mut all = Vec::new();
+        for (instance, (name, ..)) in self.instances.iter().zip(MACHINES) {
+            let remarks = instance.remarks.lock().unwrap();
+            let since = remarks.iter().filter(|(at, _)| *at >= self.cut_at);
+            all.extend(since.map(|(at, line)| (*at, name, line.clone())));
+        }
+        all.sort();
+        for (at, name, line) in all.iter().take(60) {
+            let after_ms = (*at - self.cut_at).as_millis();
+            let line = line.trim_start_matches("offhook exchange: ");
+            self.timeline
+                .say_of(*at, &format!("{after_ms} ms after the cut, {name}: {line}"));
+        }
+    }
+
     fn look(&mut self, outcome: &mut Outcome) {
+        self.tell_remarks();
         let gaps = self.phones.ask("gaps");
         [
             outcome.gap_p50_ms,
@@ -610,6 +709,23 @@ fn wait_for(what: &str, patience: Duration, mut probe: impl FnMut() -> bool) {
         assert!(Instant::now() < until, "not within {patience:?}: {what}");
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+fn start_instance(net: &Net, folder: &Folder, plan: &Plan, machine: (&str, u8, u8)) -> Part {
+    let (name, network, host) = machine;
+    let home = folder.0.join(name);
+    let part = format!(
+        "instance {} {network} {host} {} {}",
+        home.display(),
+        plan.replicate,
+        plan.direct
+    );
+    Part::start(net, name, &part, &folder.0.join(format!("{name}.log")))
+}
+
+fn write_accounts(file: &Path, accounts: &[(String, String)]) {
+    let lines = accounts.iter().map(|(name, password)| format!("{name} {password}\n"));
+    fs::write(file, lines.collect::<String>()).unwrap();
 }
 
 fn make_accounts(home: &Path, count: usize) -> Vec<(String, String)> {

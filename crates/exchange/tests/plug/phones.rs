@@ -183,6 +183,20 @@ impl Phone {
         None
     }
 
+    /// Asks the server whether it is there, and listens for 10 ms.
+    async fn is_answered(&mut self) -> bool {
+        let (uri, address) = (
+            format!("sip:{}", self.domain),
+            format!("<sip:{}@{}>", self.name, self.domain),
+        );
+        let (from, call_id) = (format!("{address};tag=t"), self.fresh());
+        let request = self.request(Method::Options, &uri, &from, &format!("<{uri}>"), &call_id);
+        self.send(&request.to_bytes(), self.server).await;
+        let mut buffer = [0; 8_192];
+        let received = tokio::time::timeout(Duration::from_millis(10), self.socket.recv_from(&mut buffer)).await;
+        received.is_ok_and(|received| received.is_ok())
+    }
+
     async fn register(&mut self) -> bool {
         let address = format!("<sip:{}@{}>", self.name, self.domain);
         let tag = self.fresh();
@@ -574,6 +588,30 @@ pub struct Cast {
     /// The last so many callees ring this long, the others answer at once.
     pub slow: usize,
     pub ring: Duration,
+}
+
+/// Two phones that wait for a server to come, and call each other over it; then how many ms after they were told to
+/// wait it answered, and the call was up.
+pub async fn greet(cast: Cast) {
+    let (moved, begun) = (Arc::default(), Instant::now());
+    let mut probe = cast.phone(2, Arc::clone(&moved), begun).await;
+    let mut caller = cast.phone(0, Arc::clone(&moved), begun).await;
+    let mut callee = cast.phone(1, Arc::clone(&moved), begun).await;
+    say("ready 0");
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let _ = lines.next_line().await;
+    let begun = Instant::now();
+    while !probe.is_answered().await && begun.elapsed() < PATIENCE {}
+    let answers_ms = begun.elapsed().as_millis();
+    let registered = caller.register().await && callee.register().await;
+    let whom = callee.name.clone();
+    let (_orders, idle) = mpsc::unbounded_channel();
+    tokio::spawn(callee.run(idle));
+    let called = registered && caller.call(&whom).await;
+    let carries_ms = if called { begun.elapsed().as_millis() } else { 999_999 };
+    say(&format!("greeted {answers_ms} {carries_ms}"));
+    // Until standard input ends.
+    let _ = lines.next_line().await;
 }
 
 /// Runs until standard input ends.
