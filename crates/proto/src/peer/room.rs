@@ -1,5 +1,7 @@
 //! One room as a peer holds it: its logs, its membership, its keys, and how an entry finds its place.
 
+mod fork;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -593,24 +595,6 @@ impl Room {
         Ok(entry.header.class == Class::Control || !self.is_deleted(&notes, log))
     }
 
-    /// Compares an entry with the one held under its sequence number.
-    fn compare<S: Store>(&self, store: &S, log: &LogKey, entry: Entry) -> Result<Option<Equivocation>, StoreError> {
-        let Some(state) = self.logs.get(log) else {
-            return Ok(None);
-        };
-        let key = EntryKey {
-            log: state.no,
-            seq: entry.header.seq,
-        };
-        let Some(stored) = self.stored(store, key)? else {
-            return Ok(None);
-        };
-        if stored.entry.header == entry.header {
-            return Ok(None);
-        }
-        Ok(proof_of(log, &stored.entry, &entry))
-    }
-
     fn ingest_stretch<S: Store>(
         &mut self,
         store: &mut S,
@@ -642,7 +626,9 @@ impl Room {
             return Ok(outcome);
         };
         if self.descends(log, &run) {
-            outcome.proof = self.proof_before(store, log, &run)?.or_else(|| proof_within(log, &run));
+            outcome.proof = self
+                .proof_before(store, log, &run)?
+                .or_else(|| fork::proof_within(log, &run));
         }
         let count = run.len();
         for (i, (entry, hash)) in run.into_iter().zip(hashes).enumerate() {
@@ -661,35 +647,6 @@ impl Room {
         }
         outcome.new.insert(first, last);
         Ok(outcome)
-    }
-
-    /// Whether clocks do not ascend in a run, or from what is held right before it: no honest author writes so.
-    fn descends(&self, log: &LogKey, run: &[Entry]) -> bool {
-        let Some(first) = run.first() else { return false };
-        let before = self
-            .logs
-            .get(log)
-            .filter(|state| state.held.max().checked_add(1) == Some(first.header.seq) && first.header.seq > 1);
-        before.is_some_and(|state| first.header.clock <= state.top_clock)
-            || run.windows(2).any(|pair| pair[1].header.clock <= pair[0].header.clock)
-    }
-
-    /// The proof that the first entry of a run does not go together with the one held before it.
-    fn proof_before<S: Store>(
-        &self,
-        store: &S,
-        log: &LogKey,
-        run: &[Entry],
-    ) -> Result<Option<Equivocation>, StoreError> {
-        let (Some(first), Some(state)) = (run.first(), self.logs.get(log)) else {
-            return Ok(None);
-        };
-        let seq = first.header.seq.saturating_sub(1);
-        let before = EntryKey { log: state.no, seq };
-        let Some(before) = self.stored(store, before)?.filter(|_| state.held.contains(seq)) else {
-            return Ok(None);
-        };
-        Ok(proof_of(log, &before.entry, first))
     }
 
     /// Whether taking `first..=last` leaves the log in a bounded number of pieces.
@@ -1386,22 +1343,6 @@ impl Room {
             None => missing,
         }
     }
-}
-
-/// The proof that two entries of a log do not go together, if they do not.
-fn proof_of(log: &LogKey, a: &Entry, b: &Entry) -> Option<Equivocation> {
-    let bare = |entry: &Entry| Entry {
-        header: entry.header.clone(),
-        signature: entry.signature,
-        payload: None,
-    };
-    let (log, a, b) = (*log, bare(a), bare(b));
-    let proof = Equivocation { log, a, b };
-    proof.verify().is_ok().then_some(proof)
-}
-
-fn proof_within(log: &LogKey, run: &[Entry]) -> Option<Equivocation> {
-    run.windows(2).find_map(|pair| proof_of(log, &pair[0], &pair[1]))
 }
 
 fn limbo_bytes(entry: &Entry) -> usize {
