@@ -410,7 +410,7 @@ impl<'a> Crowd<'a> {
                 let peer = sight.peers.entry(device(*member)).or_insert_with(|| Peer {
                     rooms: BTreeSet::new(),
                     line: None,
-                    is_dialling: false,
+                    dialling_since: None,
                     due: Some(now),
                     failures: 0,
                     address: Some(address(*member)),
@@ -510,7 +510,7 @@ impl<'a> Crowd<'a> {
             reason: reason.words(),
         };
         if let Some(peer) = state.sight.peers.get_mut(&device(to)) {
-            peer.is_dialling = true;
+            peer.dialling_since = Some(now);
         }
         match state.ledger.ask(ask, now) {
             Answer::Go(granted) => self.start_dial(from, to, granted),
@@ -600,7 +600,7 @@ impl<'a> Crowd<'a> {
         let now = self.clock.at(self.now);
         let spread = self.dice.below(1_000_000) as f64 / 1_000_000.0;
         if let Some(peer) = self.nodes[from].sight.peers.get_mut(&device(to)) {
-            peer.is_dialling = false;
+            peer.dialling_since = None;
             peer.failures += 1;
             let ceiling_ms = (500u64 << peer.failures.min(7)).min(60_000);
             let wait_ms = 250 + (ceiling_ms as f64 * spread) as u64;
@@ -619,7 +619,7 @@ impl<'a> Crowd<'a> {
         self.nodes[from].ledger.dial_ended(device(to));
         if self.lines.contains_key(&pair(from, to)) {
             if let Some(peer) = self.nodes[from].sight.peers.get_mut(&device(to)) {
-                peer.is_dialling = false;
+                peer.dialling_since = None;
             }
             self.let_relay_go(from, to);
             return;
@@ -684,7 +684,7 @@ impl<'a> Crowd<'a> {
                         room.is_urgent = false;
                     }
                 }
-                (peer.is_dialling, peer.failures, peer.seen_ms) = (false, 0, peer.seen_ms.max(1) + self.now / MILLI);
+                (peer.dialling_since, peer.failures, peer.seen_ms) = (None, 0, peer.seen_ms.max(1) + self.now / MILLI);
                 peer.line = Some(PlanLine {
                     since: now,
                     last_frame: now,

@@ -13,8 +13,11 @@
 //! *Spread*: no more than a third of the lines go to one /24 (IPv4) or /48 (IPv6), and two thirds to the local network, except to a room that has no other
 //! way, so that one hostile block cannot surround a node.
 //!
-//! *Pace*: at most [`DIALS`] dials in flight. *Close*: a line that covers nothing of its own and was idle for [`IDLE`] is closed, a visit after [`VISIT_STAY`] in step. A line that
-//! the other side dialled is left to the other side up to twice [`LINES`].
+//! *Pace*: at most [`DIALS`] dials in flight. A dial that is under way for [`SLOW`] goes on, but another member of the same rooms is called beside it (as connections race in RFC 8305): an address may be
+//! dead, and a dial that finds out takes ten seconds. Such slow dials leave their place to others, up to [`DIALS_WITH_SLOW`] in all.
+//!
+//! *Close*: a line that covers nothing of its own and was idle for [`IDLE`] is closed, sooner ([`SURPLUS_STAY`]) while there are more than [`LINES`]; a visit after [`VISIT_STAY`] in step. A line that
+//! the other side dialled is left to the other side while there are no more than [`LINES`].
 //!
 //! It knows nothing of how peers are reached beyond what it is told, and does not look beyond the rooms of its own node: there is no global topology.
 
@@ -31,6 +34,10 @@ pub const LINES: usize = 12;
 pub const LINES_WITH_VISITS: usize = 24;
 /// Dials in flight.
 pub const DIALS: usize = 4;
+/// A dial that takes so long is no longer waited for: others are tried beside it.
+pub const SLOW: Duration = Duration::from_secs(3);
+/// Dials in flight together with slow ones.
+pub const DIALS_WITH_SLOW: usize = 12;
 /// Lines to a room in which something is being said.
 pub const COVER_ACTIVE: usize = 2;
 /// A room counts as active for so long after something was said.
@@ -39,6 +46,8 @@ pub const ACTIVE: Duration = Duration::from_secs(600);
 pub const PAIR_ACTIVE: Duration = Duration::from_secs(120);
 /// A line that covers nothing is closed when nothing was said on it for so long.
 pub const IDLE: Duration = Duration::from_secs(90);
+/// An own line that covers nothing is closed after so long where there are more than are to be held.
+pub const SURPLUS_STAY: Duration = Duration::from_secs(15);
 /// A visit ends when nothing was said on its line for so long.
 pub const VISIT_STAY: Duration = Duration::from_secs(2);
 /// A line on which nothing came for so long, with nothing asked for, has its rooms in step.
@@ -96,8 +105,8 @@ pub struct Peer {
     pub rooms: BTreeSet<RoomNumber>,
     /// The line to it.
     pub line: Option<Line>,
-    /// A dial is under way.
-    pub is_dialling: bool,
+    /// Since when a dial is under way.
+    pub dialling_since: Option<Instant>,
     /// When it may be dialled; none where nothing is known of reaching it.
     pub due: Option<Instant>,
     /// Dials that failed in a row.
@@ -108,6 +117,18 @@ pub struct Peer {
     pub is_near: bool,
     /// When it was last seen, in milliseconds of the wall clock.
     pub seen_ms: u64,
+}
+
+impl Peer {
+    fn is_dialling(&self) -> bool {
+        self.dialling_since.is_some()
+    }
+
+    /// A dial is under way that may soon be answered.
+    fn is_awaited(&self, now: Instant) -> bool {
+        self.dialling_since
+            .is_some_and(|since| now.saturating_duration_since(since) < SLOW)
+    }
 }
 
 /// All that a plan is made from.
@@ -380,42 +401,41 @@ impl Planner {
             let visiting = choice.uncovered().filter(|room| peer.rooms.contains(room)).count();
             let reason = match choice.reason_of(device) {
                 Some(reason) => reason,
-                None if !line.is_own && lines <= 2 * self.lines() => Reason::Theirs(peer.rooms.len()),
+                None if !line.is_own && lines <= self.lines() => Reason::Theirs(peer.rooms.len()),
                 None if line.is_own && visiting > 0 => Reason::Visit(visiting),
                 None => Reason::Surplus,
             };
             let patience = match reason {
                 Reason::Visit(_) => VISIT_STAY,
                 Reason::Surplus if lines > self.lines_with_visits() => VISIT_STAY,
+                Reason::Surplus if line.is_own && lines > self.lines() => SURPLUS_STAY,
                 Reason::Surplus => IDLE,
                 _ => Duration::MAX,
             };
             if idle >= patience && !line.is_busy {
                 plan.close.push(*device);
                 lines -= 1;
-            } else {
-                plan.held.insert(*device, reason);
+                continue;
+            }
+            plan.held.insert(*device, reason);
+            if patience < Duration::MAX {
+                // One on which answers are under way is looked at again.
+                let end = (line.last_frame.max(line.since) + patience).max(choice.now + SETTLED);
+                plan.again = Some(plan.again.map_or(end, |at| at.min(end)));
             }
         }
     }
 
     fn set_again(&self, choice: &Choice<'_>, plan: &mut Plan) {
         let (now, sight) = (choice.now, choice.sight);
-        let ends = plan.held.iter().filter_map(|(device, reason)| {
-            let line = sight.peers[device].line.as_ref()?;
-            let last = line.last_frame.max(line.since);
-            let ends = match reason {
-                Reason::Visit(_) => last + VISIT_STAY,
-                Reason::Surplus => last + IDLE,
-                _ => return None,
-            };
-            // One on which answers are under way is looked at again.
-            Some(ends.max(now + SETTLED))
-        });
+        let slow = sight
+            .peers
+            .values()
+            .filter_map(|peer| Some(peer.dialling_since? + SLOW));
         let wanted = choice.chosen.keys().chain(choice.visitable.iter());
         let dials = wanted.filter_map(|device| {
             let peer = &sight.peers[device];
-            let is_open = peer.line.is_none() && !peer.is_dialling;
+            let is_open = peer.line.is_none() && !peer.is_dialling();
             peer.due.filter(|due| is_open && *due > now)
         });
         let visits = choice.uncovered().filter_map(|room| {
@@ -437,7 +457,8 @@ impl Planner {
             .mixable()
             .filter_map(|(_, peer)| Some(peer.due?.max(may_mix).max(self.retry_at(peer).unwrap_or(now))))
             .min();
-        let times = ends
+        let times = (plan.again.into_iter())
+            .chain(slow)
             .chain(dials)
             .chain(visits)
             .chain(quiet)
@@ -496,8 +517,11 @@ fn network_of(peer: &Peer) -> Network {
 
 impl<'a> Choice<'a> {
     fn new(sight: &'a Sight, lines_max: usize, now: Instant) -> Self {
-        let dials = sight.peers.values().filter(|peer| peer.is_dialling).count();
-        let lines = dials + sight.peers.values().filter(|peer| peer.line.is_some()).count();
+        let count = |is_so: &dyn Fn(&Peer) -> bool| sight.peers.values().filter(|peer| is_so(peer)).count();
+        let dialling = count(&Peer::is_dialling);
+        // Slow ones give up their places, until there are too many of them.
+        let dials = count(&|peer| peer.is_awaited(now)).max((dialling + DIALS).saturating_sub(DIALS_WITH_SLOW));
+        let lines = dialling + count(&|peer| peer.line.is_some());
         Self {
             sight,
             now,
@@ -525,7 +549,7 @@ impl<'a> Choice<'a> {
 
     /// Usable: there is a line, or it can be dialled at some time.
     fn is_usable(peer: &Peer, now: Instant) -> bool {
-        peer.line.is_some() || peer.is_dialling || peer.due.is_some_and(|due| due <= now)
+        peer.line.is_some() || peer.is_awaited(now) || !peer.is_dialling() && peer.due.is_some_and(|due| due <= now)
     }
 
     /// Chooses until every room has what it wants, or there are enough lines; urgent rooms go beyond.
@@ -598,7 +622,7 @@ impl<'a> Choice<'a> {
             .line
             .as_ref()
             .map(|line| self.now.saturating_duration_since(line.since));
-        let has_line = peer.line.is_some() || peer.is_dialling;
+        let has_line = peer.line.is_some() || peer.is_awaited(self.now);
         Some(Worth {
             covers_urgent,
             // A new line must bring a quarter more than one that is there, and one to a device that was never reached more than one to a device that was:
@@ -664,7 +688,7 @@ impl<'a> Choice<'a> {
     fn mixable(&self) -> impl Iterator<Item = (&'a DeviceId, &'a Peer)> + '_ {
         let covered = |room: &RoomNumber| self.covered.get(room).is_some_and(|lines| *lines > 0);
         let peers = self.sight.peers.iter();
-        peers.filter(move |(_, peer)| peer.line.is_none() && !peer.is_dialling && peer.rooms.iter().any(covered))
+        peers.filter(move |(_, peer)| peer.line.is_none() && !peer.is_dialling() && peer.rooms.iter().any(covered))
     }
 
     /// Rooms that none of the chosen covers.
@@ -674,13 +698,13 @@ impl<'a> Choice<'a> {
     }
 
     fn may_dial(&self, peer: &Peer, plan: &Plan) -> bool {
-        peer.line.is_none() && !peer.is_dialling && self.dials + plan.dial.len() < DIALS
+        peer.line.is_none() && !peer.is_dialling() && self.dials + plan.dial.len() < DIALS
     }
 
     /// Whom to visit for a room: who shows most uncovered rooms. None while somebody is being visited for it already.
     fn best_visit(&self, room: RoomNumber, plan: &Plan) -> Option<DeviceId> {
         let members = || (self.sight.peers.iter()).filter(|(_, peer)| peer.rooms.contains(&room));
-        if members().any(|(_, peer)| peer.line.is_some() || peer.is_dialling) {
+        if members().any(|(_, peer)| peer.line.is_some() || peer.is_awaited(self.now)) {
             return None;
         }
         let is_due = |peer: &Peer| peer.due.is_some_and(|due| due <= self.now);

@@ -390,7 +390,7 @@ impl<S: Store> Peer<S> {
                     is_busy: !line.heard || line.rooms.values().any(RoomLine::is_answering),
                     is_own: dial.is_some_and(|dial| dial.is_own),
                 }),
-                is_dialling: dial.is_some_and(|dial| dial.in_flight.is_some()),
+                dialling_since: dial.and_then(|dial| dial.in_flight),
                 due: dial.filter(is_known).map(|dial| dial.next),
                 failures: dial.map_or(0, |dial| dial.failures),
                 address: dial

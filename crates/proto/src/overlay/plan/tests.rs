@@ -29,7 +29,7 @@ fn peer(rooms: impl IntoIterator<Item = u32>, now: Instant) -> Peer {
     Peer {
         rooms: rooms.into_iter().collect(),
         line: None,
-        is_dialling: false,
+        dialling_since: None,
         due: Some(now),
         failures: 0,
         address: None,
@@ -194,9 +194,46 @@ fn at_most_four_dials_are_in_flight() {
     let plan = planner.plan(&sight, now);
     assert_eq!(plan.dial.len(), DIALS);
     for (device, _) in &plan.dial {
-        sight.peers.get_mut(device).unwrap().is_dialling = true;
+        sight.peers.get_mut(device).unwrap().dialling_since = Some(now);
     }
     assert!(planner.plan(&sight, now).dial.is_empty());
+}
+
+#[test]
+fn who_does_not_answer_soon_is_not_waited_for() {
+    let now = start();
+    // Two members of each of twelve rooms.
+    let mut sight = sight(12, (0..24).map(|n| peer([n % 12], now)).collect());
+    let mut planner = Planner::new(Limits::default());
+    let mut at = now;
+    let mut dialled = Vec::new();
+    for _ in 0..4 {
+        for (device, _) in planner.plan(&sight, at).dial {
+            sight.peers.get_mut(&device).unwrap().dialling_since = Some(at);
+            dialled.push((at, device));
+        }
+        at += SLOW;
+    }
+    let by_round: Vec<usize> = (0..4)
+        .map(|n| dialled.iter().filter(|(at, _)| *at == now + SLOW * n).count())
+        .collect();
+    assert_eq!(by_round, [DIALS, DIALS, DIALS, 0], "up to {DIALS_WITH_SLOW} in all");
+    let again = planner.plan(&sight, now + Duration::from_millis(1)).again;
+    assert!(again.is_some_and(|at| at <= now + SLOW), "{again:?}");
+}
+
+#[test]
+fn another_member_is_called_beside_a_slow_dial() {
+    let now = start();
+    let mut sight = sight(1, vec![peer([0], now), peer([0], now)]);
+    let mut planner = Planner::new(Limits::default());
+    let first = planner.plan(&sight, now).dial;
+    assert_eq!(first.len(), 1);
+    sight.peers.get_mut(&first[0].0).unwrap().dialling_since = Some(now);
+    assert!(planner.plan(&sight, now + SLOW / 2).dial.is_empty());
+    let second = planner.plan(&sight, now + SLOW).dial;
+    assert_eq!(second.len(), 1);
+    assert_ne!(first[0].0, second[0].0);
 }
 
 #[test]
@@ -353,7 +390,7 @@ fn any_peer(now: Instant) -> impl Strategy<Value = Peer> {
                 is_busy: flags == 5,
                 is_own,
             }),
-            is_dialling: !has_line && flags == 1,
+            dialling_since: (!has_line && flags == 1).then(|| now + SECOND * (110 + idle as u32 % 10)),
             due: (flags != 2).then_some(now + SECOND * u32::from(flags == 3) * 500),
             failures,
             address: (flags != 4).then(|| SocketAddr::from(([203, 0, net % 3, net], 1))),
@@ -383,11 +420,11 @@ proptest! {
         let plan = planner.plan(&sight, at);
         let again = Planner::new(limits).plan(&sight, at);
         prop_assert_eq!(&plan, &again, "the same sight gives the same plan");
-        let dialling = sight.peers.values().filter(|peer| peer.is_dialling).count();
+        let dialling = sight.peers.values().filter(|peer| peer.is_awaited(at)).count();
         prop_assert!(plan.dial.is_empty() || dialling + plan.dial.len() <= DIALS);
         for (device, _) in &plan.dial {
             let peer = &sight.peers[device];
-            prop_assert!(peer.line.is_none() && !peer.is_dialling && peer.due.is_some_and(|due| due <= at));
+            prop_assert!(peer.line.is_none() && !peer.is_dialling() && peer.due.is_some_and(|due| due <= at));
         }
         for (device, peer) in &sight.peers {
             let (held, closed) = (plan.held.contains_key(device), plan.close.contains(device));
