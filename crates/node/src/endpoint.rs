@@ -586,6 +586,8 @@ impl Switchboard {
         };
         self.lines.insert(peer, line);
         tracing::debug!(?peer, generation, "a line is up");
+        // One through a relay is worth punching for, at once where nothing is being caught up with.
+        self.look_at_paths();
     }
 
     /// Takes a line down: no frame of it reaches the driver after this.

@@ -35,11 +35,11 @@ const DELAY_MS: u64 = 40;
 /// What the gateway lets each guest have, and how long the guest is watched after the last change.
 const TEMPERS: [(usize, Duration); 3] = [
     (200, Duration::from_secs(300)),
-    (100, Duration::from_secs(60)),
-    (64, Duration::from_secs(60)),
+    (100, Duration::from_secs(30)),
+    (64, Duration::from_secs(30)),
 ];
 /// How long the client that dials everybody is watched.
-const NAIVE_WATCH: Duration = Duration::from_secs(45);
+const NAIVE_WATCH: Duration = Duration::from_secs(30);
 /// How long the guest may take for everything before the lab gives up.
 const CATCH_UP_MAX: Duration = Duration::from_secs(120);
 

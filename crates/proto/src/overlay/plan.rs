@@ -7,6 +7,9 @@
 //! What those do not cover is *visited*: one line to one member until both are in step, then it is closed; every room once after the start or a change of
 //! network, then one room every [`VISIT_GAP`], the longest unvisited first. A room of two is visited like a quiet room and gets a line of its own when somebody writes.
 //!
+//! *Replacing*: which peers cover best changes with every room that is talked in or falls silent. A line makes place only for another that is up, and only one every [`REPLACE_GAP`]: a line that
+//! was closed is seen by the gateway for two minutes more, so that to replace all at once doubles the flows. What somebody waits for is dialled at once.
+//!
 //! *Mixing*: covering alone would leave the sides of a healed partition apart, each covered by its own. So from time to time a member is called with whom there was no line for longest:
 //! every [`MIX_GAP_FEW`] while fewer than [`MIX_LINES`] lines are up, every [`MIX_GAP`] otherwise. Two sides with several members meet within a gap or two, and a line is enough.
 //!
@@ -56,6 +59,9 @@ pub const SETTLED: Duration = Duration::from_secs(1);
 pub const VISIT_GAP: Duration = Duration::from_secs(60);
 /// A room that was visited is not visited again before.
 pub const VISIT_PERIOD: Duration = Duration::from_secs(600);
+
+/// Between two dials for lines that others are to make place for.
+pub const REPLACE_GAP: Duration = Duration::from_secs(90);
 
 /// Below so many lines, members without one are called soon.
 pub const MIX_LINES: usize = 6;
@@ -242,6 +248,8 @@ pub struct Planner {
     /// When there was a line to a device last; only for those in sight.
     met: BTreeMap<DeviceId, Instant>,
     last_mix: Option<Instant>,
+    /// When the next line may be replaced.
+    next_replacement: Option<Instant>,
 }
 
 impl Planner {
@@ -280,6 +288,7 @@ impl Planner {
         let mut choice = Choice::new(sight, self.lines(), now);
         choice.cover();
         choice.keep_steady();
+        choice.keep_until_replaced();
         let mut plan = Plan::default();
         self.dial_chosen(&choice, &mut plan);
         self.dial_visits(&choice, &mut plan);
@@ -305,9 +314,17 @@ impl Planner {
         for (device, reason) in choice.order.iter().map(|device| (*device, choice.chosen[device])) {
             let peer = &choice.sight.peers[&device];
             let is_due = peer.due.is_some_and(|due| due <= choice.now);
-            if choice.may_dial(peer, plan) && is_due && self.may_retry(peer, choice.now) {
-                plan.dial.push((device, reason));
+            let is_waited_for = matches!(reason, Reason::Join | Reason::Write);
+            let is_first = peer.rooms.iter().any(|room| !self.visited.contains_key(room));
+            let has_place = is_waited_for || is_first || choice.standing + plan.dial.len() < choice.lines_max;
+            let has_turn = has_place || self.next_replacement.is_none_or(|at| at <= choice.now);
+            if !choice.may_dial(peer, plan) || !is_due || !has_turn || !self.may_retry(peer, choice.now) {
+                continue;
             }
+            if !has_place {
+                self.next_replacement = Some(choice.now + REPLACE_GAP);
+            }
+            plan.dial.push((device, reason));
         }
     }
 
@@ -464,6 +481,7 @@ impl Planner {
             .chain(quiet)
             .chain(round)
             .chain(retry)
+            .chain(self.next_replacement)
             .chain(mix);
         plan.again = times.filter(|at| *at > now).min();
     }
@@ -487,6 +505,10 @@ struct Choice<'a> {
     /// The chosen, as they were chosen: the most useful first.
     order: Vec<DeviceId>,
     networks: BTreeMap<Network, usize>,
+    /// Lines that stay until those of the chosen that have none yet are up.
+    kept: BTreeSet<DeviceId>,
+    /// The chosen and the kept that are up, and the chosen that will be soon.
+    standing: usize,
     /// Peers that could look into a room that nobody covers.
     visitable: BTreeSet<DeviceId>,
 }
@@ -532,6 +554,8 @@ impl<'a> Choice<'a> {
             chosen: BTreeMap::new(),
             order: Vec::new(),
             networks: BTreeMap::new(),
+            kept: BTreeSet::new(),
+            standing: 0,
             visitable: BTreeSet::new(),
         }
     }
@@ -664,18 +688,46 @@ impl<'a> Choice<'a> {
 
     /// Fills up with the lines that have been there longest, so that the network does not turn over with every word.
     fn keep_steady(&mut self) {
-        let mut old: Vec<(Instant, DeviceId)> = (self.sight.peers.iter())
-            .filter(|(device, peer)| !self.chosen.contains_key(device) && self.shares_wanted(peer))
-            .filter_map(|(device, peer)| Some((peer.line.as_ref()?.since, *device)))
-            .collect();
-        old.sort_unstable();
-        for (_, device) in old {
-            if self.chosen.len() >= self.lines_max {
-                return;
-            }
+        let places = self.lines_max.saturating_sub(self.chosen.len());
+        for device in self.best_others(places, |_| true) {
             let peer = &self.sight.peers[&device];
             self.choose(device, peer, Reason::Steady);
         }
+    }
+
+    /// Lines that were not chosen stay while there are chosen ones that are not up.
+    fn keep_until_replaced(&mut self) {
+        let chosen = || self.chosen.keys().map(|device| &self.sight.peers[device]);
+        let up = chosen().filter(|peer| peer.line.is_some()).count();
+        let soon = chosen().filter(|peer| peer.is_awaited(self.now)).count();
+        let places = self.lines_max.saturating_sub(up);
+        // Who called is left to the other side: else whoever calls often would keep this node from calling anybody.
+        self.kept = self.best_others(places, |line| line.is_own);
+        self.standing = up + self.kept.len() + soon;
+    }
+
+    /// So many lines to peers that were not chosen: first those that carry rooms that none of the chosen carries yet, then the oldest.
+    fn best_others(&self, places: usize, may_be: impl Fn(&Line) -> bool) -> BTreeSet<DeviceId> {
+        let mut others: Vec<(Instant, DeviceId, &Peer)> = (self.sight.peers.iter())
+            .filter(|(device, peer)| !self.chosen.contains_key(device) && self.shares_wanted(peer))
+            .filter_map(|(device, peer)| {
+                let line = peer.line.as_ref().filter(|line| may_be(line))?;
+                Some((line.since, *device, peer))
+            })
+            .collect();
+        others.sort_unstable_by_key(|(since, device, _)| (*since, *device));
+        let chosen = self.chosen.keys().map(|device| &self.sight.peers[device]);
+        let up = chosen.filter(|peer| peer.line.is_some());
+        let mut carried: BTreeSet<RoomNumber> = up.flat_map(|peer| peer.rooms.iter().copied()).collect();
+        let mut best = BTreeSet::new();
+        while best.len() < places && !others.is_empty() {
+            let carries = |peer: &Peer| peer.rooms.difference(&carried).count();
+            let at = (0..others.len()).max_by_key(|at| (carries(others[*at].2), std::cmp::Reverse(*at)));
+            let (_, device, peer) = others.remove(at.unwrap_or_default());
+            carried.extend(&peer.rooms);
+            best.insert(device);
+        }
+        best
     }
 
     /// A peer with which only rooms of two are shared is not worth a standing line.
@@ -716,7 +768,8 @@ impl<'a> Choice<'a> {
     }
 
     fn reason_of(&self, device: &DeviceId) -> Option<Reason> {
-        self.chosen.get(device).copied()
+        let kept = || self.kept.contains(device).then_some(Reason::Steady);
+        self.chosen.get(device).copied().or_else(kept)
     }
 }
 

@@ -348,6 +348,29 @@ fn who_keeps_failing_does_not_keep_others_from_being_met() {
 }
 
 #[test]
+fn lines_are_replaced_one_after_the_other() {
+    let now = start();
+    // Twelve pairs of rooms of one peer each; then twelve others, each of whom covers two pairs.
+    let old = (0..12).map(|n| peer([2 * n, 2 * n + 1], now));
+    let mut play = Play::new(sight(24, old.collect()), now);
+    play.run_for(SECOND * 30);
+    assert_eq!(play.lines(), LINES);
+    for n in 0..12u16 {
+        let rooms = (0..4).map(|room| (2 * u32::from(n) + room) % 24);
+        play.sight.peers.insert(device(100 + n), peer(rooms, play.now));
+    }
+    let begun = play.now;
+    play.run_for(SECOND * 150);
+    let dials = play.dials.iter().filter(|(at, ..)| *at >= begun).count();
+    assert!(
+        (1..=6).contains(&dials),
+        "{dials} dials: at most one a minute, and one to mix"
+    );
+    let carried = |room: u32| (play.sight.peers.values()).any(|peer| peer.line.is_some() && peer.rooms.contains(&room));
+    assert!((0..24).all(carried), "no room was let go of meanwhile");
+}
+
+#[test]
 fn a_line_that_others_dialled_is_left_to_them() {
     let now = start();
     let mut peers: Vec<Peer> = (0..10).map(|_| peer([0], now)).collect();
