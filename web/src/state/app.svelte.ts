@@ -1,6 +1,6 @@
 // The one place that knows all: session, what is open, and what to do with each event.
 
-import { api, Problem, whenSignedOut } from "../api/client";
+import { api, forgetEarly, Problem, whenSignedOut } from "../api/client";
 import { EventStream } from "../api/events";
 import type { Contact, Line, Member, NodeEvent, Room, Status } from "../api/types";
 import { plain } from "../text/markdown";
@@ -47,6 +47,8 @@ function tokenOf(hash: string): string | null {
 class App {
   session: "starting" | "in" | "out" | "bad-token" = $state("starting");
   online = $state(true);
+  /** Whether more than the box to write in is drawn. */
+  drawn = $state(false);
   status: Status | null = $state.raw(null);
   contacts: Contact[] = $state.raw([]);
   members: Record<string, Member[]> = $state({});
@@ -124,6 +126,9 @@ class App {
     }
     this.online = true;
     await this.#follow();
+    forgetEarly();
+    // The box to write in is there and has the focus before all that stands around it is drawn.
+    setTimeout(() => (this.drawn = true));
     this.#stream ??= new EventStream({
       event: (event) => this.#take(event),
       open: () => this.#reconnected(),
