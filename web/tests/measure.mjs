@@ -101,6 +101,24 @@ async function sending(page) {
   return times;
 }
 
+const frames_of = (gaps) => `median ${ms(median(gaps))}, worst ${ms(worst(gaps))}, over 50 ms: ${gaps.filter((gap) => gap > 50).length}`;
+
+const empty = (page) =>
+  page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        const gaps = [];
+        let last = performance.now();
+        const step = (now) => {
+          gaps.push(now - last);
+          last = now;
+          if (gaps.length === 300) resolve(gaps);
+          else requestAnimationFrame(step);
+        };
+        requestAnimationFrame(step);
+      }),
+  );
+
 /** Scrolls up through the room until its beginning, as fast as it loads; then jumps to places in it. */
 async function scrolling(page, count) {
   const start = performance.now();
@@ -143,8 +161,28 @@ async function scrolling(page, count) {
         requestAnimationFrame(step);
       }),
   );
+  // And as a wheel does it: 100 pixels a frame, for 300 frames, from the middle.
+  const wheel = await page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        const list = document.querySelector("[data-timeline]");
+        const gaps = [];
+        let n = 0;
+        let last = performance.now();
+        list.scrollTop = list.scrollHeight / 2;
+        const step = (now) => {
+          if (n > 5) gaps.push(now - last);
+          last = now;
+          if (n === 300) return resolve(gaps);
+          n += 1;
+          list.scrollTop -= 100;
+          requestAnimationFrame(step);
+        };
+        requestAnimationFrame(step);
+      }),
+  );
   const nodes = await page.evaluate(() => document.querySelectorAll("[data-timeline] *").length);
-  return { frames, took, beginning, through, nodes, count };
+  return { frames, took, beginning, through, wheel, nodes, count };
 }
 
 try {
@@ -181,11 +219,13 @@ try {
   const result = await scrolling(page, LONG);
   if (result.beginning === 0) throw new Error("the beginning was never reached");
   report("scrolling back to the beginning while it loads", "", `${(result.took / 1000).toFixed(1)} s, frames: median ${ms(median(result.frames))}, worst ${ms(worst(result.frames))}`);
-  const slow = result.through.filter((gap) => gap > 50).length;
-  report("200 jumps through all of it, from frame to frame", "", `median ${ms(median(result.through))}, worst ${ms(worst(result.through))}, over 50 ms: ${slow}`);
+  report("200 jumps through all of it, from frame to frame", "", frames_of(result.through));
+  report("300 frames of 100 pixels each", "", frames_of(result.wheel));
   report("elements in the timeline then", "", `${result.nodes}`);
   const late = await sending(page);
   report(`a sent entry shows with ${LONG.toLocaleString("en")} loaded, median of ${SENDS}`, "50 ms", `${ms(median(late))} (worst ${ms(worst(late))})`);
+  await page.goto("about:blank");
+  report("control: 300 frames of an empty page", "", frames_of(await empty(page)));
   console.log(`\nload ${loadavg().map((value) => value.toFixed(1)).join(" ")} at the end`);
 } finally {
   await clear();

@@ -115,6 +115,7 @@ export const api = {
   newRoom: (name: string, history?: string) =>
     call<{ room: string; name: string }>("POST", "/rooms", history === undefined ? { name } : { name, history }),
   rename: (room: string, name: string) => call<Room>("PATCH", `/rooms/${part(room)}`, { name }),
+  limitFiles: (room: string, file_limit: number) => call<Room>("PATCH", `/rooms/${part(room)}`, { file_limit }),
   keep: (room: string, change: { pinned?: boolean; muted?: boolean }) => call<Room>("PATCH", `/rooms/${part(room)}`, change),
   noteToSelf: () => call<{ room: string }>("POST", "/note-to-self"),
   focus: (room: string | null) => call<void>("PUT", "/focus", { room }),

@@ -6,6 +6,7 @@ import type { Contact, Line, Member, NodeEvent, Room, Status } from "../api/type
 import { plain } from "../text/markdown";
 import { spoken } from "../words/index.svelte";
 import { drafts } from "./drafts.svelte";
+import { files } from "./files.svelte";
 import { joins } from "./joins.svelte";
 import { notices } from "./notices.svelte";
 import { outbox } from "./outbox.svelte";
@@ -163,6 +164,7 @@ class App {
   }
 
   async #reload(): Promise<void> {
+    files.reread();
     await Promise.all([
       rooms.load().catch(() => undefined),
       this.loadStatus(),
@@ -354,6 +356,9 @@ class App {
           void this.#timelines.get(event.room)?.refresh();
           void this.loadMembers(event.room);
         }
+        break;
+      case "file":
+        files.told(event.entry, event);
         break;
       case "notice":
         notices.say(event.text);
