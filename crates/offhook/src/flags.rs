@@ -75,7 +75,7 @@ pub(crate) enum Verb {
     /// Make, list and change rooms
     #[command(subcommand)]
     Room(RoomVerb),
-    /// Make an invite to a room: a link, and a QR code on a terminal
+    /// Make an invite to a room: a link, and a QR code on a terminal; or words to be read aloud
     Invite(Invite),
     /// Enter a room with an invite
     Join(Join),

@@ -166,9 +166,13 @@ pub(super) async fn invite(context: &Context, flags: Invite) -> Done {
     }
     let for_whom = count(u64::from(made.uses), "person");
     context.out.talk(&format!(
-        "for {for_whom} as {}, until {}; they type: offhook up INVITE, or offhook join INVITE",
+        "for {for_whom} as {}, until {}; they type: {}",
         made.role,
-        moment(&made.expires)
+        moment(&made.expires),
+        match flags.words {
+            true => "offhook join, and the words behind it; case and numbers of lines do not matter",
+            false => "offhook up INVITE, or offhook join INVITE",
+        }
     ));
     if !flags.words && io::stdout().is_terminal() && io::stderr().is_terminal() {
         context.out.talk(&qr(&made.invite));
