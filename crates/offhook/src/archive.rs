@@ -143,7 +143,7 @@ fn read_files(from: &mut impl Read, folder: Option<&Path>) -> Result<u64, Unseal
         from.read_exact(&mut name).map_err(damage)?;
         let name = String::from_utf8(name).map_err(|_| Unsealable::Damaged)?;
         let is_known = |ending: &&str| name.strip_suffix(*ending).is_some_and(is_content);
-        if !ENDINGS.iter().any(|ending| is_known(ending)) {
+        if !ENDINGS.iter().any(is_known) {
             return Err(Unsealable::Damaged);
         }
         let mut bytes = [0; 8];
