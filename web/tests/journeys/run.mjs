@@ -8,8 +8,9 @@ import * as keyboard from "./keyboard.mjs";
 import * as screens from "./screens.mjs";
 import * as step from "./step.mjs";
 import * as first from "./first.mjs";
+import * as own from "./own.mjs";
 
-const journeys = { ...first, ...two, ...step, ...keyboard, ...screens };
+const journeys = { ...first, ...two, ...step, ...keyboard, ...own, ...screens };
 const wanted = process.argv.slice(2);
 const unknown = wanted.filter((name) => !(name in journeys));
 if (unknown.length > 0) {
