@@ -1,5 +1,6 @@
 //! The browser client: `cargo xtask web` checks its types, runs its unit tests, builds it again and compares with the committed `web/dist`, then plays
-//! the journeys with real nodes and Debian's Chromium. `cargo xtask web --build` only builds `web/dist`.
+//! the journeys with real nodes and Debian's Chromium. `cargo xtask web --build` only builds `web/dist`; `cargo xtask web --measure` measures how soon the page is
+//! ready, how soon a sent entry shows and how a long room scrolls.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,13 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             install()?;
             run_command(&mut npm(["run", "build"]))
         }
-        _ => bail!("`cargo xtask web` takes nothing, or --build"),
+        [flag] if flag == "--measure" => {
+            prerequisites::for_web()?;
+            run_command(&mut cargo(["build", "--workspace", "--bin", "offhook"]))?;
+            install()?;
+            run_command(&mut npm(["run", "--silent", "measure"]))
+        }
+        _ => bail!("`cargo xtask web` takes nothing, --build or --measure"),
     }
 }
 

@@ -13,6 +13,7 @@ use offhook_proto::crypto::Secret;
 use offhook_proto::files::FileAsk;
 use offhook_proto::history::{Attachment, ContentId, EntryId, IntervalSet};
 use offhook_proto::identity::DeviceId;
+use offhook_proto::peer::command::too_large;
 use offhook_proto::peer::{Event, Input, Peer};
 use offhook_proto::store::StoreError;
 use thiserror::Error;
@@ -34,8 +35,10 @@ pub use shelf::Kept;
 use shelf::{Opened, Sealing, Shelf};
 pub(crate) use stream::serve_line;
 
-/// The largest file that can be sent, in bytes, unless set otherwise.
-pub const SEND_BYTES_MAX: u64 = 100_000_000;
+/// The largest file that is taken in to be sent, in bytes, unless set otherwise: what a room takes is said by the room.
+pub const SEND_BYTES_MAX: u64 = 64_000_000_000;
+/// Files whose last changes can be asked for.
+const MOVED_MAX: usize = 4_096;
 /// The largest file that comes unasked, in bytes, unless set otherwise.
 pub const UNASKED_BYTES_MAX: u64 = 1_000_000;
 /// Pieces that are served at once, to all.
@@ -70,6 +73,9 @@ pub enum FileProblem {
     /// Too large.
     #[error("the file is larger than {0} bytes, the most that is sent; see `files_send_max` in the configuration")]
     TooLarge(u64),
+    /// The room does not take it.
+    #[error("{}", too_large(*.0))]
+    TooLargeForRoom(u64),
     /// It is not whole yet.
     #[error("the file is not here yet; fetch it first")]
     NotHere,
@@ -106,6 +112,44 @@ pub struct FileProgress {
     pub problem: Option<String>,
 }
 
+/// A file of some messages got further, or stands differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileMoved {
+    /// The messages that it is wanted for.
+    pub entries: Vec<EntryId>,
+    /// The file.
+    pub content: ContentId,
+    /// How much of it is here.
+    pub progress: FileProgress,
+}
+
+/// When each file changed last, the oldest forgotten first.
+#[derive(Debug, Default)]
+struct Moves {
+    last: BTreeMap<ContentId, u64>,
+    in_order: BTreeMap<u64, (ContentId, u64)>,
+}
+
+impl Moves {
+    fn note(&mut self, number: u64, content: ContentId, bytes: u64) {
+        if let Some(before) = self.last.insert(content, number) {
+            self.in_order.remove(&before);
+        }
+        self.in_order.insert(number, (content, bytes));
+        if self.in_order.len() > MOVED_MAX
+            && let Some((_, (oldest, _))) = self.in_order.pop_first()
+        {
+            self.last.remove(&oldest);
+        }
+    }
+
+    /// What changed after a number, with its size.
+    fn since(&self, number: u64) -> Vec<(ContentId, u64)> {
+        let after = self.in_order.range(number.saturating_add(1)..);
+        after.map(|(_, moved)| *moved).collect()
+    }
+}
+
 /// The files of a node.
 #[derive(Debug)]
 pub(crate) struct Files {
@@ -126,6 +170,7 @@ struct State {
     fetching: BTreeMap<ContentId, Fetching>,
     problems: BTreeMap<ContentId, String>,
     slots: BTreeMap<DeviceId, Arc<Semaphore>>,
+    moves: Moves,
 }
 
 #[derive(Debug)]
@@ -202,8 +247,12 @@ impl Files {
 
     async fn entry_changed(self: &Arc<Self>, id: EntryId, new: bool) {
         if new {
-            let files = self.query(move |peer| files_of(peer, id)).await.unwrap_or_default();
-            for file in files.into_iter().filter(|file| self.comes_unasked(file)) {
+            let (files, room_max) = self
+                .query(move |peer| Ok((files_of(peer, id)?, peer.file_limit(id))))
+                .await
+                .unwrap_or_default();
+            let fits = |file: &Attachment| self.comes_unasked(file) && fits_room(file, room_max);
+            for file in files.into_iter().filter(fits) {
                 if let Err(error) = self.want(id, file.content).await {
                     tracing::warn!(%error, "a file is not fetched");
                 }
@@ -229,7 +278,9 @@ impl Files {
     /// Fetches a file that is wanted and not here; lets go of one that its message does not carry any more.
     async fn look_again(self: &Arc<Self>, entry: EntryId, content: ContentId) {
         match self.attachment(entry, content).await {
-            Ok(Some(file)) => self.start(entry, &file),
+            // What the room does not take any more is not fetched on, and not lost sight of.
+            Ok(Some((file, room_max))) if !fits_room(&file, room_max) => {}
+            Ok(Some((file, _))) => self.start(entry, &file),
             Ok(None) => {
                 if let Err(error) = self.let_go(entry, content).await {
                     tracing::warn!(%error, "a file is not removed");
@@ -242,7 +293,10 @@ impl Files {
 
     /// Fetches a file of a message, and goes on doing so over restarts.
     pub(crate) async fn want(self: &Arc<Self>, entry: EntryId, content: ContentId) -> Result<(), FileProblem> {
-        let file = self.attachment(entry, content).await?.ok_or(FileProblem::NoFile)?;
+        let (file, room_max) = self.attachment(entry, content).await?.ok_or(FileProblem::NoFile)?;
+        if !self.shelf.is_whole(&content) && !fits_room(&file, room_max) {
+            return Err(FileProblem::TooLargeForRoom(room_max.unwrap_or(0)));
+        }
         self.carried_by(entry, content).await?;
         self.start(entry, &file);
         Ok(())
@@ -264,22 +318,24 @@ impl Files {
     }
 
     async fn let_go(&self, entry: EntryId, content: ContentId) -> Result<(), FileProblem> {
-        let left = {
+        let (left, bytes) = {
             let mut state = self.state();
             let Some(entries) = state.entries.get_mut(&content) else {
                 return Ok(());
             };
             entries.retain(|carrier| *carrier != entry);
             let left = entries.clone();
+            let mut bytes = 0;
             if left.is_empty() {
                 state.entries.remove(&content);
-                if let Some(Fetching { task: Some(task), .. }) = state.fetching.remove(&content) {
-                    task.abort();
+                if let Some(fetching) = state.fetching.remove(&content) {
+                    bytes = fetching.bytes;
+                    fetching.task.iter().for_each(AbortHandle::abort);
                 }
             }
-            left
+            (left, bytes)
         };
-        self.tell_change();
+        self.tell_change(content, bytes);
         let shelf = self.shelf.clone();
         blocking(move || {
             if left.is_empty() {
@@ -321,18 +377,18 @@ impl Files {
             fetching.task = Some(running.abort_handle());
         }
         drop(state);
-        self.tell_change();
+        self.tell_change(content, file.bytes);
     }
 
     fn ended(&self, content: ContentId, problem: Option<&FileProblem>) {
         let mut state = self.state();
-        state.fetching.remove(&content);
+        let bytes = state.fetching.remove(&content).map_or(0, |fetching| fetching.bytes);
         if let Some(problem) = problem {
             tracing::warn!(%problem, "a file is not fetched");
             state.problems.insert(content, problem.to_string());
         }
         drop(state);
-        self.tell_change();
+        self.tell_change(content, bytes);
     }
 
     fn note(&self, file: &Attachment, have: &IntervalSet, sources: usize) {
@@ -345,26 +401,41 @@ impl Files {
         fetching.sources = sources;
         drop(state);
         if is_news {
-            self.tell_change();
+            self.tell_change(file.content, file.bytes);
         }
     }
 
     pub(crate) fn progress(&self, file: &Attachment) -> FileProgress {
-        let state = self.state();
-        let is_whole = self.shelf.is_whole(&file.content);
-        let fetching = state.fetching.get(&file.content);
+        self.progress_of(&self.state(), file.content, file.bytes)
+    }
+
+    fn progress_of(&self, state: &State, content: ContentId, bytes: u64) -> FileProgress {
+        let is_whole = self.shelf.is_whole(&content);
+        let fetching = state.fetching.get(&content);
         let here = fetching.map_or(0, |fetching| bytes_of(&fetching.have, fetching.bytes));
         FileProgress {
-            bytes: if is_whole { file.bytes } else { here },
+            bytes: if is_whole { bytes } else { here },
             is_whole,
             is_fetching: fetching.is_some() && !is_whole,
             sources: fetching.map_or(0, |fetching| fetching.sources),
-            problem: state.problems.get(&file.content).cloned().filter(|_| !is_whole),
+            problem: state.problems.get(&content).cloned().filter(|_| !is_whole),
         }
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// The number of the newest change, and what has changed since the one with this number, each file once.
+    pub(crate) fn moved_since(&self, number: u64) -> (u64, Vec<FileMoved>) {
+        let state = self.state();
+        let newest = *self.changed.borrow();
+        let moved = state.moves.since(number).into_iter().map(|(content, bytes)| FileMoved {
+            entries: state.entries.get(&content).cloned().unwrap_or_default(),
+            content,
+            progress: self.progress_of(&state, content, bytes),
+        });
+        (newest, moved.collect())
     }
 
     /// Begins to take a file in.
@@ -413,8 +484,17 @@ impl Files {
         asked.ok().flatten()
     }
 
-    async fn attachment(&self, entry: EntryId, content: ContentId) -> Result<Option<Attachment>, FileProblem> {
-        self.query(move |peer| peer.attachment(entry, content)).await
+    /// What a message says of a file, and how large a file its room takes.
+    async fn attachment(
+        &self,
+        entry: EntryId,
+        content: ContentId,
+    ) -> Result<Option<(Attachment, Option<u64>)>, FileProblem> {
+        self.query(move |peer| {
+            let file = peer.attachment(entry, content)?;
+            Ok(file.map(|file| (file, peer.file_limit(entry))))
+        })
+        .await
     }
 
     async fn sources(&self, entry: EntryId) -> Result<Vec<(DeviceId, bool)>, FileProblem> {
@@ -441,14 +521,23 @@ impl Files {
         Ok(answered.await.map_err(|_| NodeError::Stopped)??)
     }
 
-    fn tell_change(&self) {
-        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    fn tell_change(&self, content: ContentId, bytes: u64) {
+        let mut state = self.state();
+        // Numbered while the state is held: whoever asks by number sees all of them up to it.
+        self.changed.send_modify(|count| {
+            *count = count.wrapping_add(1);
+            state.moves.note(*count, content, bytes);
+        });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is whole before anything that can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn fits_room(file: &Attachment, room_max: Option<u64>) -> bool {
+    room_max.is_none_or(|most| file.bytes <= most)
 }
 
 fn files_of(peer: &Peer<SqliteStore>, id: EntryId) -> Result<Vec<Attachment>, StoreError> {
@@ -529,5 +618,30 @@ impl FileReader {
     pub async fn read_at(&self, at: u64) -> Result<Vec<u8>, FileProblem> {
         let opened = self.opened.clone();
         blocking(move || opened.read_at(at, STEP_BYTES)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_file_is_told_once_with_its_newest_change_and_the_oldest_are_forgotten() {
+        let content = |n: u64| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            ContentId(id)
+        };
+        let mut moves = Moves::default();
+        for number in 1..=10 {
+            moves.note(number, content(number % 2), number);
+        }
+        assert_eq!(moves.since(0), [(content(1), 9), (content(0), 10)]);
+        assert_eq!(moves.since(9), [(content(0), 10)]);
+        assert_eq!(moves.since(10), []);
+        for number in 11..11 + 2 * MOVED_MAX as u64 {
+            moves.note(number, content(number), 1);
+        }
+        assert_eq!((moves.last.len(), moves.in_order.len()), (MOVED_MAX, MOVED_MAX));
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::doctor::{self, Checkup};
 use crate::driver::{self, Driver, Message};
 use crate::endpoint::{self, Order, PathView, Switchboard};
-use crate::files::{FileLimits, FileProblem, FileProgress, FileReader, FileWriter, Files};
+use crate::files::{FileLimits, FileMoved, FileProblem, FileProgress, FileReader, FileWriter, Files};
 use crate::flows::{FlowSample, Flows};
 use crate::home::{Home, HomeError, store_path};
 use crate::journal::{LocalChange, Wording};
@@ -395,6 +395,11 @@ impl NodeHandle {
     /// Grows whenever something happens to a file.
     pub fn file_changes(&self) -> watch::Receiver<u64> {
         self.shared.files.changes()
+    }
+
+    /// The number of the newest change, and which files have changed since the one with this number: each once, as it is now.
+    pub fn files_moved(&self, since: u64) -> (u64, Vec<FileMoved>) {
+        self.shared.files.moved_since(since)
     }
 
     /// Opens a file that is here.

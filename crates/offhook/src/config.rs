@@ -62,7 +62,7 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "files_send_max",
         variable: "OFFHOOK_FILES_SEND_MAX",
-        default: "100 MB",
+        default: "64 GB",
         form: SIZE_FORM,
         fits: |text| size(text).is_ok(),
     },

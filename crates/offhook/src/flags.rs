@@ -75,7 +75,7 @@ pub(crate) enum Verb {
     /// Make, list and change rooms
     #[command(subcommand)]
     Room(RoomVerb),
-    /// Make an invite to a room: a link, and a QR code on a terminal
+    /// Make an invite to a room: a link, and a QR code on a terminal; or words to be read aloud
     Invite(Invite),
     /// Enter a room with an invite
     Join(Join),
@@ -303,7 +303,7 @@ pub(crate) struct Up {
     /// The most flows (connections, as a gateway counts them) that this node may open, 8 or more
     #[arg(long, default_value_t = HARD_CAP, value_name = "N", value_parser = flow_cap)]
     pub(crate) flows: u16,
-    /// The largest file that may be sent [default: 100 MB]
+    /// The largest file that is taken in to be sent; the room has its own limit [default: 64 GB]
     #[arg(long, value_name = "SIZE", value_parser = config::size)]
     pub(crate) files_send_max: Option<u64>,
     /// The largest file that comes unasked; 0 for none [default: 1 MB]
@@ -522,6 +522,15 @@ pub(crate) enum RoomVerb {
         #[command(subcommand)]
         verb: Option<KeepersVerb>,
     },
+    /// Show how large a file the room takes, or change that
+    Limit {
+        /// The room
+        #[arg(value_name = "R")]
+        room: String,
+        /// The largest file: bytes, or as `20 MB`; 0 for no files
+        #[arg(value_name = "SIZE", value_parser = config::size)]
+        size: Option<u64>,
+    },
     /// Give a room another name
     Rename {
         /// The room
@@ -549,12 +558,16 @@ pub(crate) struct Invite {
     /// Only this very node lets in: strict about the number of uses
     #[arg(long)]
     pub(crate) only_me: bool,
+    /// Words instead of a link, to be read aloud: lines of eight
+    #[arg(long)]
+    pub(crate) words: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Join {
-    /// The invite
-    pub(crate) invite: String,
+    /// The invite: a link, or words as they were read aloud
+    #[arg(required = true, value_name = "INVITE")]
+    pub(crate) invite: Vec<String>,
     /// How long to wait until the room can be read; 0 does not wait
     #[arg(long, default_value_t = 30, value_name = "SECS")]
     pub(crate) wait: u64,

@@ -5,9 +5,11 @@
 mod stage;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use stage::Machine;
+use stage::{Machine, PATIENCE};
 
 /// Two people in a room.
 fn two_in_a_room(folder: &Path) -> (Machine, Machine) {
@@ -161,4 +163,71 @@ fn what_cannot_be_sent_or_got_says_why() {
     ada.json(&["delete", id]);
     let kept = ada.home.join("files");
     ada.wait_until("the file is gone", |_| fs::read_dir(&kept).unwrap().count() == 0);
+}
+
+#[test]
+fn a_room_says_how_large_its_files_may_be_and_progress_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ada, bea) = two_in_a_room(folder.path());
+    assert_eq!(bea.json(&["room", "limit", "Kitchen"])["file_limit"], 100_000_000);
+    let (plan, film) = (folder.path().join("plan.bin"), folder.path().join("film.bin"));
+    fs::write(&plan, noise(2_000_000)).unwrap();
+    fs::write(&film, noise(3_000_001)).unwrap();
+
+    let refused = bea.run(&["room", "limit", "Kitchen", "1 MB"]);
+    assert!(
+        refused.code != 0 && refused.stderr.contains("it takes admin"),
+        "{refused:?}"
+    );
+    let film_sent = ada.json(&["send", "Kitchen", "--file", path(&film)]);
+    ada.json(&["room", "limit", "Kitchen", "2 MB"]);
+    bea.wait_until("the limit is known", |bea| {
+        bea.json(&["room", "limit", "Kitchen"])["file_limit"] == 2_000_000
+    });
+    let refused = bea.run(&["send", "Kitchen", "--file", path(&film)]);
+    assert!(
+        refused.code == 7 && refused.stderr.contains("takes files of at most 2 MB"),
+        "{refused:?}"
+    );
+    let id = film_sent["id"].as_str().unwrap();
+    bea.wait_until("the message is there", |bea| bea.run(&["file", "list", id]).code == 0);
+    assert_eq!(bea.json(&["file", "list", id])["files"][0]["state"], "refused");
+    let refused = bea.run(&["file", "get", id, "--out", "-"]);
+    assert!(refused.stderr.contains("takes files of at most 2 MB"), "{refused:?}");
+
+    // What it takes comes, and whoever follows the events is told how far it is.
+    let plan_sent = ada.json(&["send", "Kitchen", "--file", path(&plan)]);
+    let id = plan_sent["id"].as_str().unwrap().to_owned();
+    bea.wait_until("the message is there", |bea| bea.run(&["file", "list", &id]).code == 0);
+    let mut events = UnixStream::connect(bea.home.join("control.sock")).unwrap();
+    events.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = "GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    events.write_all(request.as_bytes()).unwrap();
+    let mut told = String::new();
+    let mut read_until = |words: &str| {
+        let mut part = [0; 4096];
+        while !told.contains(words) {
+            let bytes = events.read(&mut part).unwrap();
+            assert!(bytes > 0, "never {words}: {told}");
+            told.push_str(&String::from_utf8_lossy(&part[..bytes]));
+        }
+        told.clone()
+    };
+    read_until("\r\n\r\n");
+    let got = folder.path().join("got");
+    bea.json(&["file", "get", &id, "--out", path(&got)]);
+    assert_eq!(fs::read(&got).unwrap(), noise(2_000_000));
+    let told = read_until("\"state\":\"here\"");
+    let events: Vec<serde_json::Value> = told
+        .split("event: file\n")
+        .skip(1)
+        .filter_map(|event| serde_json::from_str(event.strip_prefix("data: ")?.lines().next()?).ok())
+        .collect();
+    let last = events.last().unwrap_or_else(|| panic!("no file is told of: {told}"));
+    assert_eq!(
+        (&last["entry"], &last["state"]),
+        (&id.as_str().into(), &"here".into()),
+        "{told}"
+    );
+    assert_eq!(last["here"], 2_000_000);
 }

@@ -35,7 +35,10 @@ fn three_in_a_room() -> Cast {
     let room = made["room"].as_str().unwrap().to_owned();
     for friend in [&bea, &cem] {
         let invite = ada.json(&["invite", "Kitchen"]);
-        assert_eq!(names(&invite), ["expires", "invite", "name", "role", "room", "uses"]);
+        assert_eq!(
+            names(&invite),
+            ["expires", "invite", "name", "role", "room", "uses", "words"]
+        );
         let joined = friend.json(&["join", invite["invite"].as_str().unwrap()]);
         assert_eq!(joined["room"], made["room"]);
         assert_eq!(joined["joined"], true);

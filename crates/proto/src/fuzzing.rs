@@ -211,9 +211,15 @@ pub fn invite(data: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(data) else {
         return false;
     };
-    let Ok(invite) = Invite::from_link(text) else {
+    let Ok(invite) = Invite::from_text(text) else {
         return false;
     };
+    let again = Invite::from_text(&invite.to_lines().join("\n")).expect("what is said can be heard");
+    assert_eq!(
+        again.key().public(),
+        invite.key().public(),
+        "words let in as the invite does"
+    );
     assert_eq!(
         Invite::from_link(&invite.to_link()),
         Ok(invite),

@@ -6,6 +6,7 @@ pub mod keepers;
 pub mod op;
 pub mod role;
 pub mod roster;
+pub mod spoken;
 
 pub use epochs::{ControlPayload, EpochBook, EpochKeys, EpochSecret, Sending, Slot};
 pub use invite::{Address, BadInvite, Doorway, Invite, RelayUrl};

@@ -29,10 +29,30 @@ export function whenSignedOut(tell: () => void): void {
 
 type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
 
+declare global {
+  interface Window {
+    /** What `early.js` has asked for, by path. */
+    early?: Map<string, Promise<Response | undefined>>;
+  }
+}
+
+/** An answer that was asked for before the client was there: good once, and only for the first reading. */
+function early(method: Method, path: string): Promise<Response | undefined> | undefined {
+  if (method !== "GET") return undefined;
+  const answer = window.early?.get(path);
+  window.early?.delete(path);
+  return answer;
+}
+
+/** From here on answers are asked for: what was asked for early and not taken is old. */
+export function forgetEarly(): void {
+  delete window.early;
+}
+
 export async function call<T>(method: Method, path: string, body?: unknown, keepalive = false): Promise<T> {
   let response: Response;
   try {
-    response = await fetch(BASE + path, {
+    response = (await early(method, path)) ?? await fetch(BASE + path, {
       method,
       credentials: "same-origin",
       keepalive,
@@ -95,6 +115,7 @@ export const api = {
   newRoom: (name: string, history?: string) =>
     call<{ room: string; name: string }>("POST", "/rooms", history === undefined ? { name } : { name, history }),
   rename: (room: string, name: string) => call<Room>("PATCH", `/rooms/${part(room)}`, { name }),
+  limitFiles: (room: string, file_limit: number) => call<Room>("PATCH", `/rooms/${part(room)}`, { file_limit }),
   keep: (room: string, change: { pinned?: boolean; muted?: boolean }) => call<Room>("PATCH", `/rooms/${part(room)}`, change),
   noteToSelf: () => call<{ room: string }>("POST", "/note-to-self"),
   focus: (room: string | null) => call<void>("PUT", "/focus", { room }),

@@ -14,6 +14,8 @@ export interface Room {
   standing: Standing;
   role: Role;
   history: string;
+  /** The largest file that it takes, in bytes; 0 for none. */
+  file_limit: number;
   members: number;
   members_online: number;
   entries: number;
@@ -106,6 +108,8 @@ export interface Contact {
 
 export interface Invite {
   invite: string;
+  /** To be read aloud, line by line. */
+  words: string[];
   room: string;
   name: string;
   role: Role;
@@ -160,10 +164,13 @@ export interface FileTaken {
 /** A file, and how much of it is here. */
 export interface FileState extends FileTaken {
   here: number;
-  state: "here" | "coming" | "away";
+  state: "here" | "coming" | "away" | "refused";
   sources: number;
   problem?: string;
 }
+
+/** What is told of a file while it comes. */
+export type FileMoved = Pick<FileState, "file" | "here" | "state" | "sources" | "problem">;
 
 export interface Page {
   entries: Line[];
@@ -242,5 +249,6 @@ export type NodeEvent =
   | { event: "draft"; room: string; draft: Draft | null }
   | { event: "line"; device: string; up: boolean }
   | { event: "join"; room: string; step: JoinStep }
+  | ({ event: "file"; entry: string } & FileMoved)
   | { event: "notice"; room: string | null; text: string }
   | { event: "reset" };

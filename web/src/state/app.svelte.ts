@@ -1,11 +1,12 @@
 // The one place that knows all: session, what is open, and what to do with each event.
 
-import { api, Problem, whenSignedOut } from "../api/client";
+import { api, forgetEarly, Problem, whenSignedOut } from "../api/client";
 import { EventStream } from "../api/events";
 import type { Contact, Line, Member, NodeEvent, Room, Status } from "../api/types";
 import { plain } from "../text/markdown";
 import { spoken } from "../words/index.svelte";
 import { drafts } from "./drafts.svelte";
+import { files } from "./files.svelte";
 import { joins } from "./joins.svelte";
 import { notices } from "./notices.svelte";
 import { outbox } from "./outbox.svelte";
@@ -47,6 +48,8 @@ function tokenOf(hash: string): string | null {
 class App {
   session: "starting" | "in" | "out" | "bad-token" = $state("starting");
   online = $state(true);
+  /** Whether more than the box to write in is drawn. */
+  drawn = $state(false);
   status: Status | null = $state.raw(null);
   contacts: Contact[] = $state.raw([]);
   members: Record<string, Member[]> = $state({});
@@ -124,6 +127,9 @@ class App {
     }
     this.online = true;
     await this.#follow();
+    forgetEarly();
+    // The box to write in is there and has the focus before all that stands around it is drawn.
+    setTimeout(() => (this.drawn = true));
     this.#stream ??= new EventStream({
       event: (event) => this.#take(event),
       open: () => this.#reconnected(),
@@ -158,6 +164,7 @@ class App {
   }
 
   async #reload(): Promise<void> {
+    files.reread();
     await Promise.all([
       rooms.load().catch(() => undefined),
       this.loadStatus(),
@@ -349,6 +356,9 @@ class App {
           void this.#timelines.get(event.room)?.refresh();
           void this.loadMembers(event.room);
         }
+        break;
+      case "file":
+        files.told(event.entry, event);
         break;
       case "notice":
         notices.say(event.text);

@@ -2,39 +2,54 @@
 
 import { SvelteMap } from "svelte/reactivity";
 import { api, takeFile } from "../api/client";
-import type { FileState, FileTaken } from "../api/types";
+import type { FileMoved, FileState, FileTaken } from "../api/types";
 
-const ASK_MS = 700;
-
-/** How much of each file of a message is here; asked again while something is coming. */
+/** How much of each file of a message is here: asked for once, and then told by events. */
 class Files {
   #known = new SvelteMap<string, FileState[]>();
   #asking = new Set<string>();
+  /** Told of while they were asked for. */
+  #again = new Set<string>();
 
   of(entry: string, file: string): FileState | undefined {
     return this.#known.get(entry)?.find((known) => known.file === file);
   }
 
-  /** Follows the files of a message until none of them is coming. */
+  /** Asks for the files of a message, unless they are known; from then on they are told. */
   follow(entry: string): void {
-    if (this.#asking.has(entry)) return;
-    this.#asking.add(entry);
-    void this.#follow(entry);
+    if (!this.#known.has(entry)) void this.#ask(entry);
+  }
+
+  /** A file of a message got further. */
+  told(entry: string, moved: FileMoved): void {
+    // What is being asked for was answered before this, perhaps.
+    if (this.#asking.has(entry)) this.#again.add(entry);
+    const known = this.#known.get(entry);
+    if (known === undefined) return;
+    const { file, here, state, sources, problem } = moved;
+    const change = (one: FileState): FileState => ({ ...one, here, state, sources, ...(problem === undefined ? {} : { problem }) });
+    this.#known.set(entry, known.map((one) => (one.file === file ? change(one) : one)));
+  }
+
+  /** Events may have been missed: what was under way is asked for again, and the rest of it when it is shown again. */
+  reread(): void {
+    for (const [entry, known] of this.#known)
+      if (known.some((file) => file.state !== "here")) void this.#ask(entry);
   }
 
   async fetch(entry: string, file: string): Promise<void> {
     await api.fetchFile(entry, file);
-    this.follow(entry);
+    await this.#ask(entry);
   }
 
-  async #follow(entry: string): Promise<void> {
+  async #ask(entry: string): Promise<void> {
+    if (this.#asking.has(entry)) return;
+    this.#asking.add(entry);
     try {
-      for (;;) {
-        const files = await api.files(entry);
-        this.#known.set(entry, files);
-        if (!files.some((file) => file.state === "coming")) return;
-        await new Promise((resolve) => setTimeout(resolve, ASK_MS));
-      }
+      do {
+        this.#again.delete(entry);
+        this.#known.set(entry, await api.files(entry));
+      } while (this.#again.has(entry));
     } catch {
       // Asked again when the message is shown again.
     } finally {
@@ -68,11 +83,12 @@ export class Attached {
     return this.list.some((file) => file.taken === undefined);
   }
 
-  /** Hands files to the node; those that are too many are given back. */
-  add(chosen: readonly File[], complain: (error: unknown) => void): File[] {
+  /** Hands files to the node, but for those that the room would not take (above `bytes_max`) and those that are too many; these are given back. */
+  add(chosen: readonly File[], bytes_max: number, complain: (error: unknown) => void): { large: File[]; many: File[] } {
+    const fitting = chosen.filter((file) => file.size <= bytes_max);
     const room = Math.max(0, FILES_MAX - this.list.length);
-    for (const file of chosen.slice(0, room)) this.#take(file, complain);
-    return chosen.slice(room);
+    for (const file of fitting.slice(0, room)) this.#take(file, complain);
+    return { large: chosen.filter((file) => file.size > bytes_max), many: fitting.slice(room) };
   }
 
   remove(key: number): void {

@@ -6,9 +6,10 @@ import { clear } from "./stage.mjs";
 import * as two from "./two.mjs";
 import * as keyboard from "./keyboard.mjs";
 import * as screens from "./screens.mjs";
+import * as step from "./step.mjs";
 import * as first from "./first.mjs";
 
-const journeys = { ...first, ...two, ...keyboard, ...screens };
+const journeys = { ...first, ...two, ...step, ...keyboard, ...screens };
 const wanted = process.argv.slice(2);
 const unknown = wanted.filter((name) => !(name in journeys));
 if (unknown.length > 0) {

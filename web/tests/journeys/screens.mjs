@@ -121,6 +121,7 @@ export async function axe_finds_nothing_on_any_screen() {
   await examine(page, "invite, before");
   await page.getByRole("button", { name: "Make a link" }).click();
   await page.getByLabel("Invite link").waitFor();
+  await page.getByText("Or read it aloud").click();
   await bothThemes(page, "invite");
   await page.keyboard.press("Escape");
   for (const [button, item] of [["Make or join a room", "New room"], ["Make or join a room", "Join a room"]]) {

@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { Node, composer, message, open, say, seen, timeline, until } from "./stage.mjs";
 
 /** Ada makes a room in her page and Bea joins it in hers, by the link. */
-async function together(room = "Kitchen") {
+/** Two in a room that one of them made; the other was invited by a link, or by words that were read aloud. */
+async function together(room = "Kitchen", aloud = false) {
   const [ada, bea] = [new Node("Ada"), new Node("Bea")].map((node, at) => Object.assign(node, { home: `${node.home}-${room}-${at}` }));
   await Promise.all([ada.up(), bea.up()]);
   const [adas, beas] = [await open(ada), await open(bea)];
@@ -18,10 +19,19 @@ async function together(room = "Kitchen") {
   const link = await adas.getByLabel("Invite link").inputValue();
   assert.match(link, /^offhook:/);
   await adas.getByRole("img", { name: "Or let them scan this" }).waitFor();
+  await adas.getByText("Or read it aloud").click();
+  const words = await adas.getByRole("dialog").getByRole("listitem").allInnerTexts();
+  assert.ok(words.length > 8 && words.every((line) => line.split(" ").length <= 8), words.join("\n"));
   await adas.keyboard.press("Escape");
 
   await beas.getByRole("button", { name: "Join with an invite" }).click();
-  await beas.getByLabel("Paste the invite").fill(link);
+  const heard = words.map((line, at) => `${at + 1}. ${line}`);
+  if (aloud) {
+    await beas.getByLabel("Paste the invite").fill(heard.with(4, heard[4].replace(/\w+$/, "offhook")).join("\n"));
+    await beas.getByRole("button", { name: "Join", exact: true }).click();
+    await beas.getByRole("alert").getByText(/line 5 of the words/).waitFor();
+  }
+  await beas.getByLabel("Paste the invite").fill(aloud ? heard.join("\n") : link);
   await beas.getByRole("button", { name: "Join", exact: true }).click();
   await beas.getByText(/^Let in by Ada/).waitFor();
   await beas.getByText(/^Readable: /).waitFor();
@@ -163,7 +173,9 @@ async function pictureOf(page, width, height) {
 }
 
 export async function they_send_pictures_and_files() {
-  const { adas, beas } = await together("Gallery");
+  const { adas, beas } = await together("Gallery", true);
+  let asked = 0;
+  beas.on("request", (request) => (asked += /\/entries\/[^/]+\/files$/.test(request.url()) ? 1 : 0));
   const picture = await pictureOf(adas, 1200, 800);
   // Pseudo-random, larger than what comes unasked.
   const plan = Buffer.alloc(3_000_000);
@@ -191,9 +203,12 @@ export async function they_send_pictures_and_files() {
   const shown = hers.getByRole("img", { name: "garden.png" });
   await until("the picture is drawn in full", () => shown.evaluate((image) => image.complete && image.naturalWidth === 1200));
   assert.equal(await hers.getByText("wrong.txt").count(), 0);
+  const before = asked;
   await hers.getByRole("button", { name: "Get plan.bin, 3.0 MB" }).click();
   const saving = beas.waitForEvent("download");
   await hers.getByRole("link", { name: "Save plan.bin" }).click();
+  // Once when it was asked for, and once more if it moved meanwhile; the rest is told.
+  assert.ok(asked - before <= 3, `the node was asked ${asked - before} times how far the file is`);
   const saved = await (await saving).createReadStream();
   const parts = [];
   for await (const part of saved) parts.push(part);
@@ -210,4 +225,11 @@ export async function they_send_pictures_and_files() {
   await until("the node has it", async () => beas.getByRole("button", { name: "Send", exact: true }).isEnabled());
   await composer(beas).press("Enter");
   await message(adas, "file note.txt").getByRole("link", { name: "Save note.txt" }).waitFor();
+
+  // The room takes smaller ones only from now on: what is larger is not sent, and not got any more.
+  await adas.getByRole("button", { name: "About this room" }).click();
+  await adas.getByLabel("Largest file").selectOption("1000000");
+  await beas.getByText(/set the room.s limit for files to 1 MB/).first().waitFor();
+  await beas.locator("input[type=file]").setInputFiles({ name: "large.bin", mimeType: "application/octet-stream", buffer: plan });
+  await beas.getByText("large.bin is larger than this room takes: 1.0 MB are the most").first().waitFor();
 }

@@ -30,7 +30,7 @@ enum Answer {
 
 /// Fetches until all is here. Returns `Ok(false)` where no message carries the file any more.
 pub(super) async fn run(files: &Arc<Files>, entry: EntryId, content: ContentId) -> Result<bool, FileProblem> {
-    let Some(file) = files.attachment(entry, content).await? else {
+    let Some((file, _)) = files.attachment(entry, content).await? else {
         return Ok(false);
     };
     let shelf = files.shelf.clone();

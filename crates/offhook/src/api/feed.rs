@@ -15,11 +15,13 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::{Extension, Json};
 use futures_util::stream::{self, Stream};
 use offhook_node::SqliteStore;
+use offhook_node::files::FileMoved;
 use offhook_node::journal::{events_after, local};
 use serde::Deserialize;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::model::{Acknowledged, Consumer, Consumers, Event, Line};
+use super::model::{Acknowledged, Consumer, Consumers, Event, FileStanding, Line, hex};
 use super::request::{Body, Path, Query};
 use super::{Surface, desk, node_problem, storage_problem};
 use crate::access::Grant;
@@ -30,6 +32,8 @@ use crate::proto::peer::{self, Peer};
 const BATCH_EVENTS: usize = 64;
 /// A comment is sent after this long without events, so that a dead consumer is noticed.
 const KEEP_ALIVE_S: u64 = 15;
+/// A file's progress is told at most this often.
+const FILE_EVERY: Duration = Duration::from_millis(200);
 /// Consumers whose place is kept.
 const CONSUMERS_MAX: usize = 256;
 /// The longest name of a consumer, in bytes.
@@ -78,15 +82,22 @@ pub(super) async fn events(
         None => None,
     };
     let place = last_event_id(&headers)?.or(since.after).or(kept).unwrap_or(newest);
+    let moves = FileMoves::new(&surface);
     let follower = Follower::new(surface, grant, place);
-    let stream = stream::unfold(follower, |mut follower| async {
-        let (number, event) = follower.next().await?;
+    let stream = stream::unfold((follower, moves), |(mut follower, mut moves)| async {
+        let (number, event) = tokio::select! {
+            // What is numbered goes first: a file in a hurry holds up no message.
+            biased;
+            next = follower.next() => next.map(|(number, event)| (Some(number), event))?,
+            moved = moves.next() => (None, moved),
+        };
         let data = serde_json::to_string(&event).ok()?;
-        let event = sse::Event::default()
-            .id(number.to_string())
-            .event(event.name())
-            .data(data);
-        Some((Ok(event), follower))
+        let told = sse::Event::default().event(event.name()).data(data);
+        let told = match number {
+            Some(number) => told.id(number.to_string()),
+            None => told,
+        };
+        Some((Ok(told), (follower, moves)))
     });
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(KEEP_ALIVE_S));
     Ok(Sse::new(stream).keep_alive(keep_alive))
@@ -256,6 +267,50 @@ impl Follower {
     }
 }
 
+/// What happens to files from here on, for one consumer: each file at most once in [`FILE_EVERY`], as it stands then.
+struct FileMoves {
+    surface: Surface,
+    changes: watch::Receiver<u64>,
+    /// The newest change that was looked at.
+    seen: u64,
+    looked: Instant,
+    waiting: VecDeque<Event>,
+}
+
+impl FileMoves {
+    fn new(surface: &Surface) -> Self {
+        let changes = surface.node.file_changes();
+        let seen = *changes.borrow();
+        Self {
+            seen,
+            changes,
+            surface: surface.clone(),
+            looked: Instant::now(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// The next one; may be given up while it is waited for.
+    async fn next(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return event;
+            }
+            while *self.changes.borrow_and_update() == self.seen {
+                if self.changes.changed().await.is_err() {
+                    // The node has stopped; the numbered events end the stream.
+                    return std::future::pending().await;
+                }
+            }
+            tokio::time::sleep_until(self.looked + FILE_EVERY).await;
+            self.looked = Instant::now();
+            let (seen, moved) = self.surface.node.files_moved(self.seen);
+            self.seen = seen;
+            self.waiting = moved.iter().flat_map(Event::of_file).collect();
+        }
+    }
+}
+
 /// The events after a place; a `reset` first where some are lost. Each about an entry has the line as it is shown now.
 fn read_batch(peer: &Peer<SqliteStore>, place: u64) -> Result<VecDeque<(u64, Event)>, Problem> {
     let passage = events_after(peer.store(), place, BATCH_EVENTS).map_err(storage_problem)?;
@@ -284,6 +339,23 @@ fn with_line(peer: &Peer<SqliteStore>, event: Event) -> Result<Event, Problem> {
 }
 
 impl Event {
+    /// What is told of a file, for each message that it is wanted for.
+    fn of_file(moved: &FileMoved) -> impl Iterator<Item = Self> {
+        let FileMoved {
+            entries,
+            content,
+            progress,
+        } = moved;
+        entries.iter().map(|entry| Self::File {
+            entry: entry.to_string(),
+            file: hex(&content.0),
+            here: progress.bytes,
+            state: FileStanding::of(progress),
+            sources: progress.sources,
+            problem: progress.problem.clone(),
+        })
+    }
+
     /// Its name in the stream.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -292,6 +364,7 @@ impl Event {
             Self::Draft { .. } => "draft",
             Self::Line { .. } => "line",
             Self::Join { .. } => "join",
+            Self::File { .. } => "file",
             Self::Notice { .. } => "notice",
             Self::Reset {} => "reset",
         }

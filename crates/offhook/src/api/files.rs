@@ -183,8 +183,9 @@ pub(super) async fn sent(surface: &Surface, entry: EntryId, files: &[Attachment]
 )]
 pub(super) async fn list(State(surface): State<Surface>, Path(id): Path<String>) -> Result<Json<Files>, Problem> {
     let entry = names::entry(&id)?;
-    let files = of_entry(&surface, entry).await?;
-    for file in files.iter().filter(|file| surface.node.file_comes_unasked(file)) {
+    let (files, room_max) = of_entry(&surface, entry).await?;
+    let comes = |file: &&Attachment| file.bytes <= room_max && surface.node.file_comes_unasked(file);
+    for file in files.iter().filter(comes) {
         // Begun when its message came, unless that was passed by, or is this very moment; begun once.
         surface
             .node
@@ -192,7 +193,7 @@ pub(super) async fn list(State(surface): State<Surface>, Path(id): Path<String>)
             .await
             .map_err(file_problem)?;
     }
-    let state = |file: &Attachment| FileState::new(file, surface.node.file_progress(file));
+    let state = |file: &Attachment| FileState::new(file, room_max, surface.node.file_progress(file));
     Ok(Json(Files {
         entry: id,
         files: files.iter().map(state).collect(),
@@ -212,9 +213,9 @@ pub(super) async fn fetch(
     Path((id, file)): Path<(String, String)>,
 ) -> Result<(StatusCode, Json<FileState>), Problem> {
     let (entry, content) = (names::entry(&id)?, content(&file)?);
-    let file = find(&surface, entry, content).await?;
+    let (file, room_max) = find(&surface, entry, content).await?;
     surface.node.fetch_file(entry, content).await.map_err(file_problem)?;
-    let state = FileState::new(&file, surface.node.file_progress(&file));
+    let state = FileState::new(&file, room_max, surface.node.file_progress(&file));
     Ok((StatusCode::ACCEPTED, Json(state)))
 }
 
@@ -236,7 +237,7 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (entry, content) = (names::entry(&id)?, content(&file)?);
-    let file = find(&surface, entry, content).await?;
+    let (file, _) = find(&surface, entry, content).await?;
     let reader = surface.node.read_file(&file).await.map_err(file_problem)?;
     let whole = 0..file.bytes;
     let asked = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
@@ -321,21 +322,27 @@ fn parts(reader: FileReader, range: Range<u64>) -> impl futures_util::Stream<Ite
     })
 }
 
-async fn of_entry(surface: &Surface, entry: EntryId) -> Result<Vec<Attachment>, Problem> {
+/// The files of a message, and the largest that its room takes, in bytes.
+async fn of_entry(surface: &Surface, entry: EntryId) -> Result<(Vec<Attachment>, u64), Problem> {
     let no_entry = || {
         Problem::new(
             Kind::NoEntry,
             "there is no such entry here; it may not have arrived yet",
         )
     };
-    let read = surface.query(move |peer| peer.entry(entry).map_err(storage_problem)?.ok_or_else(no_entry));
-    Ok(read.await?.files)
+    let read = surface.query(move |peer| {
+        let view = peer.entry(entry).map_err(storage_problem)?.ok_or_else(no_entry)?;
+        Ok((view.files, peer.file_limit(entry).unwrap_or(u64::MAX)))
+    });
+    read.await
 }
 
-async fn find(surface: &Surface, entry: EntryId, content: ContentId) -> Result<Attachment, Problem> {
-    let files = of_entry(surface, entry).await?;
+async fn find(surface: &Surface, entry: EntryId, content: ContentId) -> Result<(Attachment, u64), Problem> {
+    let (files, room_max) = of_entry(surface, entry).await?;
     let found = files.into_iter().find(|file| file.content == content);
-    found.ok_or_else(|| Problem::new(Kind::NoFile, "this message carries no such file"))
+    found
+        .map(|file| (file, room_max))
+        .ok_or_else(|| Problem::new(Kind::NoFile, "this message carries no such file"))
 }
 
 fn content(hex: &str) -> Result<ContentId, Problem> {
@@ -348,7 +355,7 @@ fn file_problem(problem: FileProblem) -> Problem {
     let detail = problem.to_string();
     match problem {
         FileProblem::Disk(_) => Problem::new(Kind::Storage, detail),
-        FileProblem::TooLarge(_) => Problem::new(Kind::TooLarge, detail),
+        FileProblem::TooLarge(_) | FileProblem::TooLargeForRoom(_) => Problem::new(Kind::TooLarge, detail),
         FileProblem::NotHere => Problem::new(Kind::NotHere, detail),
         FileProblem::NoFile => Problem::new(Kind::NoFile, detail),
         FileProblem::Node(error) => node_problem(error),

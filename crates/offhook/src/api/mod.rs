@@ -361,6 +361,7 @@ fn command_problem(error: &CommandError) -> Problem {
         CommandError::NotAllowed { .. } => Kind::NotAllowed,
         CommandError::LastOwner => Kind::LastOwner,
         CommandError::Length { .. } => Kind::Length,
+        CommandError::TooLargeForRoom { .. } => Kind::TooLarge,
         CommandError::NotYours(_) => Kind::NotYours,
         CommandError::BadInvite(_) => Kind::BadInvite,
         CommandError::NoKeys => Kind::NoKeys,

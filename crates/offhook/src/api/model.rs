@@ -168,6 +168,8 @@ pub(crate) struct Room {
     pub(crate) why_out: Option<String>,
     pub(crate) role: String,
     pub(crate) history: String,
+    /// The largest file that it takes, in bytes.
+    pub(crate) file_limit: u64,
     pub(crate) members: usize,
     pub(crate) members_online: usize,
     pub(crate) entries: u64,
@@ -221,6 +223,7 @@ impl Room {
             why_out: view.why_out,
             role: view.role.to_string(),
             history: history_text(view.history),
+            file_limit: view.file_bytes_max,
             members: view.members,
             members_online: view.members_online,
             entries: view.entries,
@@ -277,6 +280,9 @@ pub(crate) struct RoomMade {
 pub(crate) struct RoomChange {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
+    /// The largest file that it takes, in bytes; 0 for no files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file_limit: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pinned: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -350,6 +356,8 @@ impl Default for NewInvite {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct InviteMade {
     pub(crate) invite: String,
+    /// The same to be read aloud: lines of eight words, of which the last checks the line.
+    pub(crate) words: Vec<String>,
     pub(crate) room: String,
     pub(crate) name: String,
     pub(crate) role: String,
@@ -864,6 +872,21 @@ pub(crate) enum Event {
     Line { device: String, up: bool },
     /// A step of a join.
     Join { room: String, step: Step },
+    /// A file of a message got further, or stands differently. Not numbered: who was away asks how the file stands.
+    File {
+        /// The message.
+        entry: String,
+        /// The file's content id.
+        file: String,
+        /// Bytes that are here and checked.
+        here: u64,
+        state: FileStanding,
+        /// Members with a line that are asked for it.
+        sources: usize,
+        /// Why it stands still.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        problem: Option<String>,
+    },
     /// Something that a person should look at.
     Notice { room: Option<String>, text: String },
     /// Events before this one are no longer held: read anew what you show.

@@ -77,7 +77,7 @@ pub(super) async fn show(State(surface): State<Surface>, Path(room): Path<String
 #[utoipa::path(
     patch,
     path = "/rooms/{room}",
-    description = "Rename, pin or mute a room.",
+    description = "Rename a room, say how large its files may be, pin or mute it.",
     params(("room" = String, Path, description = "A room's id, its name, or the beginning of its id")),
     request_body = RoomChange,
     responses((status = 200, body = Room), (status = "default", body = Problem, content_type = "application/problem+json")),
@@ -91,6 +91,9 @@ pub(super) async fn change(
     let room = room_id(&surface, room).await?;
     if let Some(name) = change.name {
         surface.command(Command::RenameRoom { room, name }).await?;
+    }
+    if let Some(bytes_max) = change.file_limit {
+        surface.command(Command::LimitFiles { room, bytes_max }).await?;
     }
     desk::set_marks(&surface, room, change.pinned, change.muted).await?;
     show(State(surface), Path(hex(&room.0))).await
@@ -203,6 +206,7 @@ pub(super) async fn invite(
     };
     let made = InviteMade {
         invite: invite.to_link(),
+        words: invite.to_lines(),
         room: hex(&invite.room.0),
         name: invite.room_name,
         role: invite.role.to_string(),
@@ -221,7 +225,7 @@ pub(super) async fn invite(
     security(("session" = []), ("token" = ["admin"]))
 )]
 pub(super) async fn join(State(surface): State<Surface>, Body(new): Body<NewJoin>) -> Created<RoomMade> {
-    let invite = Invite::from_link(&new.invite).map_err(|bad| Problem::new(Kind::BadInvite, bad.to_string()))?;
+    let invite = Invite::from_text(&new.invite).map_err(|bad| Problem::new(Kind::BadInvite, bad.to_string()))?;
     let name = invite.room_name.clone();
     let Reply::Room(room) = surface.command(Command::Join { invite }).await? else {
         return Err(odd_reply());

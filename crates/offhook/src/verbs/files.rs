@@ -10,11 +10,12 @@ use hyper::Method;
 use hyper::body::Bytes;
 
 use super::{Context, Done, Out, Stop};
-use crate::api::model::{FileStanding, FileState, FileTaken, Files};
+use crate::api::model::{FileStanding, FileState, FileTaken, Files, Room};
 use crate::client::Target;
 use crate::flags::{FileGet, FileVerb};
 use crate::problem::{Kind, Problem};
 use crate::proto::history::file::{FILES_MAX, safe_name};
+use crate::proto::peer::command::too_large;
 use crate::render::{clean_line, size};
 
 /// How often it is asked how much is here.
@@ -50,6 +51,7 @@ fn standing(file: &FileState) -> String {
         (FileStanding::Here, _) => "here".to_owned(),
         (FileStanding::Coming, _) if file.sources == 0 => "waits for somebody who has it".to_owned(),
         (FileStanding::Coming, _) => format!("{} of it here", size(file.here)),
+        (FileStanding::Refused, _) => "larger than this room takes".to_owned(),
         (FileStanding::Away, _) => "not here; `offhook file get` fetches it".to_owned(),
     }
 }
@@ -59,23 +61,31 @@ async fn of_entry(context: &Context, id: &str) -> Result<Files, Problem> {
 }
 
 /// Takes files in; returns their content ids.
-pub(super) async fn take(context: &Context, paths: &[PathBuf]) -> Result<Vec<String>, Stop> {
+pub(super) async fn take(context: &Context, room: &str, paths: &[PathBuf]) -> Result<Vec<String>, Stop> {
     if paths.len() > FILES_MAX {
         let detail = format!("a message carries at most {FILES_MAX} files; send the others with another one");
         return Err(Problem::new(Kind::Limit, detail).into());
     }
     let mut taken = Vec::new();
+    if paths.is_empty() {
+        return Ok(taken);
+    }
+    let room: Room = context.node.get(Target::new(&["rooms", room])).await?;
     for path in paths {
-        taken.push(take_one(context, path).await?.file);
+        taken.push(take_one(context, path, room.file_limit).await?.file);
     }
     Ok(taken)
 }
 
-async fn take_one(context: &Context, path: &Path) -> Result<FileTaken, Stop> {
+/// Takes a file in, unless the room would not take it.
+async fn take_one(context: &Context, path: &Path, room_max: u64) -> Result<FileTaken, Stop> {
     let cannot = |why: String| Problem::new(Kind::BadRequest, format!("cannot read {}: {why}", path.display()));
     let facts = std::fs::metadata(path).map_err(|error| cannot(error.to_string()))?;
     if !facts.is_file() {
         return Err(cannot("it is no file; folders are sent as an archive".to_owned()).into());
+    }
+    if facts.len() > room_max {
+        return Err(Problem::new(Kind::TooLarge, too_large(room_max)).into());
     }
     let mut file = File::open(path).map_err(|error| cannot(error.to_string()))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -33,7 +33,7 @@ struct Timed {
 }
 
 pub(super) async fn run(context: &Context, flags: Join) -> Done {
-    follow(&context.node, context.out, &flags.invite, flags.wait).await
+    follow(&context.node, context.out, &flags.invite.join(" "), flags.wait).await
 }
 
 /// Redeems an invite and follows what comes of it for at most `wait_s` seconds.
@@ -85,7 +85,7 @@ pub(super) async fn follow(node: &Client, out: Out, invite: &str, wait_s: u64) -
 
 /// Reads an invite, so that a damaged one is refused before anything is done.
 pub(super) fn parse(invite: &str) -> Result<Invite, Problem> {
-    Invite::from_link(invite).map_err(|bad| Problem::new(Kind::BadInvite, bad.to_string()))
+    Invite::from_text(invite).map_err(|bad| Problem::new(Kind::BadInvite, bad.to_string()))
 }
 
 struct Checklist {

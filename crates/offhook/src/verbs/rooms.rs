@@ -13,7 +13,7 @@ use crate::api::model::{
 };
 use crate::client::Target;
 use crate::flags::{Invite, RoomVerb};
-use crate::render::{Style, clean_line, count, moment, pad, short};
+use crate::render::{Style, clean_line, count, moment, pad, short, size};
 
 pub(super) async fn run(context: &Context, verb: RoomVerb) -> Done {
     match verb {
@@ -24,6 +24,7 @@ pub(super) async fn run(context: &Context, verb: RoomVerb) -> Done {
         RoomVerb::Remove { room, person } => remove(context, &room, &person).await,
         RoomVerb::Leave { room } => leave(context, &room).await,
         RoomVerb::Keepers { room, verb } => super::keepers::run(context, &room, verb).await,
+        RoomVerb::Limit { room, size } => limit(context, &room, size).await,
         RoomVerb::Rename { room, name } => rename(context, &room, name).await,
     }
 }
@@ -127,6 +128,24 @@ async fn rename(context: &Context, room: &str, name: String) -> Done {
     })
 }
 
+async fn limit(context: &Context, room: &str, bytes: Option<u64>) -> Done {
+    let target = Target::new(&["rooms", room]);
+    let shown: Room = match bytes {
+        None => context.node.get(target).await?,
+        Some(bytes) => {
+            let change = RoomChange {
+                file_limit: Some(bytes),
+                ..RoomChange::default()
+            };
+            context.node.send(Method::PATCH, target, Some(&change)).await?
+        }
+    };
+    context.out.either(&shown, |_| match shown.file_limit {
+        0 => format!("{} takes no files\n", clean_line(&shown.name)),
+        bytes => format!("{} takes files up to {}\n", clean_line(&shown.name), size(bytes)),
+    })
+}
+
 pub(super) async fn invite(context: &Context, flags: Invite) -> Done {
     let new = NewInvite {
         expires_s: flags.expires,
@@ -141,17 +160,30 @@ pub(super) async fn invite(context: &Context, flags: Invite) -> Done {
     if context.out.json {
         return context.out.object(&made);
     }
-    context.out.data(&format!("{}\n", made.invite))?;
+    match flags.words {
+        true => context.out.data(&numbered(&made.words))?,
+        false => context.out.data(&format!("{}\n", made.invite))?,
+    }
     let for_whom = count(u64::from(made.uses), "person");
     context.out.talk(&format!(
-        "for {for_whom} as {}, until {}; they type: offhook up INVITE, or offhook join INVITE",
+        "for {for_whom} as {}, until {}; they type: {}",
         made.role,
-        moment(&made.expires)
+        moment(&made.expires),
+        match flags.words {
+            true => "offhook join, and the words behind it; case and numbers of lines do not matter",
+            false => "offhook up INVITE, or offhook join INVITE",
+        }
     ));
-    if io::stdout().is_terminal() && io::stderr().is_terminal() {
+    if !flags.words && io::stdout().is_terminal() && io::stderr().is_terminal() {
         context.out.talk(&qr(&made.invite));
     }
     Ok(())
+}
+
+/// Lines to be read aloud, with their numbers: whoever listens can say which one did not fit.
+fn numbered(lines: &[String]) -> String {
+    let line = |(line, number): (&String, usize)| format!("{number:>2}. {line}\n");
+    lines.iter().zip(1..).map(line).collect()
 }
 
 /// The link as a QR code of half blocks; the reason where it does not fit into one.

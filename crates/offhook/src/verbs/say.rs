@@ -24,7 +24,7 @@ pub(super) async fn send(context: &Context, flags: Send) -> Done {
     };
     let new = NewEntry {
         text: said,
-        files: files::take(context, &flags.file).await?,
+        files: files::take(context, &flags.room, &flags.file).await?,
         client_id: flags.client_id,
     };
     let target = Target::new(&["rooms", &flags.room, "entries"]);

@@ -17,6 +17,8 @@ pub const MEDIA_TYPE_BYTES_MAX: usize = 127;
 pub const THUMBNAIL_BYTES_MAX: usize = 12 * 1024;
 /// The largest file that can be told of, in bytes; far below the 256 GiB that one key's stream reaches.
 pub const FILE_BYTES_MAX: u64 = 64 << 30;
+/// The largest file that a room takes where its members have said nothing else, in bytes.
+pub const ROOM_FILE_BYTES_MAX: u64 = 100_000_000;
 
 wire_id!(
     /// The root of the BLAKE3 tree over a file's sealed bytes.

@@ -26,6 +26,13 @@ pub enum Command {
         /// Its new name.
         name: String,
     },
+    /// Changes how large a file a room takes (admins).
+    LimitFiles {
+        /// The room.
+        room: RoomId,
+        /// In bytes; 0 for no files at all.
+        bytes_max: u64,
+    },
     /// Gives a member another role (admins; nobody above their own rank).
     SetRole {
         /// The room.
@@ -235,6 +242,12 @@ pub enum CommandError {
         /// Its maximum.
         bytes_max: usize,
     },
+    /// The room does not take so large a file.
+    #[error("{}", too_large(*bytes_max))]
+    TooLargeForRoom {
+        /// The largest that it takes, in bytes.
+        bytes_max: u64,
+    },
     /// The target cannot be edited, deleted or answered by this person.
     #[error("{0}")]
     NotYours(&'static str),
@@ -250,4 +263,29 @@ pub enum CommandError {
     /// Already so.
     #[error("{0}")]
     Already(&'static str),
+}
+
+/// Why a room does not take a file, and what can be done.
+pub fn too_large(bytes_max: u64) -> String {
+    match bytes_max {
+        0 => "this room takes no files; an admin can change that with `offhook room limit`".to_owned(),
+        _ => format!(
+            "this room takes files of at most {}; an admin can change that with `offhook room limit`",
+            size(bytes_max)
+        ),
+    }
+}
+
+/// A size as a person says it; whole to the first digit after the point.
+pub(crate) fn size(bytes: u64) -> String {
+    let (unit, name) = match bytes {
+        0..1_000 => return format!("{bytes} bytes"),
+        1_000..1_000_000 => (1_000, "kB"),
+        1_000_000..1_000_000_000 => (1_000_000, "MB"),
+        _ => (1_000_000_000, "GB"),
+    };
+    match bytes % unit / (unit / 10) {
+        0 => format!("{} {name}", bytes / unit),
+        tenth => format!("{}.{tenth} {name}", bytes / unit),
+    }
 }

@@ -39,6 +39,12 @@ impl<S: Store> Peer<S> {
                 Err(error) => Ok(Err(error)),
                 Ok(()) => self.control(room, Role::Admin, vec![Op::Rename { name }], false),
             },
+            Command::LimitFiles { bytes_max, .. } if bytes_max > FILE_BYTES_MAX => {
+                Ok(Err(CommandError::Limit("64 GiB are the most that a room can allow")))
+            }
+            Command::LimitFiles { room, bytes_max } => {
+                self.control(room, Role::Admin, vec![Op::SetFileLimit { bytes: bytes_max }], false)
+            }
             Command::SetRole { room, person, role } => self.set_role(room, person, role),
             Command::RemoveMember { room, person } => self.remove_member(room, person),
             Command::LeaveRoom { room } => self.leave(room),
@@ -432,7 +438,8 @@ impl<S: Store> Peer<S> {
     fn body(&self, no: RoomNo, post: Post) -> Result<Result<Body, CommandError>, StoreError> {
         Ok(match post {
             Post::Text { text, reply_to, files } => {
-                if let Err(error) = check_said(&text, &files) {
+                let bytes_max = self.rooms.get(&no).map_or(0, |room| room.roster.file_bytes_max);
+                if let Err(error) = check_said(&text, &files, bytes_max) {
                     return Ok(Err(error));
                 }
                 let reply_to = match reply_to.map(|target| self.message(no, &target)).transpose()? {
@@ -551,8 +558,8 @@ fn by_root(record: &crate::identity::IdentityRecord) -> bool {
     }
 }
 
-/// A message says something: text, or files, each described within its limits.
-fn check_said(text: &str, files: &[Attachment]) -> Result<(), CommandError> {
+/// A message says something: text, or files, each described within its limits and the room's.
+fn check_said(text: &str, files: &[Attachment], bytes_max: u64) -> Result<(), CommandError> {
     if files.is_empty() || !text.is_empty() {
         check_length("the text", text, TEXT_BYTES_MAX)?;
     }
@@ -562,6 +569,9 @@ fn check_said(text: &str, files: &[Attachment]) -> Result<(), CommandError> {
         ));
     }
     for file in files {
+        if file.bytes > bytes_max {
+            return Err(CommandError::TooLargeForRoom { bytes_max });
+        }
         check_length("the file's name", &file.name, FILE_NAME_BYTES_MAX)?;
         check_length("the file's media type", &file.media_type, MEDIA_TYPE_BYTES_MAX)?;
         let thumbnail = file.picture.as_ref().map_or(0, |picture| picture.thumbnail.len());

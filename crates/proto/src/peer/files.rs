@@ -13,6 +13,11 @@ impl<S: Store> Peer<S> {
         Ok(files.into_iter().find(|file| file.content == content))
     }
 
+    /// The largest file, in bytes, that the room of a message takes now.
+    pub fn file_limit(&self, entry: EntryId) -> Option<u64> {
+        self.room_with(&entry).map(|room| room.roster.file_bytes_max)
+    }
+
     /// The file that a device asks for, where it may have it: both are in the message's room, and the message still carries it.
     pub fn file_for(&self, peer: DeviceId, ask: &FileAsk) -> Result<Option<Attachment>, StoreError> {
         let (FileAsk::Held { entry, content } | FileAsk::Piece { entry, content, .. }) = *ask;

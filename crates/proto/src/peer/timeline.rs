@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::history::entry::{Class, Clock, EntryId, LogKey, RoomId};
 use crate::history::{Body, Said};
 use crate::identity::{DeviceId, PersonId};
+use crate::peer::command::size;
 use crate::peer::record::{Annotations, LATE, ReactionRecord, SEALED, Stored, StoredStanding};
 use crate::peer::room::{CLOCK_AHEAD_MAX_MS, Room, effective_ms};
 use crate::peer::view::{
@@ -80,6 +81,7 @@ impl<S: Store> Peer<S> {
             why_out: (!room.why_out.is_empty()).then(|| room.why_out.clone()),
             role: room.roster.role(&self.ctx.me).unwrap_or(Role::Reader),
             history: room.roster.history,
+            file_bytes_max: room.roster.file_bytes_max,
             members: room.roster.members.len(),
             members_online: room.roster.members.keys().filter(|person| online(person)).count(),
             entries: room.messages,
@@ -476,6 +478,8 @@ impl<S: Store> Peer<S> {
             Op::SetRole { person, role, .. } => format!("{who} made {} {role}", self.name_of(person)),
             Op::Rename { name } => format!("{who} renamed the room to “{name}”"),
             Op::SetHistory { .. } => format!("{who} changed what newcomers may read"),
+            Op::SetFileLimit { bytes: 0 } => format!("{who} ended the sending of files in this room"),
+            Op::SetFileLimit { bytes } => format!("{who} set the room's limit for files to {}", size(*bytes)),
             Op::SetKeepers { keepers } if keepers.is_empty() => format!("{who} took the room's keepers away"),
             Op::SetKeepers { keepers } => format!("{who} chose keepers for the room ({})", keepers.len()),
             Op::Freeze { .. } => format!("{who} proved that a member shows different people different things"),

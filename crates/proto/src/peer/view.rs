@@ -22,6 +22,8 @@ pub struct RoomView {
     pub role: Role,
     /// What newcomers may read.
     pub history: HistoryPolicy,
+    /// The largest file that it takes, in bytes.
+    pub file_bytes_max: u64,
     /// How many persons are in it.
     pub members: usize,
     /// How many of them, this one left out, have a line to this node now.

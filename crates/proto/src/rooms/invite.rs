@@ -127,11 +127,28 @@ impl std::fmt::Debug for Invite {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BadInvite {
     /// It does not begin with the scheme.
-    #[error("this is not an invite: invites begin with `offhook:`")]
+    #[error("this is not an invite: invites begin with `offhook:`, or are lines of eight words")]
     Scheme,
     /// A character is wrong or missing.
     #[error("this invite is damaged: a character is missing or changed; copy it again, whole")]
     Damaged,
+    /// One of the words is none of the list.
+    #[error("line {line} of the words: word {word} is none that is used; listen to it again")]
+    Word {
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1.
+        word: usize,
+    },
+    /// A line's words do not belong together.
+    #[error("line {line} of the words does not fit: one of its words is another, or missing; listen to it again")]
+    Line {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// Every line fits, and yet it is not whole.
+    #[error("a line of the words is missing; listen to the end")]
+    Missing,
     /// It comes from a version that this program does not know.
     #[error("this invite was made by another version of Offhook: {0}")]
     Version(WireError),
@@ -147,8 +164,8 @@ impl Invite {
     /// The text form.
     pub fn to_link(&self) -> String {
         let mut bytes = self.to_bytes();
-        let checksum = crypto::hash(INVITE_CHECKSUM, &[&bytes]);
-        bytes.extend_from_slice(&checksum[..4]);
+        let checksum = checksum(&bytes);
+        bytes.extend_from_slice(&checksum);
         format!("{SCHEME}{}", base32(&bytes))
     }
 
@@ -161,12 +178,18 @@ impl Invite {
             .to_lowercase();
         let digits = text.strip_prefix(SCHEME).ok_or(BadInvite::Scheme)?;
         let bytes = unbase32(digits).ok_or(BadInvite::Damaged)?;
-        let (body, checksum) = bytes.split_last_chunk::<4>().ok_or(BadInvite::Damaged)?;
-        if crypto::hash(INVITE_CHECKSUM, &[body])[..4] != checksum[..] {
+        let (body, told) = bytes.split_last_chunk::<4>().ok_or(BadInvite::Damaged)?;
+        if checksum(body) != *told {
             return Err(BadInvite::Damaged);
         }
         Self::from_bytes(body).map_err(BadInvite::Version)
     }
+}
+
+/// What follows on, or stands before, an invite's encoding, so that what was changed on the way is found.
+pub(super) fn checksum(body: &[u8]) -> [u8; 4] {
+    let [a, b, c, d, ..] = crypto::hash(INVITE_CHECKSUM, &[body]);
+    [a, b, c, d]
 }
 
 pub(crate) fn base32(bytes: &[u8]) -> String {

@@ -278,6 +278,11 @@ pub enum Op {
         /// The keepers.
         keepers: Vec<KeeperPlace>,
     },
+    /// Changes how large a file may be.
+    SetFileLimit {
+        /// In bytes; at most [`FILE_BYTES_MAX`](crate::history::file::FILE_BYTES_MAX), and 0 for no files at all.
+        bytes: u64,
+    },
 }
 wire_enum!(Op {
     0 => Create { name: text(ROOM_NAME_BYTES_MAX), kind, history, person, identity, log, nonce },
@@ -294,6 +299,7 @@ wire_enum!(Op {
     11 => Identity { identity },
     12 => Seal {},
     16 => SetKeepers { keepers: list(KEEPERS_MAX) },
+    17 => SetFileLimit { bytes },
 });
 
 #[cfg(test)]

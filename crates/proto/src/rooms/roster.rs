@@ -38,6 +38,8 @@ pub struct Roster {
     pub kind: RoomKind,
     /// What newcomers may read.
     pub history: HistoryPolicy,
+    /// The largest file that the room takes, in bytes.
+    pub file_bytes_max: u64,
     /// Who keeps sealed entries for those who are away.
     pub keepers: Vec<KeeperPlace>,
     /// Who is in.

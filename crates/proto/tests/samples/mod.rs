@@ -163,7 +163,11 @@ fn invite() -> Invite {
 
 fn invites() -> Samples {
     let invite = invite();
-    vec![("link", invite.to_link().into_bytes()), ("inside", invite.to_bytes())]
+    vec![
+        ("link", invite.to_link().into_bytes()),
+        ("inside", invite.to_bytes()),
+        ("words", invite.to_lines().join("\n").into_bytes()),
+    ]
 }
 
 /// Programs of steps; see `src/fuzzing/line.rs`. Honest frames come first, since the line is closed on who misbehaves.
@@ -527,6 +531,7 @@ fn control() -> Samples {
         ("admit", control_of(vec![admit()])),
         ("settings", control_of(settings())),
         ("removals", control_of(removals())),
+        ("file-limit", control_of(vec![Op::SetFileLimit { bytes: 20_000_000 }])),
         (
             "keepers",
             control_of(vec![Op::SetKeepers {

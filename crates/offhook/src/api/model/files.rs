@@ -78,18 +78,31 @@ pub(crate) enum FileStanding {
     Coming,
     /// Nobody asked for it.
     Away,
+    /// The room takes no files of this size.
+    Refused,
+}
+
+impl FileStanding {
+    pub(crate) fn of(progress: &FileProgress) -> Self {
+        match (progress.is_whole, progress.is_fetching) {
+            (true, _) => Self::Here,
+            (false, true) => Self::Coming,
+            (false, false) => Self::Away,
+        }
+    }
 }
 
 impl FileState {
-    pub(crate) fn new(file: &Attachment, progress: FileProgress) -> Self {
+    /// A file of a message in a room that takes files up to `room_max` bytes.
+    pub(crate) fn new(file: &Attachment, room_max: u64, progress: FileProgress) -> Self {
+        let state = match FileStanding::of(&progress) {
+            FileStanding::Away if file.bytes > room_max => FileStanding::Refused,
+            other => other,
+        };
         Self {
             file: FileTaken::new(file),
             here: progress.bytes,
-            state: match (progress.is_whole, progress.is_fetching) {
-                (true, _) => FileStanding::Here,
-                (false, true) => FileStanding::Coming,
-                (false, false) => FileStanding::Away,
-            },
+            state,
             sources: progress.sources,
             problem: progress.problem,
         }

@@ -165,6 +165,8 @@ pub(super) struct Placed {
     pub(super) names: Vec<Pos>,
     /// Operations that set what newcomers may read.
     pub(super) policies: Vec<Pos>,
+    /// Operations that say how large a file may be.
+    pub(super) file_limits: Vec<Pos>,
     /// Operations that name the keepers.
     pub(super) keepers: Vec<Pos>,
     /// Proofs of forks: the last number below, and the entry.
@@ -554,6 +556,7 @@ impl ControlGraph {
             Op::Rename { .. } => placed.names.push(pos),
             Op::SetHistory { .. } => placed.policies.push(pos),
             Op::SetKeepers { .. } => placed.keepers.push(pos),
+            Op::SetFileLimit { .. } => placed.file_limits.push(pos),
             Op::Freeze { proof } => {
                 let fork = (
                     proof.forks_at().unwrap_or(u32::MAX).saturating_sub(1),

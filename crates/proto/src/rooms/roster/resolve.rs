@@ -8,6 +8,7 @@ use super::bits::Bits;
 use super::graph::{Claim, ControlGraph, DeedKind, Void};
 use super::rules::{Pos, View};
 use super::{Departure, Effect, Former, InviteState, LogOwner, Member, Notice, Roster};
+use crate::history::file::ROOM_FILE_BYTES_MAX;
 use crate::history::{EntryRef, LogKey};
 use crate::identity::{DeviceId, IdentityState, PersonId};
 use crate::rooms::{HistoryPolicy, KeeperPlace, Op, Role, RoomKind};
@@ -30,11 +31,13 @@ impl ControlGraph {
         let logs = self.logs(&members, &view);
         let (name, kind, history) = self.settings(&view);
         let keepers = self.keepers(&view);
+        let file_bytes_max = self.file_bytes_max(&view);
         let redemptions = self.redemptions(surplus);
         let mut roster = Roster {
             name,
             kind,
             history,
+            file_bytes_max,
             keepers,
             devices: devices(&members, &logs, self, &view),
             invites: self.invites(&members, &view),
@@ -234,6 +237,13 @@ impl ControlGraph {
             None => RoomKind::Group {},
         };
         (name, kind, history)
+    }
+
+    fn file_bytes_max(&self, view: &View<'_>) -> u64 {
+        match self.newest(&self.placed.file_limits, view).map(|pos| self.op(pos)) {
+            Some(Op::SetFileLimit { bytes }) => *bytes,
+            _ => ROOM_FILE_BYTES_MAX,
+        }
     }
 
     fn keepers(&self, view: &View<'_>) -> Vec<KeeperPlace> {

@@ -274,7 +274,7 @@ impl ControlGraph {
                 pair.is_none() && target.is_some_and(|target| may_set_role(author.role, target.role, *role, own))
             }
             Op::Rename { .. } => pair.is_none() && author.role >= Role::Admin,
-            Op::SetHistory { .. } | Op::SetKeepers { .. } => author.role >= Role::Admin,
+            Op::SetHistory { .. } | Op::SetKeepers { .. } | Op::SetFileLimit { .. } => author.role >= Role::Admin,
             Op::OpenInvite { role, .. } => author.role >= Role::Member && *role <= author.role,
             Op::CloseInvite { invite } => {
                 let opener = self.terms(invite, view).map(|terms| terms.by);

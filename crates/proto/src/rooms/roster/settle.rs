@@ -222,6 +222,7 @@ impl ControlGraph {
                 | Op::Rename { .. }
                 | Op::SetHistory { .. }
                 | Op::SetKeepers { .. }
+                | Op::SetFileLimit { .. }
                 | Op::Freeze { .. }
                 | Op::Seal {} => continue,
             };

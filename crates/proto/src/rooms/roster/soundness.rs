@@ -3,6 +3,7 @@
 //! Checked once, when the entry comes in, because signatures are what costs time. Whether the author was allowed to do it is a
 //! question for [`super::rules`].
 
+use crate::history::file::FILE_BYTES_MAX;
 use crate::history::{LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityBundle, IdentityRecord, IdentityState, PersonId};
 use crate::rooms::keepers;
@@ -48,6 +49,7 @@ fn is_sound(room: &RoomId, log: &LogKey, index: usize, op: &Op) -> bool {
         Op::OpenInvite { uses, .. } => *uses > 0,
         Op::Freeze { proof } => proof.verify().is_ok(),
         Op::Identity { identity } => identity.records.iter().all(|record| record.verify().is_ok()),
+        Op::SetFileLimit { bytes } => *bytes <= FILE_BYTES_MAX,
         Op::SetKeepers { keepers } => keepers::are_distinct(keepers),
         Op::Leave { .. }
         | Op::Remove { .. }

@@ -1,7 +1,8 @@
-// `npm run bench`: how soon the page is ready, how soon a sent message shows, and how a long room scrolls. A real node, a real browser, over loopback.
+// `cargo xtask web --measure`: how soon the page is ready, how soon a sent message shows, and how a long room scrolls. A real node, a real browser, over loopback.
 //
-// Figures are medians of several runs; the machine's load is printed with them. The build of the node is the development profile unless OFFHOOK_BIN says
-// otherwise.
+// Figures are medians of several runs; the machine's load is printed with them, and a control: how long the same browser takes to load a picture of 362
+// bytes from the same node, in turn with the page. The build of the node is the development profile unless OFFHOOK_BIN says otherwise; ENTRIES says how
+// long the long room is.
 
 import { loadavg } from "node:os";
 import { request } from "node:http";
@@ -35,31 +36,41 @@ async function fill(node, room, count) {
   for (let done = 0; done < count; done += 64) await Promise.all(Array.from({ length: Math.min(64, count - done) }, (_, at) => say(done + at)));
 }
 
+/** From the beginning of the navigation, in milliseconds: until the box has the focus and takes a letter, and of that, after the load event. */
 async function ready(page, url) {
-  const times = [];
+  const [all, afterLoad, control] = [[], [], []];
   for (let run = 0; run < RUNS; run++) {
+    control.push(await picture(page, new URL("/icon.svg", url).href));
     await page.goto("about:blank");
     await page.goto(url, { waitUntil: "commit" });
-    // The page says itself when the box has the focus and takes a letter: since the navigation began.
     const took = await page.evaluate(
       (patience) =>
         new Promise((resolve, reject) => {
           const timer = setTimeout(() => reject(new Error("never ready")), patience);
+          let at;
           const look = () => {
             const box = document.getElementById("composer");
-            if (box && document.activeElement === box) {
+            if (at === undefined && box && document.activeElement === box) at = performance.now();
+            const load = performance.getEntriesByType("navigation")[0].loadEventEnd;
+            if (at !== undefined && load > 0) {
               clearTimeout(timer);
-              const entry = performance.getEntriesByType("navigation")[0];
-              resolve({ all: performance.now(), load: entry.loadEventEnd });
+              resolve({ all: at, afterLoad: at - load });
             } else setTimeout(look, 1);
           };
           look();
         }),
       PATIENCE_MS,
     );
-    times.push(took.all);
+    all.push(took.all);
+    afterLoad.push(took.afterLoad);
   }
-  return times;
+  return { all, afterLoad, control };
+}
+
+async function picture(page, url) {
+  await page.goto("about:blank");
+  await page.goto(url, { waitUntil: "load" });
+  return page.evaluate(() => performance.getEntriesByType("navigation")[0].loadEventEnd);
 }
 
 async function sending(page) {
@@ -89,6 +100,24 @@ async function sending(page) {
   }
   return times;
 }
+
+const frames_of = (gaps) => `median ${ms(median(gaps))}, worst ${ms(worst(gaps))}, over 50 ms: ${gaps.filter((gap) => gap > 50).length}`;
+
+const empty = (page) =>
+  page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        const gaps = [];
+        let last = performance.now();
+        const step = (now) => {
+          gaps.push(now - last);
+          last = now;
+          if (gaps.length === 300) resolve(gaps);
+          else requestAnimationFrame(step);
+        };
+        requestAnimationFrame(step);
+      }),
+  );
 
 /** Scrolls up through the room until its beginning, as fast as it loads; then jumps to places in it. */
 async function scrolling(page, count) {
@@ -132,8 +161,28 @@ async function scrolling(page, count) {
         requestAnimationFrame(step);
       }),
   );
+  // And as a wheel does it: 100 pixels a frame, for 300 frames, from the middle.
+  const wheel = await page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        const list = document.querySelector("[data-timeline]");
+        const gaps = [];
+        let n = 0;
+        let last = performance.now();
+        list.scrollTop = list.scrollHeight / 2;
+        const step = (now) => {
+          if (n > 5) gaps.push(now - last);
+          last = now;
+          if (n === 300) return resolve(gaps);
+          n += 1;
+          list.scrollTop -= 100;
+          requestAnimationFrame(step);
+        };
+        requestAnimationFrame(step);
+      }),
+  );
   const nodes = await page.evaluate(() => document.querySelectorAll("[data-timeline] *").length);
-  return { frames, took, beginning, through, nodes, count };
+  return { frames, took, beginning, through, wheel, nodes, count };
 }
 
 try {
@@ -151,7 +200,9 @@ try {
   await page.setViewportSize({ width: 1280, height: 800 });
   const url = `${node.status.http}/#/room/${first}`;
   const times = await ready(page, url);
-  report(`ready for typing with ${ROOMS} rooms, median of ${RUNS}`, "300 ms", `${ms(median(times))} (worst ${ms(worst(times))})`);
+  report(`ready for typing with ${ROOMS} rooms, median of ${RUNS}`, "300 ms", `${ms(median(times.all))} (worst ${ms(worst(times.all))})`);
+  report("of that, after the load event", "", ms(median(times.afterLoad)));
+  report("control: a picture of 362 bytes from the same node, in turn", "", `${ms(median(times.control))} (worst ${ms(worst(times.control))})`);
   await message(page, "entry 19").waitFor();
   const sent = await sending(page);
   report(`a sent entry shows, median of ${SENDS}`, "50 ms", `${ms(median(sent))} (worst ${ms(worst(sent))})`);
@@ -164,15 +215,17 @@ try {
   await page.goto(`${node.status.http}/#/room/${long.room}`);
   await until("the long room is open", async () => (await timeline(page).getByRole("article").count()) > 5);
   const open_ms = await ready(page, `${node.status.http}/#/room/${long.room}`);
-  report(`ready for typing in a room of ${LONG.toLocaleString("en")}, median of ${RUNS}`, "", ms(median(open_ms)));
+  report(`ready for typing in a room of ${LONG.toLocaleString("en")}, median of ${RUNS}`, "", `${ms(median(open_ms.all))} (worst ${ms(worst(open_ms.all))})`);
   const result = await scrolling(page, LONG);
   if (result.beginning === 0) throw new Error("the beginning was never reached");
   report("scrolling back to the beginning while it loads", "", `${(result.took / 1000).toFixed(1)} s, frames: median ${ms(median(result.frames))}, worst ${ms(worst(result.frames))}`);
-  const slow = result.through.filter((gap) => gap > 50).length;
-  report("200 jumps through all of it, from frame to frame", "", `median ${ms(median(result.through))}, worst ${ms(worst(result.through))}, over 50 ms: ${slow}`);
+  report("200 jumps through all of it, from frame to frame", "", frames_of(result.through));
+  report("300 frames of 100 pixels each", "", frames_of(result.wheel));
   report("elements in the timeline then", "", `${result.nodes}`);
   const late = await sending(page);
   report(`a sent entry shows with ${LONG.toLocaleString("en")} loaded, median of ${SENDS}`, "50 ms", `${ms(median(late))} (worst ${ms(worst(late))})`);
+  await page.goto("about:blank");
+  report("control: 300 frames of an empty page", "", frames_of(await empty(page)));
   console.log(`\nload ${loadavg().map((value) => value.toFixed(1)).join(" ")} at the end`);
 } finally {
   await clear();
