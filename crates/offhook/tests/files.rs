@@ -231,3 +231,33 @@ fn a_room_says_how_large_its_files_may_be_and_progress_is_told() {
     );
     assert_eq!(last["here"], 2_000_000);
 }
+
+#[test]
+fn a_backup_brings_files_back_where_it_was_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ada = Machine::new(folder.path(), "Ada");
+    ada.up();
+    ada.json(&["room", "new", "Study"]);
+    let plan = folder.path().join("plan.bin");
+    fs::write(&plan, noise(2_000_000)).unwrap();
+    let sent = ada.json(&["send", "Study", "--file", path(&plan)]);
+    let id = sent["id"].as_str().unwrap();
+    let word = folder.path().join("word");
+    fs::write(&word, "a long passphrase").unwrap();
+    let (lean, full) = (folder.path().join("lean"), folder.path().join("full"));
+    ada.json(&["backup", path(&lean), "--passphrase-file", path(&word)]);
+    ada.json(&["backup", path(&full), "--with-files", "--passphrase-file", path(&word)]);
+    ada.kill();
+
+    let counted = |backup: &Path| {
+        let args = ["restore", path(backup), "--verify", "--passphrase-file", path(&word)];
+        ada.json(&args)["files"].as_u64().unwrap()
+    };
+    assert_eq!((counted(&lean), counted(&full)), (0, 1));
+    let mut restored = Machine::new(folder.path(), "Restored");
+    restored.json(&["restore", path(&full), "--passphrase-file", path(&word)]);
+    restored.up();
+    let got = folder.path().join("got");
+    restored.json(&["file", "get", id, "--out", path(&got)]);
+    assert_eq!(fs::read(&got).unwrap(), noise(2_000_000));
+}

@@ -96,10 +96,11 @@ pub(super) async fn backup(State(surface): State<Surface>, Body(new): Body<NewBa
     surface.node.backup_to(store.clone()).await.map_err(node_problem)?;
     let holder = holder(&surface).await?;
     let identity = offhook_node::home::identity_path(&surface.home);
+    let files = new.files.then(|| surface.home.join(archive::FILES));
     let (chunks, sealed) = mpsc::channel(CHUNKS_WAITING_MAX);
     tokio::task::spawn_blocking(move || {
         let to = BufWriter::with_capacity(CHUNK_BYTES, Chunks(chunks.clone()));
-        if let Err(error) = archive::write(holder, &identity, &store, &passphrase, random, to) {
+        if let Err(error) = archive::write(holder, &identity, &store, files.as_deref(), &passphrase, random, to) {
             // The reader may have gone away, which may be the very error.
             let _ = chunks.blocking_send(Err(error));
         }

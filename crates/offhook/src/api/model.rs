@@ -850,6 +850,9 @@ pub(crate) struct Phrase {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewBackup {
     pub(crate) passphrase: String,
+    /// Also the files of messages that are here.
+    #[serde(default)]
+    pub(crate) files: bool,
 }
 
 /// One event of the stream. `event` says which; the other fields depend on it.

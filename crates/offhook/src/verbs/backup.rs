@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::{Context, Done, Stop};
 use crate::api::model::{NewBackup, Phrase, hex};
-use crate::archive::{self, Manifest};
+use crate::archive::{self, Manifest, Unpacked};
 use crate::client::Target;
 use crate::flags::Passphrase;
 use crate::problem::{Kind, Problem};
@@ -45,13 +45,14 @@ struct BackedUp {
     bytes: u64,
 }
 
-pub(super) async fn backup(context: &Context, file: &Path, flags: &Passphrase) -> Done {
+pub(super) async fn backup(context: &Context, file: &Path, with_files: bool, flags: &Passphrase) -> Done {
     if file.exists() {
         let detail = format!("{} exists already; choose another name", file.display());
         return Err(Problem::new(Kind::BadBackup, detail).into());
     }
     let new = NewBackup {
         passphrase: passphrase(flags, Purpose::Seal)?.to_string(),
+        files: with_files,
     };
     let body = context
         .node
@@ -116,6 +117,8 @@ struct Restored {
     made: String,
     rooms: u64,
     entries: u64,
+    /// Files of messages that are in it.
+    files: u64,
     /// True for `--verify`: nothing was written.
     verified_only: bool,
     home: Option<String>,
@@ -129,8 +132,8 @@ pub(super) fn restore(context: &Context, file: &Path, verify: bool, flags: &Pass
     let from = File::open(file).map_err(|error| bad_backup(format!("cannot read {}: {error}", file.display())))?;
     let passphrase = passphrase(flags, Purpose::Open)?;
     let folder = staging(home)?;
-    let manifest = archive::unpack(BufReader::new(from), &passphrase, folder.path());
-    let manifest = manifest.map_err(|error| bad_backup(error.to_string()))?;
+    let manifest = archive::unpack(BufReader::new(from), &passphrase, folder.path(), !verify);
+    let Unpacked { manifest, files } = manifest.map_err(|error| bad_backup(error.to_string()))?;
     let counted = prove(folder.path(), &manifest)?;
     if let Some(home) = home {
         tell_restored(folder.path())?;
@@ -143,6 +146,7 @@ pub(super) fn restore(context: &Context, file: &Path, verify: bool, flags: &Pass
         made: manifest.made,
         rooms: counted.rooms,
         entries: counted.entries,
+        files,
         verified_only: verify,
         home: home.map(|home| home.display().to_string()),
     };
@@ -151,12 +155,13 @@ pub(super) fn restore(context: &Context, file: &Path, verify: bool, flags: &Pass
 
 fn text(restored: &Restored) -> String {
     let whose = format!(
-        "backup of {} (person {}), made {}: {}, {}",
+        "backup of {} (person {}), made {}: {}, {}, {}",
         clean_line(&restored.name),
         short(&restored.person),
         moment(&restored.made),
         count(restored.rooms, "room"),
-        count(restored.entries, "message")
+        count(restored.entries, "message"),
+        count(restored.files, "file")
     );
     match &restored.home {
         None => format!("{whose}; it opens and is whole\n"),

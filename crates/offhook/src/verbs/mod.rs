@@ -163,7 +163,11 @@ pub(crate) async fn run(flags: Flags) -> Done {
         Verb::Export { room } => timeline::export(&context, &room).await,
         Verb::Where { id } => delivery::run(&context, &id).await,
         Verb::Identity(IdentityVerb::Phrase) => backup::phrase(&context).await,
-        Verb::Backup { file, passphrase } => backup::backup(&context, &file, &passphrase).await,
+        Verb::Backup {
+            file,
+            with_files,
+            passphrase,
+        } => backup::backup(&context, &file, with_files, &passphrase).await,
         Verb::Restore {
             file,
             verify,
