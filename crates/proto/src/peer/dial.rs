@@ -2,7 +2,7 @@
 //!
 //! Whom to hold a line to is decided in [`crate::overlay::plan`]; here is what it sees of this peer: members' devices, pending joins' doorways, rooms of two that
 //! wait for the other. A failed dial is repeated after a delay that doubles up to [`RETRY_MAX`], with full jitter; news of an address begins anew. A device that was reached before is
-//! tried at the address that worked; at others, two at a time and the likeliest first ([`crate::overlay::reach`]), once that fails.
+//! tried at the address that worked; at others, two at a time, once that fails.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,7 +13,6 @@ use rand_core::Rng;
 use crate::crypto;
 use crate::identity::{DeviceId, PersonId};
 use crate::overlay::plan::{self, Reason};
-use crate::overlay::reach::distance;
 use crate::peer::keeping::Session;
 use crate::peer::line::{HANDED_ON_MAX, Line, RoomLine};
 use crate::peer::record::{self, DeviceRecord};
@@ -225,18 +224,9 @@ impl<S: Store> Peer<S> {
         let Some(dial) = self.book.get_mut(&device) else { return };
         dial.in_flight = Some(now);
         dial.is_own = true;
-        let is_proven = dial.good.is_some() && dial.record.addresses.first() == dial.good.as_ref();
-        let known_good = is_proven && dial.failures == 0;
-        let own: Vec<SocketAddr> = self
-            .my_addresses
-            .iter()
-            .flat_map(|mine| &mine.addresses)
-            .map(|a| a.0)
-            .collect();
-        let mut all: Vec<SocketAddr> = dial.record.addresses.iter().map(|address| address.0).collect();
-        if let Some(unproven) = all.get_mut(usize::from(is_proven)..) {
-            unproven.sort_by_key(|at| distance(at, &own));
-        }
+        let all: Vec<SocketAddr> = dial.record.addresses.iter().map(|address| address.0).collect();
+        let known_good =
+            dial.failures == 0 && dial.good.is_some() && dial.record.addresses.first() == dial.good.as_ref();
         let addresses = match (known_good, all.len()) {
             (true, _) => all.into_iter().take(1).collect(),
             (false, 0) => all,
