@@ -20,7 +20,7 @@ pub enum Invariant {
     NothingTwice,
     /// Causes stand before their effects in every timeline.
     CausesFirst,
-    /// At rest, all members agree on who is a member, and with which role.
+    /// At rest, all members agree on who is a member, with which role, and on the room's settings.
     EqualMembership,
     /// At rest, all members show the same in the same order.
     EqualOrder,
@@ -94,6 +94,8 @@ pub(crate) struct Sight {
     pub(crate) person: PersonId,
     pub(crate) standing: Standing,
     pub(crate) members: BTreeMap<PersonId, Role>,
+    /// The room's name, and the largest file that it takes.
+    pub(crate) settings: (String, u64),
     pub(crate) lines: Vec<EntryView>,
     /// Where each entry stands in `lines`, first of all places.
     pub(crate) places: BTreeMap<EntryId, usize>,
@@ -307,6 +309,14 @@ fn equal_membership(room: usize, at_rest: &[&Sight], model: &Model) -> Vec<Viola
         if sight.members != first.members {
             let (a, b) = (first.node, sight.node);
             let what = format!("room {room}: n{a} and n{b} differ: {}", difference(first, sight, model));
+            found.push(Violation::new(Invariant::EqualMembership, what));
+        }
+        if sight.settings != first.settings {
+            let (a, b) = (first.node, sight.node);
+            let what = format!(
+                "room {room}: n{a} and n{b} differ: {:?} / {:?}",
+                first.settings, sight.settings
+            );
             found.push(Violation::new(Invariant::EqualMembership, what));
         }
         if !first.members.contains_key(&sight.person) {

@@ -155,6 +155,8 @@ pub struct Work {
     pub leave: u32,
     /// A room gets another name.
     pub rename: u32,
+    /// A room takes files of another size.
+    pub limit_files: u32,
     /// Somebody has seen everything.
     pub read: u32,
 }

@@ -68,6 +68,7 @@ pub(crate) enum Op {
     Leave,
     SetRole(PersonId, Role),
     Rename(String),
+    LimitFiles(u64),
     MarkRead(EntryId),
 }
 
@@ -90,6 +91,7 @@ enum Deed {
     Invite,
     Leave,
     Rename,
+    LimitFiles,
     Read,
 }
 
@@ -162,6 +164,7 @@ impl World<'_> {
             (Deed::Invite, work.invite),
             (Deed::Leave, work.leave),
             (Deed::Rename, work.rename),
+            (Deed::LimitFiles, work.limit_files),
             (Deed::Read, work.read),
         ];
         let total: u32 = weights.iter().map(|(_, weight)| weight).sum();
@@ -208,6 +211,10 @@ impl World<'_> {
             Deed::Rename => {
                 let name = format!("room {room} {}", self.commands);
                 self.wish(node, room, Op::Rename(name));
+            }
+            Deed::LimitFiles => {
+                let bytes = self.commands * 1_000;
+                self.wish(node, room, Op::LimitFiles(bytes));
             }
             Deed::Remove | Deed::Role | Deed::Invite | Deed::Leave => self.change_membership(deed, node, room),
         }
@@ -422,6 +429,7 @@ impl World<'_> {
                 role,
             }),
             Op::Rename(name) => Some(Command::RenameRoom { room: room?, name }),
+            Op::LimitFiles(bytes_max) => Some(Command::LimitFiles { room: room?, bytes_max }),
             Op::MarkRead(up_to) => Some(Command::MarkRead { room: room?, up_to }),
         }
     }

@@ -837,11 +837,13 @@ impl<'a> World<'a> {
         let (peer, id) = (host.peer.as_ref()?, self.model.rooms[room].id?);
         let standing = self.standing(node, room)?;
         let members = peer.members(id).ok()??;
+        let shown = peer.room(id).ok()??;
         let mut sight = Sight {
             node,
             person: host.person(),
             standing,
             members: members.into_iter().map(|m| (m.person, m.role)).collect(),
+            settings: (shown.name, shown.file_bytes_max),
             lines: Vec::new(),
             places: BTreeMap::new(),
         };

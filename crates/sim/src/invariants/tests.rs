@@ -69,6 +69,7 @@ fn peace() -> (Vec<RoomSights>, Model) {
             standing: Standing::Member,
             members: (0..PERSONS).map(|m| (person(m), Role::Member)).collect(),
             lines: Vec::new(),
+            settings: ("room".to_owned(), 0),
             places: BTreeMap::new(),
         };
         sight.show(lines.clone());
@@ -163,6 +164,9 @@ fn two_rosters_are_found() {
     assert_eq!(broken(&rooms, &model), [Invariant::EqualMembership].into());
     let (mut rooms, model) = peace();
     rooms[0].sights[1].standing = Standing::Left;
+    assert_eq!(broken(&rooms, &model), [Invariant::EqualMembership].into());
+    let (mut rooms, model) = peace();
+    rooms[0].sights[1].settings.1 = 1_000_000;
     assert_eq!(broken(&rooms, &model), [Invariant::EqualMembership].into());
 }
 

@@ -30,7 +30,7 @@ struct Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let op = (0..16u8, 0..6usize, 0..5usize);
+    let op = (0..17u8, 0..6usize, 0..5usize);
     let heads = prop::collection::vec((prop::bool::weighted(0.7), any::<Index>()), 1..4);
     (0..6usize, 0..3u8, prop::collection::vec(op, 1..3), heads, 0..2_000u64).prop_map(
         |(author, log, ops, heads, clock_ms)| Step {
@@ -88,6 +88,9 @@ fn op(world: &World, actors: &[Actor], author: &Actor, (kind, target, role): (u8
         }
         14 => Op::Identity {
             identity: author.bundle(),
+        },
+        15 => Op::SetFileLimit {
+            bytes: 1_000_000 * role as u64,
         },
         _ if role == Role::Owner => target.fork(3),
         _ => Op::Seal {},
