@@ -91,6 +91,11 @@ const TEST: &[Need] = &[
         probe: &["sh", "-c", "command -v weechat-headless"],
         source: Source::Apt("weechat-headless"),
     },
+    Need {
+        what: "systemd-analyze (the test of the service's unit)",
+        probe: &["sh", "-c", "command -v systemd-analyze"],
+        source: Source::Apt("systemd"),
+    },
 ];
 
 /// Node with npm, as Debian 12 has only 18.
