@@ -47,6 +47,7 @@ fn main() {
     let memberships: usize = rooms.iter().map(|room| room.members).sum();
     println!("{} rooms, {memberships} memberships", rooms.len());
 
+    rest(&mut host, &mut guest, &mut line, &mut clocks);
     line.down(&mut host, &mut guest, clocks);
     line.sent.clear();
     line.up(&mut host, &mut guest, clocks);
@@ -134,6 +135,13 @@ fn main() {
             "-",
             &format!("{} B", missed.apart),
         );
+    }
+}
+
+/// Leaves the line up for some minutes, so that both have compared twice and know what receipts the other was given.
+fn rest(host: &mut Node<MemoryStore>, guest: &mut Node<MemoryStore>, line: &mut Between, clocks: &mut Clocks) {
+    for _ in 0..20 {
+        line.settle(host, guest, clocks);
     }
 }
 
@@ -225,11 +233,13 @@ fn miss(
     let all = line.bytes(0, |s| !is_apart(s)) + line.bytes(1, |s| !is_apart(s));
     let entries: usize = line.sent.iter().map(|sent| sent.entry_bytes).sum();
     let carrying = line.sent.iter().filter(|sent| sent.entries > 0);
-    Missed {
+    let missed = Missed {
         beyond: all - entries,
         hellos: line.bytes(0, |s| s.kind == "Hello") + line.bytes(1, |s| s.kind == "Hello"),
         entries,
         depth: carrying.map(|sent| sent.depth).max().unwrap_or(0),
         apart: line.bytes(0, is_apart) + line.bytes(1, is_apart),
-    }
+    };
+    rest(host, guest, line, clocks);
+    missed
 }

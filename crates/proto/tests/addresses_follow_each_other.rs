@@ -2,8 +2,10 @@
 
 mod net;
 
+use std::time::Duration;
+
 use net::Net;
-use offhook_proto::peer::{Input, Output};
+use offhook_proto::peer::{Input, Output, Peer};
 
 const RELAY: &str = "http://198.51.100.1:3340/";
 
@@ -29,4 +31,61 @@ fn the_second_of_two_records_of_one_millisecond_is_believed() {
         })
         .collect();
     assert_eq!(relays, [Some(RELAY.to_owned())]);
+}
+
+#[test]
+fn the_address_that_worked_is_tried_first_while_the_device_names_it() {
+    let (dead, works, other) = ("198.51.100.1:1", "203.0.113.7:1", "203.0.113.9:1");
+    let mut net = Net::new(2);
+    let (ada, bob) = (net.add("Ada"), net.add("Bob"));
+    let room = net.room(ada, "kitchen");
+    net.join(ada, bob, room);
+    named(&mut net, bob, &[dead, works]);
+    net.offline(bob);
+    net.pass(Duration::from_secs(60));
+    let peer = net.nodes[bob].device;
+    let (exporter, address) = ([9; 32], Some(works.parse().unwrap()));
+    net.input(
+        ada,
+        Input::LineUp {
+            peer,
+            exporter,
+            address,
+        },
+    );
+    net.input(ada, Input::LineDown { peer });
+
+    assert_eq!(tried_after_restart(&mut net, ada, bob), [works]);
+
+    net.online(bob);
+    named(&mut net, bob, &[dead, works, other]);
+    assert_eq!(tried_after_restart(&mut net, ada, bob)[0], works);
+
+    net.online(bob);
+    named(&mut net, bob, &[dead, other]);
+    assert_eq!(tried_after_restart(&mut net, ada, bob), [dead, other]);
+}
+
+fn named(net: &mut Net, who: usize, addresses: &[&str]) {
+    net.pass(Duration::from_secs(60));
+    let addresses = addresses.iter().map(|at| at.parse().unwrap()).collect();
+    net.input(who, Input::OwnAddresses { addresses, relay: None });
+    net.settle();
+}
+
+/// Where a device is sought first by one that has just started.
+fn tried_after_restart(net: &mut Net, who: usize, whom: usize) -> Vec<String> {
+    net.offline(whom);
+    let (store, secrets) = (net.peer(who).store().clone(), net.nodes[who].secrets.clone());
+    let mut started = Peer::open(store, secrets, "", [7; 32], net.now).unwrap();
+    let sought = net.nodes[whom].device;
+    let mut dials = Vec::new();
+    for input in [Input::NetworkChanged, Input::TryPeer { peer: sought }] {
+        dials.extend(started.handle(input, net.now).unwrap().0);
+    }
+    let dials = dials.into_iter().filter_map(|output| match output {
+        Output::Dial { peer, addresses, .. } if peer == sought => Some(addresses),
+        _ => None,
+    });
+    dials.flatten().map(|at| at.to_string()).collect()
 }

@@ -269,7 +269,8 @@ fn nothing_twice(room: usize, sight: &Sight, model: &Model) -> Vec<Violation> {
 fn causes_first(room: usize, sight: &Sight, model: &Model) -> Vec<Violation> {
     let mut newest_of_log: BTreeMap<[u8; 8], u32> = BTreeMap::new();
     let mut found = Vec::new();
-    // What was known only through what a fork took away is known no more, and a clock that was dated back then parts cause and effect (history.md, section 7).
+    // What was known only through what a fork took away is known no more, and a clock that was dated back then parts cause and effect (history.md, section 7),
+    // both of them perhaps by honest members: so nothing is asked of a room where an insider forked a log.
     let unlinked = model.insiders && sight.lines.iter().any(|line| line.equivocation);
     for (place, line) in sight.lines.iter().enumerate() {
         let knew = model.posts.get(&line.id).map_or(&[][..], |post| &post.knew.causes);

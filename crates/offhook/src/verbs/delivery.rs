@@ -50,6 +50,10 @@ fn text(at: &Whereabouts, style: Style) -> String {
 pub(super) fn safety(at: &Whereabouts) -> String {
     match (at.safe, at.handed.len()) {
         (true, n) => format!("safe to go offline: {n} others hold it"),
+        (false, 1) if at.members <= 1 => {
+            "not yet safe to go offline: the only other member holds it, and a keeper of the room would make it safe"
+                .to_owned()
+        }
         (false, 1) => "not yet safe to go offline: one other holds it, two would make it safe".to_owned(),
         (false, _) => "not yet safe to go offline: nobody else holds it".to_owned(),
     }

@@ -225,14 +225,13 @@ impl<S: Store> Peer<S> {
         dial.in_flight = Some(now);
         dial.is_own = true;
         let all: Vec<SocketAddr> = dial.record.addresses.iter().map(|address| address.0).collect();
-        let known_good =
-            dial.failures == 0 && dial.good.is_some() && dial.record.addresses.first() == dial.good.as_ref();
+        let known_good = dial.good.is_some() && dial.record.addresses.first() == dial.good.as_ref();
         let addresses = match (known_good, all.len()) {
-            (true, _) => all.into_iter().take(1).collect(),
-            (false, 0) => all,
-            (false, len) => {
+            (true, _) if dial.failures == 0 => all.into_iter().take(1).collect(),
+            (_, 0) => all,
+            (_, len) => {
                 // The next two each time, so that a dead address does not stand before a good one for ever.
-                let skip = (2 * dial.failures as usize) % len;
+                let skip = (2 * dial.failures as usize - usize::from(known_good)) % len;
                 all.into_iter().cycle().skip(skip).take(2.min(len)).collect()
             }
         };
@@ -525,7 +524,12 @@ impl<S: Store> Peer<S> {
             if !known || !newer || record.device == self.ctx.device || !authentic() {
                 continue;
             }
-            let addresses = record.addresses.iter().map(|a| a.0).collect();
+            let mut addresses: Vec<SocketAddr> = record.addresses.iter().map(|a| a.0).collect();
+            // What has worked stays first for as long as the device names it.
+            let good = self.book.get(&record.device).and_then(|dial| dial.good);
+            if let Some(at) = good.and_then(|good| addresses.iter().position(|at| *at == good.0)) {
+                addresses[..=at].rotate_right(1);
+            }
             self.note_addresses(record.device, addresses, record.relay.clone())?;
             let dial = self.dial_state(record.device);
             dial.record.made_ms = record.made_ms;
@@ -597,7 +601,12 @@ impl<S: Store> Peer<S> {
             };
             let record: DeviceRecord = record::decode(&value, "device")?;
             let dial = self.dial_state(device);
-            dial.good = record.addresses.first().copied().filter(|_| record.seen_ms > 0);
+            // The first has worked, unless the device has named others since.
+            dial.good = record
+                .addresses
+                .first()
+                .copied()
+                .filter(|_| record.seen_ms > record.made_ms);
             dial.record = record;
         }
         Ok(())

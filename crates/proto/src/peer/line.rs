@@ -17,8 +17,8 @@ pub(super) const WANT_ENTRIES_MAX: u64 = 1024;
 pub(super) const WANT_NEWEST: u32 = 256;
 /// What is missing altogether up to this is asked for by one `WantAll`.
 pub(super) const WANT_ALL_MAX: u64 = 4096;
-/// Messages in the first page of a room that is far behind.
-pub(super) const PAGE: u32 = 50;
+/// Entries in the first page of a room that is far behind: a screen shows 50, and some of these are changes to the room that it does not show.
+pub(super) const PAGE: u32 = 64;
 /// How often a peer may knock on one connection.
 pub(super) const KNOCKS_MAX: u32 = 32;
 /// How often a peer may show, on one connection, that somebody is out or how it came in.

@@ -38,14 +38,17 @@ impl Bucket {
         Self { spent: 0, at_ms }
     }
 
-    /// Fills up for the time that has passed. A clock that was set back fills nothing, one that was set forward no more than a day's worth at once.
+    /// Fills up for the whole seconds that have passed; what is beyond them counts the next time. A clock that was set back fills nothing, one that was set
+    /// forward no more than a day's worth at once.
     fn fill(&mut self, now_ms: u64) {
-        let passed = Duration::from_millis(now_ms.saturating_sub(self.at_ms)).min(Duration::from_hours(24));
-        let filled = passed.as_secs().saturating_mul(QUOTA_BYTES_PER_SECOND);
-        if filled > 0 || now_ms < self.at_ms {
-            self.spent = self.spent.saturating_sub(filled);
+        if now_ms < self.at_ms {
             self.at_ms = now_ms;
+            return;
         }
+        let passed = Duration::from_millis(now_ms - self.at_ms);
+        let filled = passed.min(Duration::from_hours(24)).as_secs() * QUOTA_BYTES_PER_SECOND;
+        self.spent = self.spent.saturating_sub(filled);
+        self.at_ms = now_ms - u64::from(passed.subsec_millis());
     }
 
     fn left(&self, burst: u64) -> u64 {
@@ -201,6 +204,17 @@ mod tests {
         assert!(quotas.left(ROOM, &BOB, 4_000) == 0);
         assert!(quotas.left(ROOM, &BOB, 5_000) > 0, "five seconds filled what was owed");
         assert!(quotas.left(RoomNo(2), &BOB, 0) > 0, "each room has its own");
+    }
+
+    #[test]
+    fn asked_often_it_fills_no_slower() {
+        let mut quotas = small();
+        quotas.spend(ROOM, BOB, 20_000, 0);
+        for at_ms in (0..10_000).step_by(1_900) {
+            quotas.spend(ROOM, BOB, 0, at_ms);
+        }
+        let spent = quotas.spend(ROOM, BOB, KEPT_STEP, 10_000).0.unwrap().spent;
+        assert_eq!(spent, 20_000 - 10 * QUOTA_BYTES_PER_SECOND + KEPT_STEP);
     }
 
     #[test]
