@@ -1,5 +1,7 @@
 //! Where a device is may change twice within a millisecond, as when it learns its public address and its relay from one report: the last word counts.
 
+#![allow(clippy::unwrap_used)]
+
 mod net;
 
 use std::time::Duration;
