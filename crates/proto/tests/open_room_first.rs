@@ -11,6 +11,8 @@ use offhook_proto::wire::Wire;
 
 /// More than may be under way at once: 256 KiB, the frame that goes beyond it, and what is pushed.
 const UNDER_WAY_MAX: usize = (256 + 64 + 16) * 1024;
+/// Entries in the page of a screen.
+const PAGE: usize = 64;
 
 #[test]
 fn the_page_on_screen_comes_before_the_backlog_of_another_room() {
@@ -116,5 +118,5 @@ fn is_page(bytes: &[u8]) -> bool {
         .iter()
         .flat_map(|run| &run.entries)
         .all(|e| e.header.payload_len < 200);
-    small && seqs.len() == 50
+    small && seqs.len() == PAGE
 }
