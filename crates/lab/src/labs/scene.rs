@@ -9,6 +9,8 @@ use crate::node::{PATIENCE, Person, RelayProcess};
 use crate::site::{Namespace, Site};
 use crate::wire::{Faults, Wire};
 
+/// By then a node has found its relay, which takes it a fifth of a second, and has told who it has a line to.
+pub(super) const RELAY_LEARNED: Duration = Duration::from_secs(2);
 pub(super) const ROOM: &str = "Kitchen";
 /// The guest's address inside.
 pub(super) const GUEST: &str = "192.168.1.10";
@@ -51,6 +53,7 @@ impl<'s> Scene<'s> {
         scene.ada_up()?;
         scene.bea.make_room(ROOM)?;
         scene.bea.let_in(&scene.ada, ROOM)?;
+        std::thread::sleep(RELAY_LEARNED);
         Ok(scene)
     }
 
