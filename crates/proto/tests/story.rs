@@ -174,3 +174,20 @@ fn delivery_is_told_honestly() {
     net.settle();
     assert_eq!(net.peer(ada).where_is(id).unwrap().unwrap().state, DeliveryState::Read);
 }
+
+#[test]
+fn a_window_that_is_behind_another_takes_no_reading_back() {
+    let mut net = Net::new(7);
+    let (ada, bob) = (net.add("Ada"), net.add("Bob"));
+    let room = net.room(ada, "kitchen");
+    net.join(ada, bob, room);
+    let ids = ["one", "two", "three"].map(|words| net.say(ada, room, words));
+    net.settle();
+    let unread = |net: &Net| net.peer(bob).room(room).unwrap().unwrap().unread;
+    assert_eq!(unread(&net), 3);
+    net.command(bob, Command::MarkRead { room, up_to: ids[2] }).unwrap();
+    net.say(ada, room, "four");
+    net.settle();
+    net.command(bob, Command::MarkRead { room, up_to: ids[0] }).unwrap();
+    assert_eq!(unread(&net), 1, "what the other window has read stays read");
+}

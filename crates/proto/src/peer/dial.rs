@@ -16,6 +16,7 @@ use crate::overlay::plan::{self, Reason};
 use crate::peer::keeping::Session;
 use crate::peer::line::{HANDED_ON_MAX, Line, RoomLine};
 use crate::peer::record::{self, DeviceRecord};
+use crate::peer::room::Room;
 use crate::peer::view::LineState;
 use crate::peer::{Output, Peer, table};
 use crate::rooms::{Address, RelayUrl, RoomKind};
@@ -245,11 +246,12 @@ impl<S: Store> Peer<S> {
         });
     }
 
-    /// Leaves a device alone for a while, unless somebody waits for it.
+    /// Leaves a device alone for a while, unless somebody waits for it: nothing has failed.
     fn rest(&mut self, device: DeviceId) {
         let jitter = f64::from(self.ctx.rng.next_u32()) / f64::from(u32::MAX);
         let now = self.ctx.now;
         if let Some(dial) = self.book.get_mut(&device) {
+            dial.failures = 0;
             dial.next = now + REST + REST.mul_f64(jitter);
         }
     }
@@ -275,9 +277,11 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    /// Whether each room shared with a device has another line.
+    /// Whether each room shared with a device has another line. A room of two needs none: whoever writes there calls.
     fn others_cover(&self, device: &DeviceId) -> bool {
-        let shared = self.rooms.values().filter(|room| room.devices.contains_key(device));
+        let is_shared = |room: &&Room| room.devices.contains_key(device);
+        let shared =
+            (self.rooms.values().filter(is_shared)).filter(|room| !matches!(room.roster.kind, RoomKind::Pair { .. }));
         let mut covered = shared.map(|room| self.lines.keys().any(|peer| room.devices.contains_key(peer)));
         covered.all(|covered| covered)
     }

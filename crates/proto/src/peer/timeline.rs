@@ -641,19 +641,18 @@ impl<S: Store> Peer<S> {
             return Ok(Ok(Reply::Done));
         }
         let prefix = table::key(table::ORDER, &[&no.0.to_be_bytes()]);
-        let from = match room.read {
-            Some((at, id)) => table::order(no, (at ^ (1 << 63)).cast_signed(), &id.log, id.seq),
-            None => prefix.clone(),
-        };
-        let end = after_prefix(&prefix);
         let mark = table::order(no, stored.effective, &up_to.log, up_to.seq);
+        let read = room
+            .read
+            .map(|(at, id)| table::order(no, (at ^ (1 << 63)).cast_signed(), &id.log, id.seq));
+        let from = read.as_ref().unwrap_or(&prefix).min(&mark).clone();
+        // A window that is behind another one takes nothing back.
+        let mark = read.max(Some(mark)).unwrap_or_default();
+        let end = after_prefix(&prefix);
         let mut unread = 0;
         let own = room.own.as_ref().map(|own| own.log.prefix());
         let mut seen: Vec<([u8; 8], u32)> = Vec::new();
-        for (order, _) in self
-            .store
-            .scan(&from.min(mark.clone()), &end, Direction::Ascending, usize::MAX)?
-        {
+        for (order, _) in self.store.scan(&from, &end, Direction::Ascending, usize::MAX)? {
             let Some((_, log, seq)) = table::order_parts(&order) else {
                 continue;
             };

@@ -29,6 +29,8 @@ pub struct Net {
     forbidden: BTreeSet<(usize, usize)>,
     /// Frames from one to another that never arrive, by sender, receiver and the tag of their kind.
     pub swallowed: BTreeSet<(usize, usize, u8)>,
+    /// Who called whom, whether or not it succeeded.
+    pub dials: Vec<(usize, usize)>,
     next_command: u64,
     reopened: u8,
     pub replies: Vec<(u64, Result<Reply, CommandError>)>,
@@ -62,6 +64,7 @@ impl Net {
             lines: BTreeSet::new(),
             forbidden: BTreeSet::new(),
             swallowed: BTreeSet::new(),
+            dials: Vec::new(),
             next_command: 0,
             reopened: 0,
             replies: Vec::new(),
@@ -130,6 +133,7 @@ impl Net {
             }
             Output::Dial { peer, .. } => {
                 let to = self.at(&peer);
+                self.dials.push((at, to));
                 let barred = self.forbidden.contains(&(at.min(to), at.max(to)));
                 if self.nodes[to].online && self.nodes[at].online && !barred {
                     self.connect(at, to);
