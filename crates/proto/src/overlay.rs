@@ -1,7 +1,8 @@
 //! What others see of a node on the network, and to whom it holds lines.
 //!
 //! [`ledger`] counts every flow (a 5-tuple, as a NAT gateway counts them) and keeps their number below a cap; [`plan`] chooses the few peers that cover all
-//! rooms. Both know nothing of rooms' contents, of frames or of sockets: addresses, devices and numbers come in, choices with reasons come out.
+//! rooms; [`directory`] passes on questions of where a device is. They know nothing of rooms' contents, of frames or of sockets: addresses, devices and numbers come in, choices come out.
 
+pub mod directory;
 pub mod ledger;
 pub mod plan;

@@ -21,6 +21,7 @@ use crate::crypto::{SealKeyPair, Secret};
 use crate::history::{Class, Entry, EntryId, EntryRef, LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityState, NAME_BYTES_MAX, PREKEY_ROTATION_DAYS, PersonId};
 use crate::keeper::Vaults;
+use crate::overlay::directory::Directory;
 use crate::overlay::ledger::{Limits, Urgency};
 use crate::overlay::plan::{Planner, Reason};
 use crate::rooms::{Doorway, HistoryPolicy, Invite, LogCertificate, Op, Role, RoomKind};
@@ -49,6 +50,7 @@ mod quota;
 mod receipts;
 mod record;
 mod room;
+mod seeking;
 mod standing;
 mod table;
 mod timeline;
@@ -345,6 +347,11 @@ pub struct Peer<S> {
     people: BTreeMap<PersonId, Person>,
     lines: BTreeMap<DeviceId, Line>,
     book: BTreeMap<DeviceId, Dial>,
+    /// What questions of where a device is call those in the book.
+    tags: BTreeMap<seeking::Tag, DeviceId>,
+    directory: Directory,
+    /// When a device was looked up last.
+    sought: Option<Instant>,
     joins: BTreeMap<RoomNo, Invite>,
     /// The door last knocked at for a pending join, and when.
     knocked: BTreeMap<RoomNo, (DeviceId, Instant)>,
@@ -421,6 +428,9 @@ impl<S: Store> Peer<S> {
             people: BTreeMap::new(),
             lines: BTreeMap::new(),
             book: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            directory: Directory::default(),
+            sought: None,
             joins: BTreeMap::new(),
             knocked: BTreeMap::new(),
             offered: BTreeMap::new(),
@@ -744,6 +754,7 @@ impl<S: Store> Peer<S> {
         if self.lines.remove(&peer).is_some() {
             self.keeper_line_down(peer);
             self.vaults.line_down(&peer);
+            self.directory.line_down(&peer);
             self.ctx.event(Event::Line { peer, up: false });
         }
         for room in self.rooms.values_mut() {
@@ -784,6 +795,16 @@ impl<S: Store> Peer<S> {
             }
             Frame::Taken { bytes } => self.on_taken(peer, bytes),
             Frame::Addresses { records } => self.on_addresses(peer, records),
+            Frame::Seek {
+                token,
+                tag,
+                newer_ms,
+                hops,
+            } => {
+                self.on_seek(peer, token, tag, newer_ms, hops);
+                Ok(())
+            }
+            Frame::Found { token, salt, sealed } => self.on_found(peer, token, salt, sealed),
             Frame::Knock {
                 invite,
                 person,
@@ -862,6 +883,8 @@ impl<S: Store> Peer<S> {
             | Frame::Unknown { .. }
             | Frame::Admitted { .. }
             | Frame::Offer { .. }
+            | Frame::Seek { .. }
+            | Frame::Found { .. }
             | Frame::ToKeeper { .. }
             | Frame::Keeper { .. } => Ok(()),
         }

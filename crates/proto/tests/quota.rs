@@ -74,3 +74,23 @@ fn beyond_a_quota_messages_come_slowly_and_control_entries_at_once() {
     assert_eq!(net.texts(cleo, room).len(), all, "in the end nothing is missing");
     assert_eq!(net.texts(cleo, room), net.texts(ada, room));
 }
+
+#[test]
+fn what_was_left_for_later_is_had_from_whoever_brought_it() {
+    let mut net = Net::new(2);
+    let (bob, cleo) = (net.add("Bob"), net.add("Cleo"));
+    let room = net.room(bob, "kitchen");
+    net.join(bob, cleo, room);
+    net.nodes[cleo].peer.set_quota_burst(BURST);
+    for round in 0..4 {
+        flood(&mut net, bob, room, 20);
+        net.pass(Duration::from_secs(300 * round));
+        net.offline(cleo);
+        flood(&mut net, bob, room, 3);
+        net.online(cleo);
+        net.settle();
+    }
+    net.pass(Duration::from_secs(3_600));
+    assert_eq!(net.texts(cleo, room).len(), 92);
+    assert_eq!(net.texts(cleo, room), net.texts(bob, room));
+}

@@ -11,6 +11,8 @@ use anyhow::{Context, Result};
 use offhook_sim::crowd::{CrowdPlan, CrowdReport, percentile, run_crowd};
 
 const SEED: u64 = 1;
+/// Shares of liars with which look-ups are tried.
+const LIARS: [f64; 4] = [0.0, 0.5, 0.9, 1.0];
 
 fn main() -> Result<()> {
     let mut sizes = Vec::new();
@@ -32,18 +34,37 @@ fn main() -> Result<()> {
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let mut drawn = Vec::new();
     for nodes in sizes {
-        drawn.push((nodes, row(nodes, "at rest", |_| {})));
+        drawn.push((nodes, row(nodes, "at rest", |plan| plan.liars = LIARS.to_vec())));
         row(nodes, "churn 50 %/h", |plan| plan.session_s = 3_600);
         row(nodes, "5 % busiest fail", |plan| {
             (plan.helpers_fail, plan.fail_s) = (0.05, 600)
         });
         row(nodes, "mass restart", |plan| plan.mass_restart_s = 600);
     }
+    look_ups(&drawn);
     match plots {
         Some(dir) if drawn.len() > 1 => {
             std::fs::write(dir.join("scale.svg"), growth(&drawn)).context("cannot write the plot")
         }
         _ => Ok(()),
+    }
+}
+
+/// Who has moved is looked for by somebody who shares a room of two with it and nothing else.
+fn look_ups(drawn: &[(usize, CrowdReport)]) {
+    println!("\n| nodes | liars | found | messages each |");
+    println!("|---|---|---|---|");
+    for (nodes, look_ups) in drawn
+        .iter()
+        .flat_map(|(nodes, report)| report.look_ups.iter().map(move |of| (nodes, of)))
+    {
+        println!(
+            "| {nodes} | {:.0} % | {} of {} | {} |",
+            look_ups.liars * 100.0,
+            look_ups.found,
+            look_ups.tried,
+            look_ups.messages / look_ups.tried.max(1)
+        );
     }
 }
 

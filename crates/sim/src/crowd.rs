@@ -2,7 +2,8 @@
 //!
 //! What stands in: sealing, signatures and stores (an entry is a number, a log a set of them), frames (an entry crosses a line in one latency where it is pushed, in three where it is
 //! announced, wanted and sent; two ends of a new line are in step after four), NAT traversal (a share of the pairs reaches each other through a relay only) and the directory (members' addresses
-//! are known, a good one among dead ones). What is real: [`Planner`] and [`FlowLedger`], driven as the node drives them.
+//! are known, a good one among dead ones). What is real: [`Planner`] and [`FlowLedger`], driven as the node drives them, and
+//! at the end of a run look-ups in the real directory ([`LookUps`]), which the run itself does without.
 //!
 //! The gateway of every node counts flows by the rules of a NAT (30 s unanswered, 120 s answered), from what was sent, and knows nothing of the ledger: that count is what is reported.
 
@@ -16,8 +17,10 @@ use offhook_proto::overlay::plan::{Line as PlanLine, Peer, Planner, Reason, Room
 
 mod entries;
 mod layout;
+mod look_up;
 
 pub use layout::{CrowdPlan, drawn_rooms};
+pub use look_up::LookUps;
 
 use crate::clock::{MILLI, Micros, Monotonic, SECOND};
 use crate::dice::Dice;
@@ -61,6 +64,8 @@ pub struct CrowdReport {
     pub online: usize,
     /// Ledgers that counted fewer flows than the gateway, with the greatest difference.
     pub ledger_below: usize,
+    /// Look-ups over the lines that there were at the end, for each share of liars that was asked for.
+    pub look_ups: Vec<LookUps>,
 }
 
 impl CrowdReport {
@@ -852,6 +857,8 @@ impl<'a> Crowd<'a> {
     fn report(mut self) -> CrowdReport {
         let mut report = std::mem::take(&mut self.report);
         report.delays_ms.sort_unstable();
+        let shares = &self.plan.liars;
+        report.look_ups = shares.iter().map(|liars| self.look_ups(*liars)).collect();
         for node in 0..self.nodes.len() {
             report.peaks.push(self.nodes[node].peak);
             if self.nodes[node].up {

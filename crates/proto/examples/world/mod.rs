@@ -713,6 +713,8 @@ fn describe(from: usize, bytes: &[u8], depth: u32) -> Sent {
         Frame::Epochs { .. } => "Epochs",
         Frame::Receipts { .. } => "Receipts",
         Frame::Addresses { .. } => "Addresses",
+        Frame::Seek { .. } => "Seek",
+        Frame::Found { .. } => "Found",
         _ => "Joining",
     };
     Sent {

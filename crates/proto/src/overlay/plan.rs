@@ -19,7 +19,7 @@
 //! *Pace*: at most [`DIALS`] dials in flight. A dial that is under way for [`SLOW`] goes on, but another member of the same rooms is called beside it (as connections race in RFC 8305): an address may be
 //! dead, and a dial that finds out takes ten seconds. Such slow dials leave their place to others, up to [`DIALS_WITH_SLOW`] in all.
 //!
-//! *Close*: a line that covers nothing of its own and was idle for [`IDLE`] is closed, sooner ([`SURPLUS_STAY`]) while there are more than [`LINES`]; a visit after [`VISIT_STAY`] in step. A line that
+//! *Close*: a line that covers nothing of its own and was idle for [`IDLE`] is closed, sooner ([`SURPLUS_STAY`]) while there are more than [`LINES`]; a visit after [`VISIT_STAY`] in step, or after [`SETTLED`] while rooms that were not looked into yet wait for its place. A line that
 //! the other side dialled is left to the other side while there are no more than [`LINES`].
 //!
 //! It knows nothing of how peers are reached beyond what it is told, and does not look beyond the rooms of its own node: there is no global topology.
@@ -412,6 +412,13 @@ impl Planner {
     /// Says why each line is held, and closes those that are for nothing.
     fn judge_lines(&self, choice: &Choice<'_>, plan: &mut Plan) {
         let mut lines = choice.lines;
+        // In the first round others wait for the places of visits.
+        let is_first_round = choice.uncovered().any(|room| !self.visited.contains_key(&room));
+        let stay = if is_first_round && lines >= self.lines_with_visits() {
+            SETTLED
+        } else {
+            VISIT_STAY
+        };
         for (device, peer) in &choice.sight.peers {
             let Some(line) = &peer.line else { continue };
             let idle = choice.now.saturating_duration_since(line.last_frame.max(line.since));
@@ -423,7 +430,7 @@ impl Planner {
                 None => Reason::Surplus,
             };
             let patience = match reason {
-                Reason::Visit(_) => VISIT_STAY,
+                Reason::Visit(_) => stay,
                 Reason::Surplus if lines > self.lines_with_visits() => VISIT_STAY,
                 Reason::Surplus if line.is_own && lines > self.lines() => SURPLUS_STAY,
                 Reason::Surplus => IDLE,

@@ -18,8 +18,8 @@ use crate::peer::line::{HANDED_ON_MAX, Line, RoomLine};
 use crate::peer::record::{self, DeviceRecord};
 use crate::peer::room::Room;
 use crate::peer::view::LineState;
-use crate::peer::{Output, Peer, table};
-use crate::rooms::{Address, RelayUrl, RoomKind};
+use crate::peer::{Output, Peer, seeking, table};
+use crate::rooms::{Address, Invite, RelayUrl, RoomKind};
 use crate::store::{RoomNo, Store, StoreError};
 use crate::sync::frame::{AddressRecord, DEVICE_ADDRESSES_MAX, Frame, RECORDS_MAX};
 use crate::wire::Wire;
@@ -32,8 +32,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
 /// A line that held for less counts as a dial that failed: whoever is turned away at once, again and again, comes back with patience.
 const SHORT: Duration = Duration::from_secs(2);
-/// A line on which nothing was said for so long was closed as idle, whichever end did: it is not dialled again for [`REST`].
-const QUIET: Duration = plan::VISIT_STAY;
+/// A line on which nothing was said for so long was closed as idle, whichever end did: it is not dialled again for [`REST`]. Less than [`plan::SETTLED`], for the last frame may have come later here than there.
+const QUIET: Duration = Duration::from_millis(500);
 /// How long a device that a line was closed to as idle is left alone, unless somebody waits for it; plus up to as much again.
 const REST: Duration = Duration::from_secs(120);
 /// Addresses kept of one device.
@@ -63,11 +63,16 @@ pub(super) struct Dial {
     pub is_own: bool,
     /// When the line that is up came up.
     pub up_since: Instant,
+    /// When it was looked up last.
+    pub sought: Option<Instant>,
 }
 
 impl<S: Store> Peer<S> {
-    fn dial_state(&mut self, device: DeviceId) -> &mut Dial {
+    pub(super) fn dial_state(&mut self, device: DeviceId) -> &mut Dial {
         let now = self.ctx.now;
+        if !self.book.contains_key(&device) {
+            self.tags.insert(seeking::tag(&device), device);
+        }
         self.book.entry(device).or_insert_with(|| Dial {
             record: DeviceRecord::default(),
             in_flight: None,
@@ -78,6 +83,7 @@ impl<S: Store> Peer<S> {
             is_near: false,
             is_own: false,
             up_since: now,
+            sought: None,
         })
     }
 
@@ -174,6 +180,7 @@ impl<S: Store> Peer<S> {
         let ceiling = RETRY_MIN.saturating_mul(1 << dial.failures.min(7)).min(RETRY_MAX);
         let spread = ceiling.mul_f64(f64::from(jitter) / f64::from(u32::MAX));
         dial.next = now + RETRY_MIN / 2 + spread;
+        self.seek_after_failure(device);
     }
 
     /// Plans again where something has changed that a plan is made from.
@@ -202,6 +209,7 @@ impl<S: Store> Peer<S> {
         for (device, reason) in plan.dial {
             self.dial(device, reason, &sight);
         }
+        self.seek_waited();
         self.held = plan.held;
         let expiry = self.book.values().filter_map(|dial| dial.in_flight).min();
         let expiry = expiry.map(|since| since + DIAL_TIMEOUT + Duration::from_millis(1));
@@ -515,33 +523,8 @@ impl<S: Store> Peer<S> {
     pub(super) fn on_addresses(&mut self, peer: DeviceId, records: Vec<AddressRecord>) -> Result<(), StoreError> {
         let mut has_news = false;
         for record in records {
-            let known = self
-                .rooms
-                .values()
-                .any(|room| room.devices.contains_key(&record.device) || self.is_keeper(room.no, &record.device));
-            let body = address_body(&record.device, record.made_ms, &record.addresses, record.relay.as_ref());
-            let authentic = || crypto::verify(&record.device.0, ADDRESS_RECORD, &[&body], &record.signature).is_ok();
-            let newer = self
-                .book
-                .get(&record.device)
-                .is_none_or(|dial| dial.record.made_ms < record.made_ms);
-            if !known || !newer || record.device == self.ctx.device || !authentic() {
+            if !self.take_record(&record)? {
                 continue;
-            }
-            let mut addresses: Vec<SocketAddr> = record.addresses.iter().map(|a| a.0).collect();
-            // What has worked stays first for as long as the device names it.
-            let good = self.book.get(&record.device).and_then(|dial| dial.good);
-            if let Some(at) = good.and_then(|good| addresses.iter().position(|at| *at == good.0)) {
-                addresses[..=at].rotate_right(1);
-            }
-            self.note_addresses(record.device, addresses, record.relay.clone())?;
-            let dial = self.dial_state(record.device);
-            dial.record.made_ms = record.made_ms;
-            dial.record.signed = record.to_bytes();
-            let bytes = dial.record.to_bytes();
-            self.store.put(&table::device(&record.device), &bytes)?;
-            if !self.lines.contains_key(&record.device) {
-                self.dial_soon(record.device);
             }
             has_news = true;
             if let Some(line) = self.lines.get_mut(&peer) {
@@ -552,6 +535,39 @@ impl<S: Store> Peer<S> {
             self.hand_on_addresses(peer);
         }
         Ok(())
+    }
+
+    /// Believes a record if it is signed, newer than the one that is here, and of somebody who matters; tells whether it was.
+    pub(super) fn take_record(&mut self, record: &AddressRecord) -> Result<bool, StoreError> {
+        let is_doorway = |invite: &Invite| invite.doorways.iter().any(|door| door.device == record.device);
+        let known = self.joins.values().any(is_doorway)
+            || (self.rooms.values())
+                .any(|room| room.devices.contains_key(&record.device) || self.is_keeper(room.no, &record.device));
+        let body = address_body(&record.device, record.made_ms, &record.addresses, record.relay.as_ref());
+        let authentic = || crypto::verify(&record.device.0, ADDRESS_RECORD, &[&body], &record.signature).is_ok();
+        let newer = self
+            .book
+            .get(&record.device)
+            .is_none_or(|dial| dial.record.made_ms < record.made_ms);
+        if !known || !newer || record.device == self.ctx.device || !authentic() {
+            return Ok(false);
+        }
+        let mut addresses: Vec<SocketAddr> = record.addresses.iter().map(|a| a.0).collect();
+        // What has worked stays first for as long as the device names it.
+        let good = self.book.get(&record.device).and_then(|dial| dial.good);
+        if let Some(at) = good.and_then(|good| addresses.iter().position(|at| *at == good.0)) {
+            addresses[..=at].rotate_right(1);
+        }
+        self.note_addresses(record.device, addresses, record.relay.clone())?;
+        let dial = self.dial_state(record.device);
+        dial.record.made_ms = record.made_ms;
+        dial.record.signed = record.to_bytes();
+        let bytes = dial.record.to_bytes();
+        self.store.put(&table::device(&record.device), &bytes)?;
+        if !self.lines.contains_key(&record.device) {
+            self.dial_soon(record.device);
+        }
+        Ok(true)
     }
 
     /// Tells the others at once where a member is now: two that hold no line yet must learn of each other's relay from somebody.

@@ -385,6 +385,7 @@ impl<S: Store> Peer<S> {
             let some_spent = missing.len() < all.len();
             let Some(shared) = self.shared(peer, no) else { return };
             let control_first = some_spent && !shared.control_asked;
+            let knows_what_lacks = shared.left_for_later.is_none();
             if control_first {
                 missing = all;
             }
@@ -395,7 +396,8 @@ impl<S: Store> Peer<S> {
             let (name, want) = (shared.name, shared.next_want);
             // What a page brings is left out of everything.
             let first = shared.asked.iter().all(|asked| asked.partial);
-            let frame = if total <= WANT_ALL_MAX && first && !some_spent && !self.asked_elsewhere(peer, no) {
+            let is_all = total <= WANT_ALL_MAX && first && !some_spent && knows_what_lacks;
+            let frame = if is_all && !self.asked_elsewhere(peer, no) {
                 self.ask(peer, no, missing, false);
                 Frame::WantAll { name, want }
             } else {
@@ -575,7 +577,14 @@ impl<S: Store> Peer<S> {
         };
         let mut taken = Vec::new();
         for stretch in room.ready_of(&self.store, log, entries)? {
-            taken.extend(self.within_quota(no, &log, stretch)?);
+            let came = numbers(std::slice::from_ref(&stretch));
+            let within = self.within_quota(no, &log, stretch)?;
+            let left = came.minus(&numbers(&within));
+            if let Some(shared) = self.shared(peer, no).filter(|_| !left.is_empty()) {
+                let logs = shared.left_for_later.get_or_insert_default();
+                logs.entry(log).or_default().union(&left);
+            }
+            taken.extend(within);
         }
         for stretch in taken {
             let Some(room) = self.rooms.get_mut(&no) else {
@@ -720,6 +729,14 @@ impl<S: Store> Peer<S> {
             return Ok(());
         };
         shared.let_down = false;
+        // What came and was left for later is to be had there: it is asked for again.
+        for (log, left) in shared.left_for_later.iter_mut().flatten() {
+            if let Some(seqs) = asked.ranges.get_mut(log) {
+                let came = left.clone();
+                *left = left.minus(seqs);
+                *seqs = seqs.minus(&came);
+            }
+        }
         if end.complete
             && !asked.partial
             && let Some(has) = &mut shared.has
@@ -1058,6 +1075,18 @@ fn continues(log: &LogKey, before: &[Entry], entries: &[Entry]) -> bool {
     };
     let message = |header: &Header| header.class == Class::Message;
     message(last) && message(next) && last.seq.checked_add(1) == Some(next.seq) && next.prev == last.hash(log)
+}
+
+/// The numbers of consecutive entries of one log.
+fn numbers(stretches: &[Vec<Entry>]) -> IntervalSet {
+    let mut numbers = IntervalSet::default();
+    for (first, last) in stretches
+        .iter()
+        .filter_map(|stretch| stretch.first().zip(stretch.last()))
+    {
+        numbers.insert(first.header.seq, last.header.seq);
+    }
+    numbers
 }
 
 /// The newest of each log, up to a bound altogether.

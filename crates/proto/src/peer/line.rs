@@ -255,6 +255,8 @@ pub(super) struct RoomLine {
     pub page_asked: bool,
     /// The peer left a want unanswered: it is asked for nothing that another holds, until it answers one.
     pub let_down: bool,
+    /// Entries that came on it were left for later: the peer believes them to be held here. Which, as far as they were not asked for since.
+    pub left_for_later: Option<BTreeMap<LogKey, IntervalSet>>,
     /// The digest in the peer's hello, keyed.
     pub heard: Option<[u8; 8]>,
     /// The digest of the last `InStep` sent, or what the hello said in its stead; unkeyed.
@@ -317,6 +319,7 @@ impl RoomLine {
             control_asked: false,
             page_asked: false,
             let_down: false,
+            left_for_later: None,
             heard: None,
             in_step_sent: None,
             agreed: None,

@@ -276,6 +276,9 @@ pub enum EpochGift {
 }
 wire_enum!(EpochGift { 0 => Whole { secret }, 1 => Outline { control, sync, content } });
 
+/// An address record as an answer of the directory carries it, in bytes.
+pub const SEALED_RECORD_BYTES_MAX: usize = 2048;
+
 /// Where a device can be reached, signed by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressRecord {
@@ -504,6 +507,26 @@ pub enum Frame {
         /// Ancestors first.
         shown: Vec<ShownEntry>,
     },
+    /// Asks where a device is, by a record newer than this.
+    Seek {
+        /// Names the look-up.
+        token: [u8; 8],
+        /// Names the device to those who know it.
+        tag: [u8; 16],
+        /// When the newest record was made that the asker has, in milliseconds since 1970; 0 for none.
+        newer_ms: u64,
+        /// How many lines far it may go, that to the receiver counted.
+        hops: u32,
+    },
+    /// Answers a `Seek`: the record, for those who know the device.
+    Found {
+        /// The look-up.
+        token: [u8; 8],
+        /// Random, so that no two answers are sealed alike.
+        salt: [u8; 16],
+        /// An [`AddressRecord`].
+        sealed: Vec<u8>,
+    },
     /// Asks something of the receiver as a keeper.
     ToKeeper {
         /// What.
@@ -539,6 +562,8 @@ wire_enum!(Frame {
     20 => Unknown { name },
     21 => Admitted { name, shown: list(SHOWN_MAX) },
     22 => Forked { name, log, entries: list(FORKED_MAX) },
+    23 => Seek { token, tag, newer_ms, hops },
+    24 => Found { token, salt, sealed: bytes(SEALED_RECORD_BYTES_MAX) },
     32 => ToKeeper { ask },
     33 => Keeper { answer },
 });
@@ -570,6 +595,8 @@ macro_rules! name_in {
             | Frame::Welcome { .. }
             | Frame::Refused { .. }
             | Frame::Offer { .. }
+            | Frame::Seek { .. }
+            | Frame::Found { .. }
             | Frame::ToKeeper { .. }
             | Frame::Keeper { .. } => None,
         }

@@ -8,7 +8,8 @@
     reason = "a test's own scaffold, of which each file uses a part"
 )]
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use offhook_proto::crypto::{KeyPair, Secret};
@@ -18,6 +19,8 @@ use offhook_proto::peer::view::LineView;
 use offhook_proto::peer::{Command, CommandError, Event, Input, Output, Peer, Post, Reply, Secrets};
 use offhook_proto::rooms::{HistoryPolicy, Role};
 use offhook_proto::store::MemoryStore;
+use offhook_proto::sync::frame::Frame;
+use offhook_proto::wire::Wire as _;
 
 pub struct Net {
     pub nodes: Vec<Node>,
@@ -31,6 +34,10 @@ pub struct Net {
     pub swallowed: BTreeSet<(usize, usize, u8)>,
     /// Who called whom, whether or not it succeeded.
     pub dials: Vec<(usize, usize)>,
+    /// Where those are who have moved: calls elsewhere fail.
+    moved: BTreeMap<usize, SocketAddr>,
+    /// Who answers every question of where a device is at once, and wrongly.
+    pub liars: BTreeSet<usize>,
     next_command: u64,
     reopened: u8,
     pub replies: Vec<(u64, Result<Reply, CommandError>)>,
@@ -65,6 +72,8 @@ impl Net {
             forbidden: BTreeSet::new(),
             swallowed: BTreeSet::new(),
             dials: Vec::new(),
+            moved: BTreeMap::new(),
+            liars: BTreeSet::new(),
             next_command: 0,
             reopened: 0,
             replies: Vec::new(),
@@ -131,11 +140,12 @@ impl Net {
                     ));
                 }
             }
-            Output::Dial { peer, .. } => {
+            Output::Dial { peer, addresses, .. } => {
                 let to = self.at(&peer);
                 self.dials.push((at, to));
                 let barred = self.forbidden.contains(&(at.min(to), at.max(to)));
-                if self.nodes[to].online && self.nodes[at].online && !barred {
+                let is_there = self.moved.get(&to).is_none_or(|place| addresses.contains(place));
+                if self.nodes[to].online && self.nodes[at].online && !barred && is_there {
                     self.connect(at, to);
                 } else {
                     self.queue.push_back((at, Input::DialFailed { peer }));
@@ -157,7 +167,8 @@ impl Net {
     pub fn connect(&mut self, a: usize, b: usize) {
         let pair = (a.min(b), a.max(b));
         if self.lines.insert(pair) {
-            let exporter = [u8::try_from(pair.0 * 16 + pair.1).unwrap(); 32];
+            let mut exporter = [u8::try_from(pair.0).unwrap(); 32];
+            exporter[16..].fill(u8::try_from(pair.1).unwrap());
             for (x, y) in [(a, b), (b, a)] {
                 let peer = self.nodes[y].device;
                 self.queue.push_back((
@@ -202,6 +213,11 @@ impl Net {
         self.drain();
     }
 
+    /// Lets a line between two come up again.
+    pub fn unbar(&mut self, a: usize, b: usize) {
+        self.forbidden.remove(&(a.min(b), a.max(b)));
+    }
+
     /// Lets a line between two come up again, and has it come up.
     pub fn allow(&mut self, a: usize, b: usize) {
         self.forbidden.remove(&(a.min(b), a.max(b)));
@@ -242,6 +258,29 @@ impl Net {
         self.input(at, Input::NetworkChanged);
     }
 
+    /// Where one would call another.
+    pub fn place_known(&self, at: usize, whom: usize) -> Vec<String> {
+        let mut peer = Peer::open(
+            self.peer(at).store().clone(),
+            self.nodes[at].secrets.clone(),
+            "",
+            [7; 32],
+            self.now,
+        )
+        .unwrap();
+        let sought = self.nodes[whom].device;
+        let mut places = Vec::new();
+        for input in [Input::NetworkChanged, Input::TryPeer { peer: sought }] {
+            for output in peer.handle(input, self.now).unwrap().0 {
+                match output {
+                    Output::Dial { peer, addresses, .. } if peer == sought => places.extend(addresses),
+                    _ => {}
+                }
+            }
+        }
+        places.iter().map(SocketAddr::to_string).collect()
+    }
+
     /// Delivers everything under way.
     pub fn drain(&mut self) {
         for _ in 0..200_000 {
@@ -254,9 +293,45 @@ impl Net {
                     continue;
                 }
             }
+            if self.lies(to, &input) {
+                continue;
+            }
             self.input(to, input);
         }
         panic!("the peers never stop talking");
+    }
+
+    /// A liar answers a question of where a device is with nonsense, more often than there can be answers, and asks nobody.
+    fn lies(&mut self, at: usize, input: &Input) -> bool {
+        let Input::Frame { peer, bytes } = input else {
+            return false;
+        };
+        let (true, Ok(Frame::Seek { token, .. })) = (self.liars.contains(&at), Frame::from_bytes(bytes)) else {
+            return false;
+        };
+        for number in 0..20 {
+            let sealed = vec![number; 150];
+            let salt = [number; 16];
+            let bytes = Frame::Found { token, salt, sealed }.to_bytes();
+            self.output(at, Output::Send { peer: *peer, bytes });
+        }
+        true
+    }
+
+    /// Somebody goes where the others do not know it to be; the lines that it had are gone.
+    pub fn moves(&mut self, at: usize, place: &str) {
+        let place = place.parse().unwrap();
+        self.moved.insert(at, place);
+        for other in 0..self.nodes.len() {
+            self.disconnect(at, other);
+        }
+        let addresses = vec![place];
+        self.input(at, Input::OwnAddresses { addresses, relay: None });
+    }
+
+    /// Nobody can call it any more, as behind most translators.
+    pub fn hide(&mut self, at: usize) {
+        self.moved.insert(at, SocketAddr::from(([0; 4], 0)));
     }
 
     /// Lets ten seconds pass.

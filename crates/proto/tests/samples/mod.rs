@@ -364,6 +364,23 @@ fn frames() -> Samples {
                 records: vec![address_record()],
             },
         ),
+        (
+            "seek",
+            Frame::Seek {
+                token: [1; 8],
+                tag: [2; 16],
+                newer_ms: 1_790_000_000_000,
+                hops: 3,
+            },
+        ),
+        (
+            "found",
+            Frame::Found {
+                token: [1; 8],
+                salt: [3; 16],
+                sealed: vec![4; 40],
+            },
+        ),
         ("knock", knock()),
         (
             "welcome",

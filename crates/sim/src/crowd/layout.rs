@@ -44,6 +44,8 @@ pub struct CrowdPlan {
     pub helpers_fail: f64,
     /// When they do.
     pub fail_s: u64,
+    /// Look-ups are tried at the end with these shares of liars.
+    pub liars: Vec<f64>,
 }
 
 impl CrowdPlan {
@@ -68,6 +70,7 @@ impl CrowdPlan {
             mass_restart_s: 0,
             helpers_fail: 0.0,
             fail_s: 0,
+            liars: Vec::new(),
         }
     }
 

@@ -62,3 +62,20 @@ fn a_crowd_with_churn_stays_below_the_cap_and_delivers() {
     );
     assert!(!report.delays_ms.is_empty());
 }
+
+#[test]
+fn who_has_moved_is_found_unless_nearly_everybody_lies() {
+    let mut plan = CrowdPlan::drawn(300, 4);
+    plan.run_s = 300;
+    plan.liars = vec![0.0, 0.5, 1.0];
+    let report = run_crowd(&plan, 4);
+    let [honest, half, all] = report.look_ups[..] else {
+        panic!("{:?}", report.look_ups);
+    };
+    assert!(honest.tried >= 10, "{honest:?}");
+    assert!(honest.found * 10 >= honest.tried * 9, "{honest:?}");
+    assert!(half.found * 2 >= half.tried, "{half:?}");
+    assert_eq!(all.found, 0, "the control: {all:?}");
+    // Whatever liars send: what is passed on stays below what there can be behind the lines asked.
+    assert!(all.messages <= all.tried * 12 * (1 + 20 + 13), "{all:?}");
+}
