@@ -237,7 +237,7 @@ pub(crate) struct Switchboard {
     last_generation: u64,
     news_in: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
-    own_in: watch::Sender<Vec<SocketAddr>>,
+    own_in: watch::Sender<Own>,
     relay_choice: RelayChoice,
 }
 
@@ -291,7 +291,7 @@ struct Backlog {
 impl Switchboard {
     pub(crate) fn new(endpoint: Endpoint, flows: Arc<Flows>, files: Arc<Files>, no_public: bool) -> Self {
         let (news_in, news) = mpsc::channel(HANDSHAKES_MAX);
-        let (own_in, _) = watch::channel(Vec::new());
+        let (own_in, _) = watch::channel(Own::default());
         Self {
             endpoint,
             inbox: files.inbox(),
@@ -313,7 +313,7 @@ impl Switchboard {
         }
     }
 
-    pub(crate) fn own_addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
+    pub(crate) fn own(&self) -> watch::Receiver<Own> {
         self.own_in.subscribe()
     }
 
@@ -903,8 +903,17 @@ fn put_frame(buffer: &mut Vec<u8>, frame: &[u8]) -> usize {
     frame.len()
 }
 
+/// Where this node can be reached.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Own {
+    /// Best first.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// The relay that it can be reached through.
+    pub(crate) relay: Option<String>,
+}
+
 /// Tells the peer its own addresses, at first and whenever they change.
-async fn watch_addresses(endpoint: Endpoint, inbox: mpsc::Sender<Message>, own: watch::Sender<Vec<SocketAddr>>) {
+async fn watch_addresses(endpoint: Endpoint, inbox: mpsc::Sender<Message>, own: watch::Sender<Own>) {
     let mut watcher = endpoint.watch_addr();
     let mut now = watcher.get();
     let mut told: Vec<SocketAddr> = Vec::new();
@@ -912,9 +921,12 @@ async fn watch_addresses(endpoint: Endpoint, inbox: mpsc::Sender<Message>, own: 
         let addresses = own_addresses(&now, &endpoint.bound_sockets());
         let relay = now.relay_urls().next().map(ToString::to_string);
         tracing::debug!(?addresses, ?relay, "own addresses");
-        own.send_replace(addresses.clone());
         let is_changed = !told.is_empty() && told != addresses;
         told.clone_from(&addresses);
+        let seen = Own {
+            addresses: addresses.clone(),
+            relay: relay.clone(),
+        };
         let mut news = vec![Input::OwnAddresses { addresses, relay }];
         if is_changed {
             news.push(Input::NetworkChanged);
@@ -924,6 +936,8 @@ async fn watch_addresses(endpoint: Endpoint, inbox: mpsc::Sender<Message>, own: 
                 return;
             }
         }
+        // After the peer, so that who has seen it here can ask the peer for an invite that names it.
+        own.send_replace(seen);
         match watcher.updated().await {
             Ok(next) => now = next,
             Err(_) => return,

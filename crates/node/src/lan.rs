@@ -25,7 +25,7 @@ use offhook_proto::peer::Input;
 use tokio::sync::{mpsc, watch};
 
 use crate::driver::Message;
-use crate::endpoint::is_dialable;
+use crate::endpoint::{Own, is_dialable};
 use crate::node::Config;
 
 /// Our own, so that other programs on the network are not asked and do not ask.
@@ -117,7 +117,7 @@ pub(crate) fn start(
     endpoint: Endpoint,
     inbox: mpsc::Sender<Message>,
     stopping: watch::Receiver<bool>,
-    own: watch::Receiver<Vec<SocketAddr>>,
+    own: watch::Receiver<Own>,
 ) -> Sightings {
     let sightings = Sightings::default();
     let machine = Machine {
@@ -145,7 +145,7 @@ async fn until(mut stopping: watch::Receiver<bool>, work: impl Future<Output = (
 async fn multicast(
     endpoint: Endpoint,
     inbox: mpsc::Sender<Message>,
-    mut own: watch::Receiver<Vec<SocketAddr>>,
+    mut own: watch::Receiver<Own>,
     sightings: Sightings,
 ) {
     let lookup = MdnsAddressLookup::builder()
@@ -160,7 +160,7 @@ async fn multicast(
     };
     let mut found = lookup.subscribe().await;
     loop {
-        let addresses = own.borrow_and_update().clone();
+        let addresses = own.borrow_and_update().addresses.clone();
         let data = EndpointData::new(addresses.into_iter().map(TransportAddr::Ip).collect());
         lookup.publish(&data);
         loop {

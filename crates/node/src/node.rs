@@ -20,7 +20,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::doctor::{self, Checkup};
 use crate::driver::{self, Driver, Message};
-use crate::endpoint::{self, Order, PathView, Switchboard};
+use crate::endpoint::{self, Order, Own, PathView, Switchboard};
 use crate::files::{FileLimits, FileMoved, FileProblem, FileProgress, FileReader, FileWriter, Files};
 use crate::flows::{FlowSample, Flows};
 use crate::home::{Home, HomeError, store_path};
@@ -33,6 +33,8 @@ use crate::store::SqliteStore;
 const INBOX_MESSAGES_MAX: usize = 1_024;
 /// Events that a slow receiver may fall behind before it is told of a gap.
 const EVENTS_BEHIND_MAX: usize = 4_096;
+/// How long after the start a node waits for its relay before it tells others where it is.
+const RELAY_WAIT: Duration = Duration::from_secs(3);
 /// How long a shutdown may take before it is given up.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(1_400);
 
@@ -172,9 +174,11 @@ impl Node {
         start_driver(parts, &endpoint).await?;
 
         let no_public = config.no_public_infrastructure;
+        let may_have_relay = !no_public || !config.relays.is_empty();
+        let relay_due = tokio::time::Instant::now() + if may_have_relay { RELAY_WAIT } else { Duration::ZERO };
         let switchboard = Switchboard::new(endpoint.clone(), flows.clone(), files.clone(), no_public);
         tokio::spawn(files.clone().run(events.subscribe(), stopping.clone()));
-        let own = switchboard.own_addresses();
+        let own = switchboard.own();
         let is_lan_on = config.lan;
         if is_lan_on {
             flows.note_multicast();
@@ -194,6 +198,7 @@ impl Node {
                 endpoint,
                 is_lan_on,
                 own,
+                relay_due,
                 near,
                 newest,
                 device,
@@ -259,7 +264,9 @@ struct Shared {
     files: Arc<Files>,
     endpoint: Endpoint,
     is_lan_on: bool,
-    own: watch::Receiver<Vec<SocketAddr>>,
+    own: watch::Receiver<Own>,
+    /// Until when a relay that is not known yet may be waited for.
+    relay_due: tokio::time::Instant,
     near: lan::Sightings,
     newest: watch::Receiver<u64>,
     device: DeviceId,
@@ -364,7 +371,20 @@ impl NodeHandle {
 
     /// Where this node can be reached, best first.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.shared.own.borrow().clone()
+        self.shared.own.borrow().addresses.clone()
+    }
+
+    /// The relay that others reach this node through, once it is known.
+    pub fn home_relay(&self) -> Option<String> {
+        self.shared.own.borrow().relay.clone()
+    }
+
+    /// Returns once this node knows the relay that it is reached through; at once where it has none, or was started [`RELAY_WAIT`] ago without hearing of one.
+    pub async fn has_looked_for_relay(&self) {
+        let mut own = self.shared.own.clone();
+        let known = own.wait_for(|own| own.relay.is_some());
+        // Without one it is reached as far as its addresses go.
+        let _ = tokio::time::timeout_at(self.shared.relay_due, known).await;
     }
 
     /// Begins to take a file in, to be sent.

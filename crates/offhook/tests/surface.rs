@@ -34,6 +34,7 @@ fn status_has_the_names_that_scripts_rely_on() {
         "network",
         "peers",
         "person",
+        "relay",
         "rooms",
         "since",
         "versions",

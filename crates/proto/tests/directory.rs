@@ -1,5 +1,7 @@
 //! Two who share nothing but a room of two find each other again by asking the people around them, when one has moved.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
 mod net;
 
 use std::time::Duration;

@@ -153,7 +153,7 @@ fn a_chat_of_two_opens_for_both() {
 
 #[test]
 fn delivery_is_told_honestly() {
-    use offhook_proto::peer::view::DeliveryState;
+    use offhook_proto::peer::view::{DeliveryState, WhyNot};
     let mut net = Net::new(6);
     let (ada, bob) = (net.add("Ada"), net.add("Bob"));
     let room = net.room(ada, "kitchen");
@@ -163,7 +163,7 @@ fn delivery_is_told_honestly() {
     net.settle();
     let whereabouts = net.peer(ada).where_is(id).unwrap().unwrap();
     assert_eq!(whereabouts.state, DeliveryState::Saved);
-    assert!(whereabouts.per_member[0].why.contains("not reached"));
+    assert_eq!(whereabouts.per_member[0].why, Some(WhyNot::LastSeen { minutes: 0 }));
     net.online(bob);
     net.settle();
     assert_eq!(

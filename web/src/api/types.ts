@@ -186,8 +186,14 @@ export interface Whereabouts {
   reached: number;
   read: number;
   members: number;
-  per_member: { person: string; name: string; state: DeliveryState; why: string }[];
+  per_member: { person: string; name: string; state: DeliveryState; why: string; why_code: WhyNot | null; last_seen_min: number | null }[];
 }
+
+/** Why an entry got no further with a member. */
+export type WhyNot = "not-seen-yet" | "on-its-way" | "last-seen" | "never-seen";
+
+/** Why a line is held. */
+export type LineReason = "join" | "write" | "only" | "second" | "steady" | "visit" | "mix" | "theirs" | "surplus";
 
 export interface JoinStep {
   step: "knocking" | "asked" | "admitted" | "verified" | "readable" | "refused";
@@ -233,6 +239,8 @@ export interface PeerLine {
   idle_s: number;
   dialled: boolean;
   reason: string;
+  reason_code: LineReason;
+  reason_rooms: number | null;
 }
 
 /** One finding of the doctor, in words. */

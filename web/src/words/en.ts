@@ -1,5 +1,7 @@
 // Every word of the client, in English. `de.ts` must have the same keys: the type says so.
 
+import type { LineReason, WhyNot } from "../api/types";
+
 const n = (count: number, one: string, many: string) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
 export const en = {
@@ -258,6 +260,23 @@ export const en = {
   peer: "Who",
   path: "Way",
   why: "Why",
+  lineReason: {
+    join: () => "to be let into a room",
+    write: () => "something was said in a room that has no other line",
+    only: (rooms: number) => `the only line to ${n(rooms, "room", "rooms")}`,
+    second: (rooms: number) => `a second line to ${n(rooms, "room", "rooms")}`,
+    steady: () => "kept for stability: it has been up longest",
+    visit: (rooms: number) => `a look into ${n(rooms, "room", "rooms")} that no line covers; closed when both are in step`,
+    mix: () => "a call to somebody not met for long, so that a room never falls into parts",
+    theirs: (rooms: number) => `the other side called; ${n(rooms, "room", "rooms")} shared`,
+    surplus: () => "not needed: other lines cover its rooms; closed when idle",
+  } as Record<LineReason, (rooms: number) => string>,
+  whyNot: {
+    "not-seen-yet": () => "is there, not seen yet",
+    "on-its-way": () => "has a line to this node; on its way",
+    "last-seen": (minutes: number) => `not reached: last seen ${n(minutes, "minute", "minutes")} ago; others who hold it may hand it on`,
+    "never-seen": () => "not reached: never seen by this node; others who hold it may hand it on",
+  } as Record<WhyNot, (minutes: number) => string>,
   roomsShared: "Rooms",
   up: "connected",
   down: "not connected",

@@ -38,6 +38,8 @@ pub(crate) struct Status {
     pub(crate) home: String,
     pub(crate) since: String,
     pub(crate) addresses: Vec<String>,
+    /// The relay through which others reach this node where they cannot call it.
+    pub(crate) relay: Option<String>,
     pub(crate) network: String,
     /// Where HTTP is spoken.
     pub(crate) http: Option<String>,
@@ -659,7 +661,12 @@ pub(crate) struct MemberState {
     pub(crate) person: String,
     pub(crate) name: String,
     pub(crate) state: State,
+    /// Why not further, in a sentence; empty once read.
     pub(crate) why: String,
+    /// The same for programs: `not-seen-yet`, `on-its-way`, `last-seen` or `never-seen`.
+    pub(crate) why_code: Option<String>,
+    /// Minutes since this node had a line to them, where that is why.
+    pub(crate) last_seen_min: Option<u64>,
 }
 
 impl From<view::WhereView> for Whereabouts {
@@ -668,7 +675,12 @@ impl From<view::WhereView> for Whereabouts {
             person: hex(&m.person.0),
             name: m.name,
             state: m.state.into(),
-            why: m.why,
+            why: m.why.map(view::WhyNot::sentence).unwrap_or_default(),
+            why_code: m.why.map(|why| why.code().to_owned()),
+            last_seen_min: match m.why {
+                Some(view::WhyNot::LastSeen { minutes }) => Some(minutes),
+                _ => None,
+            },
         };
         Self {
             id: view.id.to_string(),

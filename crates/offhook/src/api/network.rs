@@ -92,7 +92,12 @@ pub(crate) struct Line {
     pub(crate) idle_s: u64,
     /// This node dialled.
     pub(crate) dialled: bool,
+    /// Why it is held, in a sentence.
     pub(crate) reason: String,
+    /// The same for programs: `join`, `write`, `only`, `second`, `steady`, `visit`, `mix`, `theirs` or `surplus`.
+    pub(crate) reason_code: String,
+    /// The rooms that the reason is about; null where it is about none in particular.
+    pub(crate) reason_rooms: Option<usize>,
 }
 
 /// `GET /lines`.
@@ -176,6 +181,8 @@ impl Line {
             idle_s: state.idle_for.as_secs(),
             dialled: state.is_own,
             reason: state.reason.sentence(),
+            reason_code: state.reason.code().to_owned(),
+            reason_rooms: state.reason.rooms(),
         }
     }
 }

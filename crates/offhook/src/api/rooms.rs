@@ -194,6 +194,8 @@ pub(super) async fn invite(
 ) -> Created<InviteMade> {
     let role = role(&new.role)?;
     let room = room_id(&surface, room).await?;
+    // An invite of the first moment should name the relay too.
+    surface.node.has_looked_for_relay().await;
     let command = Command::Invite {
         room,
         expires_s: new.expires_s,

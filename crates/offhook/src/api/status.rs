@@ -41,6 +41,7 @@ pub(super) async fn status(State(surface): State<Surface>) -> Result<Json<Status
         since: format!("{:.3}", surface.since),
         network: verdict(&addresses),
         addresses: addresses.iter().map(SocketAddr::to_string).collect(),
+        relay: surface.node.home_relay(),
         http: surface.http.map(crate::http::base_url),
         rooms,
         peers: peers.into_iter().map(peer).collect(),

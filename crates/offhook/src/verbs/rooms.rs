@@ -81,10 +81,7 @@ fn member_line(member: &Member, widest: usize, style: Style) -> String {
     let verified = if member.verified { ", verified" } else { "" };
     let devices = count(member.devices.len() as u64, "device");
     let id = style.dim(short(&member.person));
-    format!(
-        "  {id}  {name}  {}, {seen}, {devices}{verified}\n",
-        pad(&member.role, 9)
-    )
+    format!("  {id}  {name}  {}, {seen}, {devices}{verified}\n", member.role)
 }
 
 async fn set_role(context: &Context, room: &str, person: &str, role: String) -> Done {

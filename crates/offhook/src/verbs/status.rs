@@ -26,6 +26,12 @@ fn text(status: &Status, style: Style) -> String {
             moment(&status.since)
         ),
     ];
+    if let Some(relay) = &status.relay {
+        lines.push(format!(
+            "relay    {} carries to here what cannot come directly",
+            clean_line(relay)
+        ));
+    }
     if let Some(own) = &status.keeper {
         lines.extend(super::keepers::own_lines(own));
     }

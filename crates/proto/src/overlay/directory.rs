@@ -65,6 +65,19 @@ pub enum Asker {
     Line(DeviceId),
 }
 
+/// A question that came over a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    /// From whom.
+    pub from: DeviceId,
+    /// The look-up.
+    pub token: Token,
+    /// How many lines far it may go, this one counted.
+    pub hops: u32,
+    /// The answer is known here.
+    pub is_known: bool,
+}
+
 /// What to do about a question.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Step {
@@ -107,29 +120,21 @@ impl Directory {
         asked
     }
 
-    /// What to do about a question that came over a line and may go `hops` lines far, this one counted. `knows`: the answer is known here.
-    pub fn on_question(
-        &mut self,
-        from: DeviceId,
-        token: Token,
-        hops: u32,
-        knows: bool,
-        lines: &[DeviceId],
-        rng: &mut impl Rng,
-        now: Instant,
-    ) -> Step {
+    /// What to do about a question.
+    pub fn on_question(&mut self, question: Question, lines: &[DeviceId], rng: &mut impl Rng, now: Instant) -> Step {
+        let Question { from, token, .. } = question;
         if !self.may_ask(from, now) {
             return Step::default();
         }
         // Whoever knows says so on every way that leads here: on one of them there may be a liar.
-        if knows {
+        if question.is_known {
             return Step {
                 answer: true,
                 pass_to: Vec::new(),
             };
         }
         self.seeks.retain(|_, seek| seek.until > now);
-        let hops = hops.min(HOPS);
+        let hops = question.hops.min(HOPS);
         if hops <= 1 || self.seeks.contains_key(&token) || self.seeks.len() >= SEEKS_MAX {
             return Step::default();
         }
@@ -213,10 +218,31 @@ mod tests {
         ChaCha20Rng::from_seed([7; 32])
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn question(from: u8, token: u8, hops: u32) -> Question {
+        Question {
+            from: device(from),
+            token: [token; 8],
+            hops,
+            is_known: false,
+        }
+    }
+
+    fn answered(from: u8, token: u8, hops: u32) -> Question {
+        Question {
+            is_known: true,
+            ..question(from, token, hops)
+        }
+    }
+
     #[test]
     fn a_line_gives_back_no_more_than_there_can_be_behind_it() {
         assert_eq!([1, 2, 3].map(answers), [1, 4, 13]);
-        let (mut directory, now) = (Directory::default(), Instant::now());
+        let (mut directory, now) = (Directory::default(), start());
         let asked = directory.ask([1; 8], device(99), Effort::Waited, &devices(20), &mut rng(), now);
         assert_eq!(asked.len(), ASKED);
         let answered = (0..1000).filter_map(|_| directory.on_answer(asked[0], [1; 8], now));
@@ -233,16 +259,16 @@ mod tests {
 
     #[test]
     fn a_question_is_passed_on_once_and_never_back() {
-        let (mut directory, now) = (Directory::default(), Instant::now());
+        let (mut directory, now) = (Directory::default(), start());
         let lines = devices(4);
-        let step = directory.on_question(device(1), [1; 8], 3, false, &lines, &mut rng(), now);
+        let step = directory.on_question(question(1, 1, 3), &lines, &mut rng(), now);
         assert_eq!(step.pass_to.len(), FANOUT);
         assert!(!step.pass_to.contains(&device(1)) && !step.answer);
-        let again = directory.on_question(device(2), [1; 8], 3, false, &lines, &mut rng(), now);
+        let again = directory.on_question(question(2, 1, 3), &lines, &mut rng(), now);
         assert_eq!(again, Step::default());
-        let last = directory.on_question(device(1), [2; 8], 1, false, &lines, &mut rng(), now);
+        let last = directory.on_question(question(1, 2, 1), &lines, &mut rng(), now);
         assert_eq!(last, Step::default());
-        let known = directory.on_question(device(1), [3; 8], 1, true, &lines, &mut rng(), now);
+        let known = directory.on_question(answered(1, 3, 1), &lines, &mut rng(), now);
         assert!(known.answer && known.pass_to.is_empty());
         assert_eq!(
             directory.on_answer(step.pass_to[0], [1; 8], now),
@@ -252,13 +278,13 @@ mod tests {
 
     #[test]
     fn whoever_asks_without_end_is_not_heard() {
-        let (mut directory, start) = (Directory::default(), Instant::now());
+        let (mut directory, start) = (Directory::default(), start());
         let mut heard = |at: Instant, number: u32| {
-            let mut token = [0; 8];
-            token[..4].copy_from_slice(&number.to_be_bytes());
-            directory
-                .on_question(device(1), token, 1, true, &[], &mut rng(), at)
-                .answer
+            let asked = Question {
+                token: u64::from(number).to_be_bytes(),
+                ..answered(1, 0, 1)
+            };
+            directory.on_question(asked, &[], &mut rng(), at).answer
         };
         assert_eq!(
             (0..100).filter(|number| heard(start, *number)).count(),
@@ -272,7 +298,7 @@ mod tests {
         /// Whatever is asked and answered, in whatever order: what is remembered stays small, and nobody is passed more than was asked for.
         #[test]
         fn it_stays_bounded(steps in prop::collection::vec((any::<u8>(), any::<u16>(), any::<u32>(), any::<bool>(), 0u64..500), 0..2000)) {
-            let (mut directory, mut rng, mut now) = (Directory::default(), rng(), Instant::now());
+            let (mut directory, mut rng, mut now) = (Directory::default(), rng(), start());
             let lines = devices(30);
             for (line, token, hops, is_answer, passed_ms) in steps {
                 now += Duration::from_millis(passed_ms);
@@ -280,7 +306,8 @@ mod tests {
                 if is_answer {
                     directory.on_answer(from, token, now);
                 } else {
-                    let step = directory.on_question(from, token, hops, false, &lines, &mut rng, now);
+                    let asked = Question { from, token, hops, is_known: false };
+                    let step = directory.on_question(asked, &lines, &mut rng, now);
                     prop_assert!(step.pass_to.len() <= FANOUT && !step.pass_to.contains(&from));
                 }
                 prop_assert!(directory.seeks.len() <= SEEKS_MAX && directory.questions.len() <= 256);

@@ -183,6 +183,29 @@ impl Reason {
         }
     }
 
+    /// The name of this reason for programs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Write => "write",
+            Self::Only(_) => "only",
+            Self::Second(_) => "second",
+            Self::Steady => "steady",
+            Self::Visit(_) => "visit",
+            Self::Mix => "mix",
+            Self::Theirs(_) => "theirs",
+            Self::Surplus => "surplus",
+        }
+    }
+
+    /// The rooms that it is about, where it is about some.
+    pub fn rooms(self) -> Option<usize> {
+        match self {
+            Self::Only(n) | Self::Second(n) | Self::Visit(n) | Self::Theirs(n) => Some(n),
+            Self::Join | Self::Write | Self::Steady | Self::Mix | Self::Surplus => None,
+        }
+    }
+
     /// In few words, for the flow ledger.
     pub fn words(self) -> &'static str {
         match self {

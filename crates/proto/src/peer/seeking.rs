@@ -11,7 +11,7 @@ use rand_core::Rng;
 
 use crate::crypto::{self, Secret};
 use crate::identity::DeviceId;
-use crate::overlay::directory::{Asker, Effort, Token};
+use crate::overlay::directory::{Asker, Effort, Question, Token};
 use crate::overlay::plan;
 use crate::peer::Peer;
 use crate::store::{Store, StoreError};
@@ -93,19 +93,24 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    pub(super) fn on_seek(&mut self, peer: DeviceId, token: Token, sought: Tag, newer_ms: u64, hops: u32) {
+    pub(super) fn on_seek(&mut self, from: DeviceId, token: Token, sought: Tag, newer_ms: u64, hops: u32) {
         let record = self
             .record_by_tag(&sought)
             .filter(|(_, made_ms, _)| *made_ms > newer_ms);
         let lines: Vec<DeviceId> = self.lines.keys().copied().collect();
         let now = self.ctx.now;
-        let knows = record.is_some();
-        let step = (self.directory).on_question(peer, token, hops, knows, &lines, &mut self.ctx.rng, now);
+        let question = Question {
+            from,
+            token,
+            hops,
+            is_known: record.is_some(),
+        };
+        let step = (self.directory).on_question(question, &lines, &mut self.ctx.rng, now);
         if let (true, Some((device, _, record))) = (step.answer, record) {
             let mut salt = [0; 16];
             self.ctx.rng.fill_bytes(&mut salt);
             let sealed = crypto::seal_once(&answer_key(&device, &token, &salt), &token, &record);
-            self.send(peer, &Frame::Found { token, salt, sealed });
+            self.send(from, &Frame::Found { token, salt, sealed });
         }
         let question = Frame::Seek {
             token,

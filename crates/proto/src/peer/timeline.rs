@@ -10,7 +10,7 @@ use crate::peer::record::{Annotations, LATE, ReactionRecord, SEALED, Stored, Sto
 use crate::peer::room::{CLOCK_AHEAD_MAX_MS, Room, effective_ms};
 use crate::peer::view::{
     DeliveryState, EntryKind, EntryView, LineView, MeView, MemberDelivery, MemberView, PeerView, RoomView, Standing,
-    WhereView,
+    WhereView, WhyNot,
 };
 use crate::peer::{CommandError, Event, Peer, Reply, table};
 use crate::rooms::{Op, Role, RoomKind};
@@ -569,24 +569,15 @@ impl<S: Store> Peer<S> {
 
     fn per_member(&self, room: &Room, states: &BTreeMap<PersonId, DeliveryState>) -> Vec<MemberDelivery> {
         let why = |person: &PersonId, state: DeliveryState| match state {
-            DeliveryState::Read => String::new(),
-            DeliveryState::Reached | DeliveryState::Handed => "is there, not seen yet".to_owned(),
-            DeliveryState::Saved | DeliveryState::Failed if self.is_online(room, person) => {
-                "has a line to this node; on its way".to_owned()
-            }
+            DeliveryState::Read => None,
+            DeliveryState::Reached | DeliveryState::Handed => Some(WhyNot::NotSeenYet),
+            DeliveryState::Saved | DeliveryState::Failed if self.is_online(room, person) => Some(WhyNot::OnItsWay),
             DeliveryState::Saved | DeliveryState::Failed => {
-                let seen = room.devices.iter().filter(|(_, owner)| *owner == person);
-                let seen = seen
-                    .filter_map(|(device, _)| self.book.get(device))
-                    .map(|dial| dial.record.seen_ms)
-                    .max();
-                match seen.filter(|ms| *ms > 0) {
-                    Some(ms) => {
-                        let minutes = self.ctx.wall_ms.saturating_sub(ms) / 60_000;
-                        format!("not reached: last seen {minutes} min ago; others who hold it may hand it on")
-                    }
-                    None => "not reached: never seen by this node; others who hold it may hand it on".to_owned(),
-                }
+                let devices = room.devices.iter().filter(|(_, owner)| *owner == person);
+                let dials = devices.filter_map(|(device, _)| self.book.get(device));
+                let seen = dials.map(|dial| dial.record.seen_ms).max().filter(|ms| *ms > 0);
+                let minutes = |ms| self.ctx.wall_ms.saturating_sub(ms) / 60_000;
+                Some(seen.map_or(WhyNot::NeverSeen, |ms| WhyNot::LastSeen { minutes: minutes(ms) }))
             }
         };
         states

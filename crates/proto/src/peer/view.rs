@@ -257,8 +257,48 @@ pub struct MemberDelivery {
     pub name: String,
     /// Saved when not reached.
     pub state: DeliveryState,
-    /// Why not yet, in words; empty once read.
-    pub why: String,
+    /// Why not yet; none once read.
+    pub why: Option<WhyNot>,
+}
+
+/// Why an entry got no further with a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyNot {
+    /// It is on a device of theirs.
+    NotSeenYet,
+    /// There is a line to them.
+    OnItsWay,
+    /// They were seen last so many minutes ago.
+    LastSeen {
+        /// Since then.
+        minutes: u64,
+    },
+    /// This node has never had a line to them.
+    NeverSeen,
+}
+
+impl WhyNot {
+    /// The name of this reason for programs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NotSeenYet => "not-seen-yet",
+            Self::OnItsWay => "on-its-way",
+            Self::LastSeen { .. } => "last-seen",
+            Self::NeverSeen => "never-seen",
+        }
+    }
+
+    /// In a sentence, for a person.
+    pub fn sentence(self) -> String {
+        match self {
+            Self::NotSeenYet => "is there, not seen yet".to_owned(),
+            Self::OnItsWay => "has a line to this node; on its way".to_owned(),
+            Self::LastSeen { minutes } => {
+                format!("not reached: last seen {minutes} min ago; others who hold it may hand it on")
+            }
+            Self::NeverSeen => "not reached: never seen by this node; others who hold it may hand it on".to_owned(),
+        }
+    }
 }
 
 /// A peer that this node has or wants a line to.

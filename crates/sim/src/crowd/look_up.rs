@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use offhook_proto::identity::DeviceId;
-use offhook_proto::overlay::directory::{Asker, Directory, Effort, Token};
+use offhook_proto::overlay::directory::{Asker, Directory, Effort, Question, Token};
 
 use super::{Crowd, device, node_of};
 
@@ -94,7 +94,13 @@ impl Crowd<'_> {
                     under_way.extend((0..20).map(|_| (to, from, Message::Answer { is_true: false })));
                 }
                 Message::Question { hops } => {
-                    let step = directory.on_question(device(from), token, hops, knows(to), &lines(to), rng, now);
+                    let question = Question {
+                        from: device(from),
+                        token,
+                        hops,
+                        is_known: knows(to),
+                    };
+                    let step = directory.on_question(question, &lines(to), rng, now);
                     if step.answer {
                         under_way.push_back((to, from, Message::Answer { is_true: true }));
                     }
