@@ -209,18 +209,26 @@ impl Registrar {
         self.bindings.get(account).map_or(&[], Vec::as_slice)
     }
 
-    /// Where to call, in groups to be rung one after another: higher q first, second flows of a phone last.
-    pub fn targets(&self, account: &str, now: Moment) -> Vec<Vec<Binding>> {
-        let mut live: Vec<_> = self
+    /// Where to call, in groups to be rung one after another: higher q first, second flows of a phone last. `elsewhere`
+    /// are bindings at other nodes: of one phone's flows the one that is ours comes first.
+    pub fn targets(&self, account: &str, elsewhere: Vec<Binding>, now: Moment) -> Vec<Vec<Binding>> {
+        let ours = self
             .bindings_of(account)
             .iter()
-            .filter(|b| b.expires_at > now)
             .cloned()
-            .collect();
-        live.sort_by_key(|b| (std::cmp::Reverse(b.q_thousandths), std::cmp::Reverse(b.refreshed_at)));
+            .map(|binding| (false, binding));
+        let theirs = elsewhere.into_iter().map(|binding| (true, binding));
+        let mut live: Vec<_> = ours.chain(theirs).filter(|(_, b)| b.expires_at > now).collect();
+        live.sort_by_key(|(foreign, b)| {
+            (
+                std::cmp::Reverse(b.q_thousandths),
+                *foreign,
+                std::cmp::Reverse(b.refreshed_at),
+            )
+        });
         let (mut groups, mut spare): (Vec<Vec<Binding>>, Vec<Binding>) = (Vec::new(), Vec::new());
         let mut instances: Vec<String> = Vec::new();
-        for binding in live {
+        for (_, binding) in live {
             match &binding.instance {
                 Some(instance) if binding.reg_id.is_some() && instances.contains(instance) => {
                     spare.push(binding);

@@ -599,21 +599,17 @@ impl<S: SipSignalling> Driver<S> {
     /// stores or hears of it: should this instance end meanwhile, the calls would be no more lost than without.
     async fn absorb(&mut self, records: Vec<Record>) -> Result<(), Error> {
         let begun = Instant::now();
-        let mut later = Vec::new();
+        let mut later = Outputs::default();
         for part in records.chunks(ABSORBED_AT_ONCE) {
-            let mut adopted = adopt(&mut self.exchange, part, Place::Elsewhere);
-            let told = adopted.iter_mut().map(|outputs| Outputs {
-                relay: std::mem::take(&mut outputs.relay),
-                send: std::mem::take(&mut outputs.send),
-                ..Outputs::default()
-            });
-            let told = told.collect();
+            let adopted = adopt(&mut self.exchange, part, Place::Elsewhere);
+            let (told, rest): (Vec<_>, Vec<_>) = adopted.into_iter().map(Outputs::told_first).unzip();
             self.carry_out(told).await;
-            later.extend(adopted);
+            later.extend(rest);
         }
         let (count, took_ms) = (records.len(), begun.elapsed().as_millis());
         eprintln!("offhook exchange: {count} records of another shard go on here, after {took_ms} ms");
-        self.perform(later).await
+        later.extend([self.exchange.put_out_adopted()]);
+        self.perform(vec![later]).await
     }
 
     async fn perform(&mut self, outputs: Vec<Outputs>) -> Result<(), Error> {

@@ -190,6 +190,18 @@ impl Phone {
         phone
     }
 
+    /// Registers over one of a phone's flows (RFC 5626).
+    pub fn register_flow(&mut self, lab: &mut Lab, contact: &str, reg_id: u32) {
+        let address = format!("sip:{}@{DOMAIN}", self.name);
+        let call_id = format!("r{reg_id}");
+        let mut request = self.request(Method::Register, &format!("sip:{DOMAIN}"), &address, &call_id);
+        let instance = format!("\"<urn:uuid:{}>\"", self.name);
+        request.replace("Contact", format!("{contact};reg-id={reg_id};+sip.instance={instance}"));
+        request.push("Supported", "outbound");
+        self.send_authenticated(lab, request);
+        lab.expect(self, "200 REGISTER");
+    }
+
     pub fn contact(&self) -> String {
         format!("<sip:{}@{}>", self.name, self.flow.remote)
     }
