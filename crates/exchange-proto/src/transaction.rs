@@ -1,11 +1,13 @@
 //! Transactions (RFC 3261 section 17, as corrected by RFC 6026), without sockets or clock.
 //!
 //! Timers: A, E and G double from T1 (500 ms) to T2 (4 s) where the transport is unreliable; B, F, H, J, L and M
-//! are 64 x T1; D 32 s; I and K are T4 (5 s); over reliable transports D, I, J and K are zero. A 2xx to an INVITE is
+//! are 64 x T1; D 32 s; I and K are T4 (5 s), and so is J while more than half of [`TRANSACTIONS_MAX`] are held: 12,000
+//! requests a second would fill the table for its usual half minute; over reliable transports D, I, J and K are zero. A 2xx to an INVITE is
 //! retransmitted here until [`Transactions::acked`], although RFC 3261 gives that to the user agent core: one place
 //! for all retransmission. The core sends the ACK of a 2xx and hands it over with [`Transactions::keep_ack`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::flow::{Flow, Transport};
 use crate::sip::header::{CSeq, Via, find_param};
@@ -79,7 +81,9 @@ enum ServerState {
 #[derive(Debug)]
 struct Server {
     key: String,
-    request: Message,
+    invite: bool,
+    /// Needed until it is answered; an INVITE's, to the end.
+    request: Option<Arc<Message>>,
     flow: Flow,
     state: ServerState,
     last: Option<Vec<u8>>,
@@ -155,7 +159,7 @@ pub struct Transactions {
 
 impl Transactions {
     /// Takes a sound request and tells what it is.
-    pub fn receive_request(&mut self, request: &Message, flow: Flow, now: Moment) -> Received {
+    pub fn receive_request(&mut self, request: &Arc<Message>, flow: Flow, now: Moment) -> Received {
         let Some(key) = server_key(request) else {
             return Received::Absorbed;
         };
@@ -171,7 +175,8 @@ impl Transactions {
         let id = ServerId(self.take_id());
         let server = Server {
             key: key.clone(),
-            request: request.clone(),
+            invite: request.method() == Some(&Method::Invite),
+            request: Some(request.clone()),
             flow: reply_flow(request, flow),
             state: ServerState::Proceeding,
             last: None,
@@ -222,7 +227,7 @@ impl Transactions {
 
     /// The request of a transaction still held.
     pub fn request_of(&self, id: ServerId) -> Option<&Message> {
-        self.servers.get(&id).map(|server| &server.request)
+        self.servers.get(&id)?.request.as_deref()
     }
 
     /// Where the request came from.
@@ -232,6 +237,7 @@ impl Transactions {
 
     /// Sends a response. After a final one, further responses are ignored.
     pub fn respond(&mut self, id: ServerId, response: &Message, now: Moment) {
+        let crowded = self.count() > TRANSACTIONS_MAX / 2;
         let Some(server) = self.servers.get_mut(&id) else {
             return;
         };
@@ -251,12 +257,12 @@ impl Transactions {
             retransmit: None,
             end: Some(now.plus_ms(T1X64_MS)),
         };
-        if server.request.method() != Some(&Method::Invite) {
+        if !server.invite {
             server.state = ServerState::Completed;
-            timers.end = Some(now.plus_ms(if reliable { 0 } else { T1X64_MS }));
+            let kept_ms = if crowded { T4_MS } else { T1X64_MS };
+            timers.end = Some(now.plus_ms(if reliable { 0 } else { kept_ms }));
             // Repetitions need the answer alone: of registrations there are many, for half a minute each.
-            server.request.headers = Vec::new();
-            server.request.body = Vec::new();
+            server.request = None;
         } else if status < 300 {
             server.state = ServerState::Accepted;
             timers.start_retransmit(now);

@@ -1,6 +1,7 @@
 //! From octets to the part that they concern.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::authenticate::{Identity, tag_to};
 use super::{CALLS_MAX, ClientOwner, Exchange};
@@ -89,6 +90,7 @@ impl Exchange {
             self.counters.refused += 1;
             return self.refuse_statelessly(&request, flow, length, refusal.0);
         }
+        let request = Arc::new(request);
         match self.transactions.receive_request(&request, flow, now) {
             Received::New(server) => {
                 self.asked = Some((flow, length, server));
@@ -151,7 +153,7 @@ impl Exchange {
         server: ServerId,
         request: &Message,
         status: u16,
-        headers: &[(&str, String)],
+        headers: &[(&'static str, String)],
         now: Moment,
     ) {
         let mut response = Message::response_to(request, status);

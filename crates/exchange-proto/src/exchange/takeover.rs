@@ -145,8 +145,9 @@ impl Exchange {
             flows || same(binding)
         };
         let here = self.registrar.bindings_of(account).iter().filter(of_phone);
-        here.max_by_key(|binding| binding.refreshed_at)
-            .map_or(old, |binding| binding.flow)
+        // The old flow is among them once its binding has been adopted.
+        let best = here.max_by_key(|binding| (binding.flow != old, binding.refreshed_at));
+        best.map_or(old, |binding| binding.flow)
     }
 
     /// The records of calls adopted from another address, to be called when all are: phones are told first, for

@@ -6,30 +6,46 @@ use super::uri::{Uri, UriError, parse_host_port};
 /// Splits at commas outside quotes and angle brackets.
 pub fn split_commas(value: &str) -> impl Iterator<Item = &str> {
     split_outside(value, ',')
-        .into_iter()
         .map(str::trim)
         .filter(|element| !element.is_empty())
 }
 
-fn split_outside(value: &str, separator: char) -> Vec<&str> {
-    let (mut quoted, mut escaped, mut bracket, mut start) = (false, false, false, 0);
-    let mut parts = Vec::new();
-    for (at, c) in value.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            '<' if !quoted => bracket = true,
-            '>' if !quoted => bracket = false,
-            c if c == separator && !quoted && !bracket => {
-                parts.push(&value[start..at]);
-                start = at + c.len_utf8();
-            }
-            _ => {}
-        }
+/// The parts between separators outside quotes and angle brackets; one at least.
+fn split_outside(value: &str, separator: char) -> Outside<'_> {
+    Outside {
+        rest: Some(value),
+        separator,
     }
-    parts.push(&value[start..]);
-    parts
+}
+
+struct Outside<'a> {
+    rest: Option<&'a str>,
+    separator: char,
+}
+
+impl<'a> Iterator for Outside<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let rest = self.rest.take()?;
+        // Nothing is open where a part begins.
+        let (mut quoted, mut escaped, mut bracket) = (false, false, false);
+        for (at, c) in rest.char_indices() {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' if quoted => escaped = true,
+                '"' => quoted = !quoted,
+                '<' if !quoted => bracket = true,
+                '>' if !quoted => bracket = false,
+                c if c == self.separator && !quoted && !bracket => {
+                    self.rest = Some(&rest[at + c.len_utf8()..]);
+                    return Some(&rest[..at]);
+                }
+                _ => {}
+            }
+        }
+        Some(rest)
+    }
 }
 
 /// Parameters after a header value.
@@ -111,7 +127,7 @@ impl NameAddr {
         };
         let rest = rest.trim();
         let params = match rest.strip_prefix(';') {
-            Some(rest) => parse_params(split_outside(rest, ';').into_iter()).ok_or(UriError::Malformed)?,
+            Some(rest) => parse_params(split_outside(rest, ';')).ok_or(UriError::Malformed)?,
             None if rest.is_empty() => Params::new(),
             None => return Err(UriError::Malformed),
         };
@@ -183,7 +199,7 @@ impl Via {
     /// Parses one element.
     pub fn parse(text: &str) -> Option<Self> {
         let (protocol, rest) = split_protocol(text)?;
-        let mut parts = split_outside(rest, ';').into_iter();
+        let mut parts = split_outside(rest, ';');
         let sent_by: String = parts.next()?.split_whitespace().collect();
         let (host, port) = parse_host_port(&sent_by).ok()?;
         let params = parse_via_params(parts)?;
