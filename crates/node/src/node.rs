@@ -34,7 +34,7 @@ const INBOX_MESSAGES_MAX: usize = 1_024;
 /// Events that a slow receiver may fall behind before it is told of a gap.
 const EVENTS_BEHIND_MAX: usize = 4_096;
 /// How long a shutdown may take before it is given up.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(1_900);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(1_400);
 
 /// How to run a node.
 #[derive(Debug, Clone)]

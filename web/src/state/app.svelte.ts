@@ -200,6 +200,7 @@ class App {
   #show(view: View, list = false): void {
     const leaving = this.view.page === "room" ? this.#timelines.get(this.view.room) : undefined;
     if (this.view.page === "room" && !(view.page === "room" && view.room === this.view.room)) {
+      this.#readOnLeaving(this.view.room);
       leaving?.clearMark();
       this.side = this.side?.kind === "where" ? null : this.side;
     }
@@ -428,8 +429,12 @@ class App {
   readSoon(): void {
     this.#readDue ??= setTimeout(() => {
       this.#readDue = undefined;
-      if (this.view.page === "room" && this.#watches(this.view.room) && this.atNewest && !this.listCovers()) void this.read(this.view.room);
+      if (this.view.page === "room" && this.#isSeen(this.view.room)) void this.read(this.view.room);
     }, 250);
+  }
+
+  #isSeen(room: string): boolean {
+    return this.#watches(room) && this.atNewest && !this.listCovers();
   }
 
   listCovers(): boolean {
@@ -440,6 +445,18 @@ class App {
     const timeline = this.#timelines.get(room);
     const newest = timeline?.newestId();
     if (!newest || timeline?.detached || (rooms.byId.get(room)?.unread ?? 0) === 0) return;
+    await this.#tellRead(room, newest);
+  }
+
+  /** What stood on the screen has been read, though its room is left before the count of what is unread has come. */
+  #readOnLeaving(room: string): void {
+    const timeline = this.#timelines.get(room);
+    const newest = timeline?.newestId();
+    if (!newest || timeline?.detached || !this.#isSeen(room) || newest === rooms.byId.get(room)?.read_up_to) return;
+    void this.#tellRead(room, newest);
+  }
+
+  async #tellRead(room: string, newest: string): Promise<void> {
     try {
       await api.read(room, newest);
       rooms.markedRead(room);

@@ -123,8 +123,10 @@ export async function one_is_away_and_comes_back_and_is_removed() {
   await seen(adas, "written while my node was off");
   assert.equal(await message(beas, "written while").count(), 1, "said once");
 
-  // Unread in another room, a mention apart, and the mark where reading ends.
-  await beas.getByRole("navigation").getByText("Note to self").first().click();
+  // Unread in another room, a mention apart, and the mark where reading ends: also where she turns away as soon as something has come.
+  await say(adas, "are you there?");
+  await seen(beas, "are you there?");
+  await beas.getByRole("navigation").getByText("Note to self").first().evaluate((link) => link.click());
   await beas.getByRole("heading", { level: 1, name: "Note to self" }).waitFor();
   await say(adas, "one");
   await say(adas, "two, @Bea");

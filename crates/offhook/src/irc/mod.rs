@@ -26,6 +26,7 @@ use offhook_node::journal::local;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::access::Grant;
 use crate::api::Surface;
@@ -51,6 +52,7 @@ pub(crate) struct Irc(Arc<Mutex<Option<Running>>>);
 struct Running {
     at: SocketAddr,
     end: watch::Sender<bool>,
+    served: [JoinHandle<()>; 2],
 }
 
 /// What is kept over restarts.
@@ -108,6 +110,15 @@ impl Irc {
         surface.write_local(vec![(RECORD.to_owned(), None)]).await
     }
 
+    /// Returns when every client has been let go, once the program ends: what they have heard is written down by then.
+    pub(crate) async fn ended(&self) {
+        let running = self.0.lock().await.take();
+        for served in running.into_iter().flat_map(|running| running.served) {
+            // A listener that panicked has ended too.
+            let _ = served.await;
+        }
+    }
+
     async fn listen(&self, surface: &Surface, at: SocketAddr) -> Result<SocketAddr, Problem> {
         let cannot = |error: std::io::Error| {
             let detail =
@@ -121,24 +132,16 @@ impl Irc {
         let socket = UnixListener::bind(&path)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         let (end, ending) = watch::channel(false);
-        tokio::spawn(serve(
-            Patient::new(listener, LIMITS),
-            surface.clone(),
-            None,
-            ending.clone(),
-        ));
-        tokio::spawn(serve(
-            Patient::new(socket, LIMITS),
-            surface.clone(),
-            Some(Grant::owner()),
-            ending,
-        ));
-        *self.0.lock().await = Some(Running { at, end });
+        let (listener, socket) = (Patient::new(listener, LIMITS), Patient::new(socket, LIMITS));
+        let asks = serve(listener, surface.clone(), None, ending.clone());
+        let trusts = serve(socket, surface.clone(), Some(Grant::owner()), ending);
+        let served = [tokio::spawn(asks), tokio::spawn(trusts)];
+        *self.0.lock().await = Some(Running { at, end, served });
         Ok(at)
     }
 }
 
-/// Accepts clients until it is turned off or the program ends.
+/// Accepts clients until it is turned off or the program ends, then waits until they are gone.
 async fn serve<L: Listener>(
     mut listener: Patient<L>,
     surface: Surface,
@@ -148,14 +151,16 @@ async fn serve<L: Listener>(
     L::Io: Sync,
 {
     let mut stopping = surface.ending();
+    let mut clients = JoinSet::new();
     loop {
         let client = tokio::select! {
             // An error means that the sender is gone, which is an end too.
-            _ = ending.wait_for(|end| *end) => return,
-            _ = stopping.wait_for(|end| *end) => return,
+            _ = ending.wait_for(|end| *end) => break,
+            _ = stopping.wait_for(|end| *end) => break,
+            Some(_) = clients.join_next() => continue,
             (client, _) = listener.accept() => client,
         };
-        let (surface, grant, ending) = (surface.clone(), grant.clone(), ending.clone());
-        tokio::spawn(session::run(client, surface, grant, ending));
+        clients.spawn(session::run(client, surface.clone(), grant.clone(), ending.clone()));
     }
+    while clients.join_next().await.is_some() {}
 }

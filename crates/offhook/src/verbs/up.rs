@@ -34,7 +34,7 @@ use crate::service;
 
 /// The local record of the port on which HTTP is spoken: it stays the same over restarts, for bookmarks' sake.
 const HTTP_PORT: &str = "http-port";
-/// How long requests that have begun may take once the program is to end.
+/// How long requests that have begun, and IRC clients, may take once the program is to end.
 const REQUESTS_END: Duration = Duration::from_millis(500);
 /// How long the start waits for the first address, for the sake of what it prints.
 const ADDRESS_WAIT: Duration = Duration::from_millis(500);
@@ -92,8 +92,8 @@ async fn run_with(context: Context, flags: Up, keeps: Option<keeper::Limits>) ->
             };
             service::notify("STOPPING=1");
             end.send_replace(true);
-            let requests = tokio::time::timeout(REQUESTS_END, served);
-            let _ = tokio::join!(requests, node.shutdown());
+            // These still write to the node, which therefore stops after them. Who takes too long is cut off.
+            let _ = tokio::time::timeout(REQUESTS_END, served).await;
             talked
         }
     };
@@ -207,8 +207,10 @@ async fn serve(
         tokio::spawn(api::serve(listener, http::router(surface.clone(), at), ended()))
     });
     let listener = Patient::new(listener, Limits::USUAL);
+    let irc = surface.irc().clone();
     let socket = tokio::spawn(api::serve(listener, api::owner_router(surface), ended()));
     Ok(async move {
+        irc.ended().await;
         let _ = socket.await;
         if let Some(pages) = pages {
             let _ = pages.await;
