@@ -34,9 +34,9 @@ use crate::{Error, Settings, metrics, tls};
 /// Arrivals waiting for the loop; sockets wait when it is full.
 const ARRIVALS: usize = 4_096;
 /// Most inputs in one batch, hence in one commit.
-const BATCH: usize = 256;
+const BATCH: usize = 1_024;
 /// Least time between commits while more arrives: one serves many, and an answer comes so much later at most.
-const COMMIT_PACE: Duration = Duration::from_millis(3);
+const COMMIT_PACE: Duration = Duration::from_millis(5);
 /// How often the store is looked at for accounts added by another process.
 const ACCOUNTS_POLL: Duration = Duration::from_millis(500);
 /// Records of another shard taken over in one commit.

@@ -10,6 +10,7 @@ use crate::flow::{Flow, Transport};
 use crate::registrar::{Binding, EXPIRES_S_MIN, Refused};
 use crate::replica::Setup;
 use crate::route::{Destination, route};
+use crate::sip::header::tag_of;
 use crate::sip::validate::{is_sound_response, validate_request, wants_rport};
 use crate::sip::{Message, Method, NameAddr, Uri, Via};
 use crate::time::Moment;
@@ -499,10 +500,9 @@ impl Exchange {
     }
 
     pub(super) fn dialog_named_by(&self, request: &Message) -> Option<(String, LegId)> {
-        let tag = |name: &str| Some(NameAddr::parse(request.get(name)?).ok()?.tag()?.to_owned());
-        let to_tag = tag("To")?;
-        let from_tag = tag("From").unwrap_or_default();
-        self.leg_by_tags(request.get("Call-ID")?, &to_tag, &from_tag)
+        let to_tag = tag_of(request.get("To")?)?;
+        let from_tag = request.get("From").and_then(tag_of).unwrap_or_default();
+        self.leg_by_tags(request.get("Call-ID")?, to_tag, from_tag)
     }
 }
 
@@ -544,10 +544,7 @@ fn unsupported(request: &Message) -> Vec<String> {
 }
 
 fn has_to_tag(request: &Message) -> bool {
-    request
-        .get("To")
-        .and_then(|to| NameAddr::parse(to).ok())
-        .is_some_and(|to| to.tag().is_some())
+    request.get("To").and_then(tag_of).is_some()
 }
 
 /// The Replaces header inside a Refer-To URI.

@@ -118,7 +118,7 @@ impl Exchange {
         let mut flow = setup.flow;
         if let Ok(invite) = Message::parse(&setup.invite) {
             let contact = invite.get("Contact").and_then(|contact| NameAddr::parse(contact).ok());
-            let contact = contact.as_ref().map(|contact| contact.raw_uri.as_str());
+            let contact = contact.as_ref().map(|contact| contact.raw_uri);
             flow = here(self, user(invite.get("From")), contact, flow);
         }
         self.received(flow, &setup.invite, now);

@@ -294,16 +294,19 @@ impl Message {
             .map(|(_, value)| value.as_str())
     }
 
+    /// The elements of a comma-separated header field, over all its lines.
+    pub fn elements<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.all(name).flat_map(super::header::split_commas)
+    }
+
     /// All elements of a comma-separated header field, over all its lines.
     pub fn list(&self, name: &str) -> Vec<&str> {
-        self.all(name).flat_map(super::header::split_commas).collect()
+        self.elements(name).collect()
     }
 
     /// Whether a comma-separated header field holds the token.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.list(name)
-            .iter()
-            .any(|element| element.eq_ignore_ascii_case(token))
+        self.elements(name).any(|element| element.eq_ignore_ascii_case(token))
     }
 
     /// Adds a header field at the end.

@@ -378,7 +378,7 @@ pub fn caller_dialog(invite: &Message, ok: &Message) -> PhoneDialog {
         call_id: invite.get("Call-ID").unwrap().to_owned(),
         local: invite.get("From").unwrap().to_owned(),
         remote: ok.get("To").unwrap().to_owned(),
-        target: NameAddr::parse(ok.get("Contact").unwrap()).unwrap().raw_uri,
+        target: NameAddr::parse(ok.get("Contact").unwrap()).unwrap().raw_uri.to_owned(),
     }
 }
 
@@ -388,7 +388,10 @@ pub fn callee_dialog(phone: &Phone, invite: &Message) -> PhoneDialog {
         call_id: invite.get("Call-ID").unwrap().to_owned(),
         local: ok.get("To").unwrap().to_owned(),
         remote: invite.get("From").unwrap().to_owned(),
-        target: NameAddr::parse(invite.get("Contact").unwrap()).unwrap().raw_uri,
+        target: NameAddr::parse(invite.get("Contact").unwrap())
+            .unwrap()
+            .raw_uri
+            .to_owned(),
     }
 }
 

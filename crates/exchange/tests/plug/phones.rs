@@ -507,7 +507,7 @@ impl Phone {
 fn contact(message: &Message) -> Option<String> {
     NameAddr::parse(message.get("Contact")?)
         .ok()
-        .map(|contact| contact.raw_uri)
+        .map(|contact| contact.raw_uri.to_owned())
 }
 
 fn has_tag(message: &Message, header: &str) -> bool {
