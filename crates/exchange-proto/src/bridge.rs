@@ -122,6 +122,8 @@ struct LegSetup {
     ack_wanted: Option<ServerId>,
     /// When to tell again where the call goes on.
     move_at: Option<Moment>,
+    /// It was not there to be told: told once it has registered anew.
+    untold: bool,
     /// The client transaction and CSeq of a 2xx whose ACK waits for the other side's.
     ack_owed: Option<(ClientId, u32)>,
 }

@@ -48,7 +48,7 @@ impl Dialog {
             remote_cseq: invite.get("CSeq").and_then(CSeq::parse).map(|cseq| cseq.number),
             routes: record_routes(invite),
             // A caller after RFC 2543 may send no Contact.
-            target: contact_uri(invite).unwrap_or(remote.raw_uri),
+            target: contact_uri(invite).unwrap_or(remote.raw_uri.to_owned()),
             flow,
         })
     }
@@ -126,7 +126,7 @@ fn record_routes(message: &Message) -> Vec<String> {
 }
 
 fn contact_uri(message: &Message) -> Option<String> {
-    let contact = NameAddr::parse(message.list("Contact").first()?).ok()?;
+    let contact = NameAddr::parse(message.elements("Contact").next()?).ok()?;
     contact.uri.as_ref()?;
-    Some(contact.raw_uri)
+    Some(contact.raw_uri.to_owned())
 }

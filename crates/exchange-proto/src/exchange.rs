@@ -158,6 +158,34 @@ pub struct Outputs {
     pub send: Vec<Transmit>,
 }
 
+impl Outputs {
+    /// What the relay and phones are told, and the rest: where phones must not wait for it.
+    pub fn told_first(self) -> (Self, Self) {
+        let told = Self {
+            relay: self.relay,
+            send: self.send,
+            ..Self::default()
+        };
+        let rest = Self {
+            store: self.store,
+            replicate: self.replicate,
+            ..Self::default()
+        };
+        (told, rest)
+    }
+}
+
+impl Extend<Outputs> for Outputs {
+    fn extend<T: IntoIterator<Item = Outputs>>(&mut self, more: T) {
+        for outputs in more {
+            self.store.extend(outputs.store);
+            self.replicate.extend(outputs.replicate);
+            self.relay.extend(outputs.relay);
+            self.send.extend(outputs.send);
+        }
+    }
+}
+
 /// What the exchange has counted since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -219,6 +247,9 @@ pub struct Exchange {
     /// Leg by Call-ID and our tag, and back.
     dialogs: BTreeMap<(String, String), (String, LegId)>,
     dialog_of: BTreeMap<(String, LegId), (String, String)>,
+    /// Accounts with their legs, and back.
+    legs_of: BTreeSet<(String, (String, LegId))>,
+    account_of_leg: BTreeMap<(String, LegId), String>,
     clients: BTreeMap<ClientId, ClientOwner>,
     /// INVITE transactions of phones, until acknowledged.
     invites: BTreeMap<ServerId, (String, LegId)>,
@@ -227,6 +258,8 @@ pub struct Exchange {
     /// Calls in set-up, as a standby would begin them anew; those that have changed since they were put out.
     setups: BTreeMap<String, Setup>,
     setups_changed: BTreeSet<String>,
+    /// Calls being adopted from another address, whose records are put out when phones have been told.
+    adopted: Option<BTreeSet<String>>,
     /// Call records that are not stored for good yet.
     ended: BTreeMap<String, CallRecord>,
     /// Bindings at other nodes.
@@ -261,11 +294,14 @@ impl Exchange {
             call_deadline_of: BTreeMap::new(),
             dialogs: BTreeMap::new(),
             dialog_of: BTreeMap::new(),
+            legs_of: BTreeSet::new(),
+            account_of_leg: BTreeMap::new(),
             clients: BTreeMap::new(),
             invites: BTreeMap::new(),
             replicas: BTreeMap::new(),
             setups: BTreeMap::new(),
             setups_changed: BTreeSet::new(),
+            adopted: None,
             ended: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
             draining: false,
@@ -457,7 +493,10 @@ impl Exchange {
             let dialog = (state.dialog.call_id.clone(), state.dialog.local_tag.clone());
             if let std::collections::btree_map::Entry::Vacant(entry) = self.dialog_of.entry((key.to_owned(), leg)) {
                 entry.insert(dialog.clone());
-                self.dialogs.insert(dialog, (key.to_owned(), leg));
+                let named = (key.to_owned(), leg);
+                self.legs_of.insert((state.account.clone(), named.clone()));
+                self.account_of_leg.insert(named.clone(), state.account.clone());
+                self.dialogs.insert(dialog, named);
             }
         }
         let gone = call.is_gone();

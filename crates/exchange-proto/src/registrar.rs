@@ -68,9 +68,10 @@ impl Binding {
     pub fn replaces(&self, other: &Binding) -> bool {
         match (&self.instance, self.reg_id, &other.instance, other.reg_id) {
             (Some(a), Some(x), Some(b), Some(y)) => a == b && x == y,
+            _ if self.contact == other.contact => true,
             _ => match (Uri::parse(&self.contact), Uri::parse(&other.contact)) {
                 (Ok(a), Ok(b)) => a.same_address(&b),
-                _ => self.contact == other.contact,
+                _ => false,
             },
         }
     }
@@ -153,15 +154,17 @@ impl Registrar {
         if out_of_order {
             return Err(Refused::Status(500));
         }
-        let mut merged = held.to_vec();
+        let kept = held.iter().filter(|h| !wanted.iter().any(|w| w.binding.replaces(h)));
+        let added = wanted.iter().filter(|wanted| !wanted.remove);
+        if kept.count() + added.count() > BINDINGS_MAX {
+            return Err(Refused::Status(403));
+        }
+        let mut merged = self.take(account);
         for Wanted { binding, remove } in wanted {
             merged.retain(|known| !binding.replaces(known));
             if !remove {
                 merged.push(binding);
             }
-        }
-        if merged.len() > BINDINGS_MAX {
-            return Err(Refused::Status(403));
         }
         self.set(account, merged);
         Ok(())
@@ -169,10 +172,7 @@ impl Registrar {
 
     /// The one place where bindings and their indexes change.
     fn set(&mut self, account: &str, bindings: Vec<Binding>) {
-        for binding in self.bindings.remove(account).unwrap_or_default() {
-            self.expiries.remove(&(binding.expires_at, account.to_owned()));
-            self.flows.remove(&(binding.flow, account.to_owned()));
-        }
+        self.take(account);
         if bindings.is_empty() {
             return;
         }
@@ -185,6 +185,15 @@ impl Registrar {
         );
         self.flows.extend(bindings.iter().map(|b| (b.flow, account.to_owned())));
         self.bindings.insert(account.to_owned(), bindings);
+    }
+
+    fn take(&mut self, account: &str) -> Vec<Binding> {
+        let bindings = self.bindings.remove(account).unwrap_or_default();
+        for binding in &bindings {
+            self.expiries.remove(&(binding.expires_at, account.to_owned()));
+            self.flows.remove(&(binding.flow, account.to_owned()));
+        }
+        bindings
     }
 
     fn ok_response(&self, request: &Message, account: &str, now: Moment) -> Message {
@@ -209,18 +218,26 @@ impl Registrar {
         self.bindings.get(account).map_or(&[], Vec::as_slice)
     }
 
-    /// Where to call, in groups to be rung one after another: higher q first, second flows of a phone last.
-    pub fn targets(&self, account: &str, now: Moment) -> Vec<Vec<Binding>> {
-        let mut live: Vec<_> = self
+    /// Where to call, in groups to be rung one after another: higher q first, second flows of a phone last. `elsewhere`
+    /// are bindings at other nodes: of one phone's flows the one that is ours comes first.
+    pub fn targets(&self, account: &str, elsewhere: Vec<Binding>, now: Moment) -> Vec<Vec<Binding>> {
+        let ours = self
             .bindings_of(account)
             .iter()
-            .filter(|b| b.expires_at > now)
             .cloned()
-            .collect();
-        live.sort_by_key(|b| (std::cmp::Reverse(b.q_thousandths), std::cmp::Reverse(b.refreshed_at)));
+            .map(|binding| (false, binding));
+        let theirs = elsewhere.into_iter().map(|binding| (true, binding));
+        let mut live: Vec<_> = ours.chain(theirs).filter(|(_, b)| b.expires_at > now).collect();
+        live.sort_by_key(|(foreign, b)| {
+            (
+                std::cmp::Reverse(b.q_thousandths),
+                *foreign,
+                std::cmp::Reverse(b.refreshed_at),
+            )
+        });
         let (mut groups, mut spare): (Vec<Vec<Binding>>, Vec<Binding>) = (Vec::new(), Vec::new());
         let mut instances: Vec<String> = Vec::new();
-        for binding in live {
+        for (_, binding) in live {
             match &binding.instance {
                 Some(instance) if binding.reg_id.is_some() && instances.contains(instance) => {
                     spare.push(binding);
@@ -352,7 +369,7 @@ fn wanted_binding(request: &Message, contact: &str, flow: Flow, now: Moment) -> 
             .chars()
             .take(120)
             .collect(),
-        contact: contact.raw_uri,
+        contact: contact.raw_uri.to_owned(),
     };
     Ok(Wanted {
         binding,

@@ -1,14 +1,16 @@
 //! Transactions (RFC 3261 section 17, as corrected by RFC 6026), without sockets or clock.
 //!
 //! Timers: A, E and G double from T1 (500 ms) to T2 (4 s) where the transport is unreliable; B, F, H, J, L and M
-//! are 64 x T1; D 32 s; I and K are T4 (5 s); over reliable transports D, I, J and K are zero. A 2xx to an INVITE is
+//! are 64 x T1; D 32 s; I and K are T4 (5 s), and so is J while more than half of [`TRANSACTIONS_MAX`] are held: 12,000
+//! requests a second would fill the table for its usual half minute; over reliable transports D, I, J and K are zero. A 2xx to an INVITE is
 //! retransmitted here until [`Transactions::acked`], although RFC 3261 gives that to the user agent core: one place
 //! for all retransmission. The core sends the ACK of a 2xx and hands it over with [`Transactions::keep_ack`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::flow::{Flow, Transport};
-use crate::sip::header::{CSeq, Via, find_param};
+use crate::sip::header::{CSeq, Via, find_param, tag_of};
 use crate::sip::{Message, Method};
 use crate::time::Moment;
 
@@ -68,6 +70,15 @@ pub enum Elapsed {
     Ended(ClientId),
 }
 
+/// What a message's transaction is found by, hashed: branches of one peer begin alike, and there are many of them.
+type Key = [u8; 16];
+
+fn key_of(text: &str) -> Key {
+    let mut key = Key::default();
+    key.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
+    key
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ServerState {
     Proceeding,
@@ -78,8 +89,10 @@ enum ServerState {
 
 #[derive(Debug)]
 struct Server {
-    key: String,
-    request: Message,
+    key: Key,
+    invite: bool,
+    /// Needed until it is answered; an INVITE's, to the end.
+    request: Option<Arc<Message>>,
     flow: Flow,
     state: ServerState,
     last: Option<Vec<u8>>,
@@ -97,7 +110,7 @@ enum ClientState {
 
 #[derive(Debug)]
 struct Client {
-    key: String,
+    key: Key,
     request: Message,
     bytes: Vec<u8>,
     flow: Flow,
@@ -145,9 +158,9 @@ enum Which {
 #[derive(Debug, Default)]
 pub struct Transactions {
     servers: BTreeMap<ServerId, Server>,
-    server_keys: BTreeMap<String, ServerId>,
+    server_keys: BTreeMap<Key, ServerId>,
     clients: BTreeMap<ClientId, Client>,
-    client_keys: BTreeMap<String, ClientId>,
+    client_keys: BTreeMap<Key, ClientId>,
     deadlines: BTreeSet<(Moment, Which)>,
     next_id: u64,
     transmits: Vec<Transmit>,
@@ -155,7 +168,7 @@ pub struct Transactions {
 
 impl Transactions {
     /// Takes a sound request and tells what it is.
-    pub fn receive_request(&mut self, request: &Message, flow: Flow, now: Moment) -> Received {
+    pub fn receive_request(&mut self, request: &Arc<Message>, flow: Flow, now: Moment) -> Received {
         let Some(key) = server_key(request) else {
             return Received::Absorbed;
         };
@@ -170,8 +183,9 @@ impl Transactions {
         }
         let id = ServerId(self.take_id());
         let server = Server {
-            key: key.clone(),
-            request: request.clone(),
+            key,
+            invite: request.method() == Some(&Method::Invite),
+            request: Some(request.clone()),
             flow: reply_flow(request, flow),
             state: ServerState::Proceeding,
             last: None,
@@ -222,7 +236,7 @@ impl Transactions {
 
     /// The request of a transaction still held.
     pub fn request_of(&self, id: ServerId) -> Option<&Message> {
-        self.servers.get(&id).map(|server| &server.request)
+        self.servers.get(&id)?.request.as_deref()
     }
 
     /// Where the request came from.
@@ -232,6 +246,7 @@ impl Transactions {
 
     /// Sends a response. After a final one, further responses are ignored.
     pub fn respond(&mut self, id: ServerId, response: &Message, now: Moment) {
+        let crowded = self.count() > TRANSACTIONS_MAX / 2;
         let Some(server) = self.servers.get_mut(&id) else {
             return;
         };
@@ -251,12 +266,12 @@ impl Transactions {
             retransmit: None,
             end: Some(now.plus_ms(T1X64_MS)),
         };
-        if server.request.method() != Some(&Method::Invite) {
+        if !server.invite {
             server.state = ServerState::Completed;
-            timers.end = Some(now.plus_ms(if reliable { 0 } else { T1X64_MS }));
+            let kept_ms = if crowded { T4_MS } else { T1X64_MS };
+            timers.end = Some(now.plus_ms(if reliable { 0 } else { kept_ms }));
             // Repetitions need the answer alone: of registrations there are many, for half a minute each.
-            server.request.headers = Vec::new();
-            server.request.body = Vec::new();
+            server.request = None;
         } else if status < 300 {
             server.state = ServerState::Accepted;
             timers.start_retransmit(now);
@@ -304,7 +319,7 @@ impl Transactions {
             bytes: bytes.clone(),
         });
         let client = Client {
-            key: key.clone(),
+            key,
             request,
             bytes,
             flow,
@@ -560,7 +575,7 @@ impl Transactions {
 }
 
 /// RFC 3261 section 17.2.3; without the magic cookie, the fields of RFC 2543.
-fn server_key(request: &Message) -> Option<String> {
+fn server_key(request: &Message) -> Option<Key> {
     let method = request.method()?;
     server_key_for(
         request,
@@ -572,15 +587,15 @@ fn server_key(request: &Message) -> Option<String> {
     )
 }
 
-fn server_key_for(request: &Message, method: &Method) -> Option<String> {
-    let top = *request.list("Via").first()?;
+fn server_key_for(request: &Message, method: &Method) -> Option<Key> {
+    let top = request.elements("Via").next()?;
     let via = Via::parse(top)?;
     match via
         .branch()
         .and_then(|branch| branch.strip_prefix("z9hG4bK"))
         .filter(|rest| !rest.is_empty())
     {
-        Some(rest) => Some(format!("{rest}|{}:{:?}|{method}", via.host, via.port)),
+        Some(rest) => Some(key_of(&format!("{rest}|{}:{:?}|{method}", via.host, via.port))),
         None => {
             let from_tag = crate::sip::NameAddr::parse(request.get("From")?)
                 .ok()?
@@ -588,32 +603,28 @@ fn server_key_for(request: &Message, method: &Method) -> Option<String> {
                 .unwrap_or("")
                 .to_owned();
             let number = CSeq::parse(request.get("CSeq")?)?.number;
-            Some(format!(
+            Some(key_of(&format!(
                 "2543|{}|{from_tag}|{}|{number}|{top}|{method}",
                 request.uri()?,
                 request.get("Call-ID")?
-            ))
+            )))
         }
     }
 }
 
-fn client_key(message: &Message) -> Option<String> {
-    let via = Via::parse(message.list("Via").first()?)?;
+fn client_key(message: &Message) -> Option<Key> {
+    let via = Via::parse(message.elements("Via").next()?)?;
     let method = CSeq::parse(message.get("CSeq")?)?.method;
-    Some(format!("{}|{method}", via.branch()?))
+    Some(key_of(&format!("{}|{method}", via.branch()?)))
 }
 
 fn to_tag(message: &Message) -> String {
-    message
-        .get("To")
-        .and_then(|to| crate::sip::NameAddr::parse(to).ok())
-        .and_then(|to| to.tag().map(str::to_owned))
-        .unwrap_or_default()
+    message.get("To").and_then(tag_of).unwrap_or_default().to_owned()
 }
 
 /// Over UDP without rport, the response goes to the port that the Via names (RFC 3261 section 18.2.2).
 fn reply_flow(request: &Message, flow: Flow) -> Flow {
-    let via = request.list("Via").first().and_then(|via| Via::parse(via));
+    let via = request.elements("Via").next().and_then(Via::parse);
     match via {
         Some(via) if flow.transport == Transport::Udp && find_param(&via.params, "rport").is_none() => {
             let mut flow = flow;
@@ -627,8 +638,8 @@ fn reply_flow(request: &Message, flow: Flow) -> Flow {
 /// The ACK of a final response other than 2xx (RFC 3261 section 17.1.1.3).
 fn failure_ack(request: &Message, response: &Message) -> Message {
     let mut ack = Message::request(Method::Ack, request.uri().unwrap_or_default());
-    if let Some(via) = request.list("Via").first() {
-        ack.push("Via", *via);
+    if let Some(via) = request.elements("Via").next() {
+        ack.push("Via", via);
     }
     for name in ["From", "Call-ID", "Max-Forwards"] {
         if let Some(value) = request.get(name) {

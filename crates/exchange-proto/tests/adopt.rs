@@ -5,10 +5,11 @@ mod phones;
 
 use std::time::Duration;
 
-use offhook_exchange_proto::Place;
+use offhook_exchange_proto::flow::{Flow, Transport};
 use offhook_exchange_proto::relay::RelayCommand;
 use offhook_exchange_proto::replica::{Applied, DecodeError, Replicas};
 use offhook_exchange_proto::sip::{CSeq, Method};
+use offhook_exchange_proto::{Input, Place};
 use phones::{Lab, Phone, Talk, talk};
 
 /// A call set up on one node, and another node that has adopted it.
@@ -167,22 +168,134 @@ fn records_of_another_build_and_damaged_ones_are_refused() {
     assert_eq!(lab.exchange.calls().len(), 0);
 }
 
-/// A second node under another address, which has taken over what the first one put out.
-fn elsewhere(first: &Lab) -> Lab {
+/// A second node under another address.
+fn other_node() -> Lab {
+    Lab::with(|config| {
+        config.node = 2;
+        config.address = "203.0.113.2".parse().unwrap();
+        config.replicate = true;
+    })
+}
+
+/// It takes over what the first one put out.
+fn adopt_all(first: &Lab, second: &mut Lab) {
     let mut replicas = Replicas::default();
     for record in &first.replicas {
         replicas.apply(record.clone());
     }
-    let mut second = Lab::with(|config| {
-        config.node = 2;
-        config.address = "203.0.113.2".parse().unwrap();
-        config.replicate = true;
-    });
     for record in replicas.live() {
         let outputs = second.exchange.adopt(record, Place::Elsewhere, second.now).unwrap();
         second.take(outputs);
     }
+    let outputs = second.exchange.put_out_adopted();
+    second.take(outputs);
+}
+
+fn elsewhere(first: &Lab) -> Lab {
+    let mut second = other_node();
+    adopt_all(first, &mut second);
     second
+}
+
+/// A translator lets in whom the phone has spoken to: the new owner has a flow of its own, from another port.
+#[test]
+fn a_phone_with_two_flows_is_reached_over_the_one_that_it_keeps_to_the_new_owner() {
+    let mut first = Lab::with(|config| config.replicate = true);
+    let mut second = other_node();
+    let mut alice = Phone::registered(&mut first, "alice", "198.51.100.1:5060");
+    let mut bob = Phone::new("bob", "198.51.100.2:1001");
+    let contact = bob.contact();
+    bob.register_flow(&mut first, &contact, 1);
+    let mut other_flow = Phone::new("bob", "198.51.100.2:2002");
+    other_flow.register_flow(&mut second, &contact, 2);
+    let talk = talk(&mut first, &mut alice, &mut bob, "c1");
+    // And one that rings.
+    let mut carol = Phone::registered(&mut first, "carol", "198.51.100.3:5060");
+    carol.invite(&mut first, "bob", "c2", |request| request);
+    first.expect(&bob, "INVITE");
+
+    adopt_all(&first, &mut second);
+    let told = second.expect(&other_flow, "INVITE");
+    assert!(
+        told.get("To").unwrap().contains("tag="),
+        "the call that is up comes first"
+    );
+    second.expect(&other_flow, "CANCEL");
+    second.expect(&other_flow, "INVITE");
+    other_flow.respond(&mut second, &told, 200, Some(bob.sdp()));
+    second.expect(&other_flow, "ACK");
+    second.expect_nothing(&bob);
+
+    let bye = bob.in_dialog(&talk.callee, Method::Bye);
+    second.send(other_flow.flow, &bye);
+    second.expect(&other_flow, "200 BYE");
+    second.expect(&alice, "BYE");
+}
+
+/// One flow, to the old owner alone: nothing gets through its translator until the phone registers elsewhere.
+#[test]
+fn a_phone_that_cannot_be_told_is_told_when_it_has_registered_anew() {
+    let mut first = Lab::with(|config| config.replicate = true);
+    let mut alice = Phone::registered(&mut first, "alice", "198.51.100.1:5060");
+    let mut bob = Phone::registered(&mut first, "bob", "198.51.100.2:1001");
+    talk(&mut first, &mut alice, &mut bob, "c1");
+    let mut lab = elsewhere(&first);
+    let told = lab.expect(&alice, "INVITE");
+    alice.respond(&mut lab, &told, 200, Some(alice.sdp()));
+    lab.pass(Duration::from_secs(40));
+    assert_eq!(lab.exchange.calls().len(), 1, "it is waited for");
+    lab.got(bob.flow);
+
+    let mut new_flow = Phone::new("bob", "198.51.100.2:2002");
+    new_flow.register_flow(&mut lab, &bob.contact(), 1);
+    let told = lab.expect(&new_flow, "INVITE");
+    new_flow.respond(&mut lab, &told, 200, Some(bob.sdp()));
+    lab.expect(&new_flow, "ACK");
+    lab.expect_nothing(&bob);
+}
+
+/// TCP: the connection is gone with the old owner, or without any takeover.
+#[test]
+fn a_call_goes_on_over_the_connection_on_which_its_phone_registers_anew() {
+    let connection = |n| Flow {
+        transport: Transport::Tcp,
+        remote: "198.51.100.2:1001".parse().unwrap(),
+        connection: n,
+    };
+    for taken_over in [true, false] {
+        let mut first = Lab::with(|config| config.replicate = true);
+        let mut alice = Phone::registered(&mut first, "alice", "198.51.100.1:5060");
+        let mut bob = Phone::new("bob", "198.51.100.2:1001");
+        bob.flow = connection(7);
+        bob.register(&mut first, "600");
+        let talk = talk(&mut first, &mut alice, &mut bob, "c1");
+        let mut lab = if taken_over {
+            let mut second = Lab::with(|config| config.epoch = 2);
+            let mut replicas = Replicas::default();
+            for record in &first.replicas {
+                replicas.apply(record.clone());
+            }
+            for record in replicas.live() {
+                let outputs = second.exchange.adopt(record, Place::Same, second.now).unwrap();
+                second.take(outputs);
+            }
+            second
+        } else {
+            let closed = Input::FlowClosed(bob.flow);
+            let outputs = first.exchange.handle(closed, first.now);
+            first.take(outputs);
+            first
+        };
+        bob.flow = connection(8);
+        bob.register(&mut lab, "600");
+        assert_eq!(
+            lab.exchange.bindings().filter(|(account, _)| *account == "bob").count(),
+            1
+        );
+        let bye = alice.in_dialog(&talk.caller, Method::Bye);
+        lab.send(alice.flow, &bye);
+        lab.expect(&bob, "BYE");
+    }
 }
 
 #[test]
@@ -266,9 +379,7 @@ fn the_record_of_a_call_that_just_ended_is_not_lost_with_its_node() {
     let mut lab = elsewhere(&first);
     assert_eq!(lab.records, first.records);
     let call = lab.records[0].call.clone();
-    let outputs = lab
-        .exchange
-        .handle(offhook_exchange_proto::Input::Recorded(call), lab.now);
+    let outputs = lab.exchange.handle(Input::Recorded(call), lab.now);
     lab.take(outputs);
     assert!(
         lab.replicas.last().unwrap().body.is_none(),

@@ -5,6 +5,7 @@ mod phones;
 
 use std::time::Duration;
 
+use offhook_exchange_proto::Input;
 use offhook_exchange_proto::bridge::Disposition;
 use offhook_exchange_proto::sip::Method;
 use phones::{DOMAIN, Lab, Phone};
@@ -137,4 +138,28 @@ fn ringing_ends_after_three_minutes() {
     lab.expect(&bob, "CANCEL");
     lab.expect(&alice, "480 INVITE");
     assert_eq!(lab.records[0].disposition, Disposition::NoAnswer);
+}
+
+#[test]
+fn a_phone_that_is_registered_at_two_nodes_rings_once_and_over_the_other_flow_when_the_first_fails() {
+    let (mut lab, mut other) = (Lab::new(), Lab::new());
+    let mut alice = Phone::registered(&mut lab, "alice", "198.51.100.1:5060");
+    let mut here = Phone::new("bob", "198.51.100.2:1001");
+    let mut there = Phone::new("bob", "198.51.100.2:2002");
+    let (contact_here, contact_there) = (here.contact(), there.contact());
+    there.register_flow(&mut other, &contact_there, 2);
+    let bindings = other.exchange.bindings().map(|(_, binding)| binding.clone()).collect();
+    let known = Input::Elsewhere {
+        account: "bob".to_owned(),
+        node: 2,
+        bindings,
+    };
+    let outputs = lab.exchange.handle(known, lab.now);
+    lab.take(outputs);
+    here.register_flow(&mut lab, &contact_here, 1);
+    alice.invite(&mut lab, "bob", "c1", |invite| invite);
+    let rung = lab.expect(&here, "INVITE");
+    lab.expect_nothing(&there);
+    here.respond(&mut lab, &rung, 480, None);
+    lab.expect(&there, "INVITE");
 }

@@ -1,7 +1,8 @@
 //! The exchange beside Kamailio and rtpengine, one after another on this machine: processor time of the servers, from
 //! `/proc`, for registrations and calls that sipp makes and sound that this program makes.
 //!
-//! `bench_exchange [--rate N] [--registrations N] [--calls N] [--streams N]`. Kamailio keeps everything in memory; the
+//! `bench_exchange [--rate N] [--seconds N] [--call-rate N] [--calls N] [--streams N]`; no calls, and it ends after the
+//! registrations. Kamailio keeps everything in memory; the
 //! exchange writes each binding and call record to disk before it answers.
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
@@ -36,8 +37,10 @@ const CALLEE: u16 = 5_092;
 const PART: &str = "OFFHOOK_BENCH_PART";
 
 struct Sizes {
+    /// Registrations a second; then twice as many.
     rate: u32,
-    registrations: u32,
+    /// For how long.
+    seconds: u32,
     call_rate: u32,
     calls: u32,
     streams: u16,
@@ -55,30 +58,14 @@ fn main() {
     let folder = std::env::temp_dir().join(format!("offhook-bench-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     write_scenarios(&folder);
-    for digest in [false, true] {
-        let kind = if digest { "with digest" } else { "without digest" };
-        let file = if digest { "digest.xml" } else { "register.xml" };
-        println!("\nREGISTER {kind}, {} at {}/s", sizes.registrations, sizes.rate);
-        let load = ["-sf", file, "-inf", "users.csv", "-p", "5093"];
-        let count = sizes.registrations;
-        measure(
-            "exchange",
-            exchange(&folder, digest),
-            EXCHANGE,
-            &folder,
-            &load,
-            sizes.rate,
-            count,
-        );
-        measure(
-            "Kamailio",
-            kamailio(&folder, digest),
-            KAMAILIO,
-            &folder,
-            &load,
-            sizes.rate,
-            count,
-        );
+    for rate in [sizes.rate, 2 * sizes.rate] {
+        for digest in [false, true] {
+            registrations(&folder, digest, rate, sizes.seconds * rate);
+        }
+    }
+    if sizes.calls == 0 {
+        let _ = fs::remove_dir_all(&folder);
+        return;
     }
     println!("\ncalls set up and hung up, {} at {}/s", sizes.calls, sizes.call_rate);
     let load = ["-sf", "uac.xml", "-s", "svc", "-p", "5094", "-d", "100"];
@@ -108,10 +95,21 @@ fn main() {
     let _ = fs::remove_dir_all(&folder);
 }
 
+fn registrations(folder: &Path, digest: bool, rate: u32, count: u32) {
+    let kind = if digest { "with digest" } else { "without digest" };
+    let file = if digest { "digest.xml" } else { "register.xml" };
+    println!("\nREGISTER {kind}, {count} at {rate}/s");
+    let load = ["-sf", file, "-inf", "users.csv", "-p", "5093"];
+    let ours = exchange(folder, digest);
+    measure("exchange", ours, EXCHANGE, folder, &load, rate, count);
+    let theirs = kamailio(folder, digest);
+    measure("Kamailio", theirs, KAMAILIO, folder, &load, rate, count);
+}
+
 fn sizes() -> Sizes {
     let mut sizes = Sizes {
         rate: 3_000,
-        registrations: 15_000,
+        seconds: 5,
         call_rate: 800,
         calls: 6_400,
         streams: 200,
@@ -124,7 +122,7 @@ fn sizes() -> Sizes {
             .unwrap_or_else(|| panic!("{word} N"));
         match word.as_str() {
             "--rate" => sizes.rate = value,
-            "--registrations" => sizes.registrations = value,
+            "--seconds" => sizes.seconds = value,
             "--call-rate" => sizes.call_rate = value,
             "--calls" => sizes.calls = value,
             "--streams" => sizes.streams = value as u16,
@@ -279,6 +277,9 @@ fn sipp(folder: &Path, port: u16, load: &[&str], rate: u32, count: u32) -> (u64,
             "-nostdin",
             "-timeout",
             "60",
+            // Its own is 64 KB: what a server answers at once would be lost on it, and asked for again.
+            "-buff_size",
+            "4194304",
             "-l",
             "20000",
             "-trace_stat",

@@ -1,7 +1,8 @@
 //! The plug-pull laboratory. Prints a timeline, then one line of JSON.
 //!
 //! `exchange_cut [--cut process|machine|data-centre|one-way|pause|engine-server|engine|nothing|stop|newcomer]
-//! [--calls N] [--audio N] [--ringing N] [--seconds N] [--direct] [--burn] [--no-replication]`
+//! [--calls N] [--audio N] [--ringing N] [--seconds N] [--direct] [--burn] [--burn-hard] [--flows] [--translated]
+//! [--no-replication]`
 
 #[path = "../tests/plug/mod.rs"]
 mod plug;
@@ -35,7 +36,11 @@ fn plan(mut words: impl Iterator<Item = String>) -> Result<Plan, String> {
             "--ringing" => plan.ringing = number()?,
             "--seconds" => plan.seconds = number()? as u64,
             "--direct" => plan.direct = true,
-            "--burn" => plan.burn = true,
+            "--burn" => plan.burn = 1,
+            // So many that everything else gets a tenth of the processors.
+            "--burn-hard" => plan.burn = 9,
+            "--flows" => plan.flows = true,
+            "--translated" => plan.translated = true,
             "--no-replication" => plan.replicate = false,
             "--cut" => plan.cut = Cut::named(&value()?).ok_or(word)?,
             _ => return Err(word),

@@ -34,9 +34,9 @@ use crate::{Error, Settings, metrics, tls};
 /// Arrivals waiting for the loop; sockets wait when it is full.
 const ARRIVALS: usize = 4_096;
 /// Most inputs in one batch, hence in one commit.
-const BATCH: usize = 256;
+const BATCH: usize = 1_024;
 /// Least time between commits while more arrives: one serves many, and an answer comes so much later at most.
-const COMMIT_PACE: Duration = Duration::from_millis(3);
+const COMMIT_PACE: Duration = Duration::from_millis(5);
 /// How often the store is looked at for accounts added by another process.
 const ACCOUNTS_POLL: Duration = Duration::from_millis(500);
 /// Records of another shard taken over in one commit.
@@ -599,21 +599,17 @@ impl<S: SipSignalling> Driver<S> {
     /// stores or hears of it: should this instance end meanwhile, the calls would be no more lost than without.
     async fn absorb(&mut self, records: Vec<Record>) -> Result<(), Error> {
         let begun = Instant::now();
-        let mut later = Vec::new();
+        let mut later = Outputs::default();
         for part in records.chunks(ABSORBED_AT_ONCE) {
-            let mut adopted = adopt(&mut self.exchange, part, Place::Elsewhere);
-            let told = adopted.iter_mut().map(|outputs| Outputs {
-                relay: std::mem::take(&mut outputs.relay),
-                send: std::mem::take(&mut outputs.send),
-                ..Outputs::default()
-            });
-            let told = told.collect();
+            let adopted = adopt(&mut self.exchange, part, Place::Elsewhere);
+            let (told, rest): (Vec<_>, Vec<_>) = adopted.into_iter().map(Outputs::told_first).unzip();
             self.carry_out(told).await;
-            later.extend(adopted);
+            later.extend(rest);
         }
         let (count, took_ms) = (records.len(), begun.elapsed().as_millis());
         eprintln!("offhook exchange: {count} records of another shard go on here, after {took_ms} ms");
-        self.perform(later).await
+        later.extend([self.exchange.put_out_adopted()]);
+        self.perform(vec![later]).await
     }
 
     async fn perform(&mut self, outputs: Vec<Outputs>) -> Result<(), Error> {

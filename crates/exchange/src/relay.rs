@@ -16,6 +16,8 @@ use crate::cluster::lease::Lease;
 
 /// Longest packet forwarded, octets.
 const PACKET_BYTES_MAX: usize = 2_048;
+/// Packets of one stream forwarded before others have their turn.
+const FORWARDED_AT_ONCE: usize = 16;
 
 /// What the relay has done.
 #[derive(Debug, Default)]
@@ -139,11 +141,23 @@ impl Relay {
     }
 }
 
+/// No buffer is kept while it waits: there are four of these for each call, and most of them wait.
 async fn forward(stream: Arc<Stream>, counters: Arc<RelayCounters>, lease: Arc<Lease>) {
-    let mut buffer = [0; PACKET_BYTES_MAX];
     loop {
-        let Ok((length, source)) = stream.socket.recv_from(&mut buffer).await else {
-            continue;
+        if stream.socket.readable().await.is_ok() {
+            forward_what_is_there(&stream, &counters, &lease);
+        }
+    }
+}
+
+fn forward_what_is_there(stream: &Stream, counters: &RelayCounters, lease: &Lease) {
+    let mut buffer = [0; PACKET_BYTES_MAX];
+    for _ in 0..FORWARDED_AT_ONCE {
+        let (length, source) = match stream.socket.try_recv_from(&mut buffer) {
+            Ok(received) => received,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+            // It belongs to an earlier packet (port unreachable), not to the socket.
+            Err(_) => continue,
         };
         let packet = &buffer[..length];
         if !lease.holds() {
@@ -160,7 +174,8 @@ async fn forward(stream: Arc<Stream>, counters: Arc<RelayCounters>, lease: Arc<L
         let Some(destination) = lock(&partner.latch).destination() else {
             continue;
         };
-        if partner.socket.send_to(packet, destination).await.is_ok() {
+        // Where the system has no room, sound that comes late is worth less than none.
+        if partner.socket.try_send_to(packet, destination).is_ok() {
             partner.forwarded.fetch_add(1, Ordering::Relaxed);
             counters.forwarded.fetch_add(1, Ordering::Relaxed);
         }

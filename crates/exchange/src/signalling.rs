@@ -94,7 +94,7 @@ impl Connections {
         if queues.len() >= CONNECTIONS_MAX || of_source >= CONNECTIONS_PER_SOURCE_MAX {
             return None;
         }
-        let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let (queue, waiting) = mpsc::channel(QUEUE);
         queues.insert(id, Connection { queue, source });
         Some((id, waiting))
@@ -123,7 +123,11 @@ impl Rsipstack {
         arrivals: mpsc::Sender<Arrival>,
     ) -> Result<Self, Error> {
         let mut tasks = JoinSet::new();
-        let connections = Arc::new(Connections::default());
+        // Flows outlive this process in records: none of them may ever name a connection of another phone.
+        let connections = Arc::new(Connections {
+            last: AtomicU64::new(u64::from_le_bytes(crate::random()?)),
+            ..Connections::default()
+        });
         let address = SocketAddr::new(listen.address, listen.port);
         let udp = open_udp(address).await.map_err(|source| Error::Listen {
             address,

@@ -295,7 +295,7 @@ fn write_bindings(connection: &Connection, account: &str, bindings: &[Binding]) 
     } else {
         let body = encode(&bindings);
         connection
-            .prepare_cached("INSERT OR REPLACE INTO bindings VALUES (?1, ?2)")?
+            .prepare_cached("INSERT INTO bindings VALUES (?1, ?2) ON CONFLICT (account) DO UPDATE SET body = ?2")?
             .execute(params![account, body])?;
     }
     Ok(())

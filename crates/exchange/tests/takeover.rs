@@ -48,6 +48,17 @@ fn a_new_instance_carries_calls_with_nothing_configured() {
     assert!(outcome.newcomer_ms.1 < 60_000, "{outcome:?}");
 }
 
+/// Nothing from outside gets through but answers: only the flow that each phone keeps to the other data centres does.
+#[test]
+fn calls_of_phones_behind_a_translator_stay_up_when_their_data_centre_is_lost() {
+    let plan = Plan {
+        flows: true,
+        translated: true,
+        ..Plan::new(Cut::DataCentre)
+    };
+    calls_of_stay_up(&plan);
+}
+
 /// The control: the same cut must be able to end calls.
 #[test]
 fn calls_drop_without_replication() {
@@ -62,8 +73,11 @@ fn calls_drop_without_replication() {
 }
 
 fn calls_stay_up(cut: Cut) -> Outcome {
-    let plan = Plan::new(cut);
-    let outcome = play(&plan);
+    calls_of_stay_up(&Plan::new(cut))
+}
+
+fn calls_of_stay_up(plan: &Plan) -> Outcome {
+    let outcome = play(plan);
     assert_eq!(outcome.up_before, plan.calls, "{outcome:?}");
     assert_eq!(outcome.up_after, plan.calls, "{outcome:?}");
     assert_eq!(outcome.held, plan.calls, "{outcome:?}");

@@ -1,9 +1,12 @@
 //! After a takeover from another address: each phone is told by re-INVITE where media and requests go from now on.
 //!
 //! The offer is what its partner said last, under our address and fresh ports. A phone that is offering something
-//! itself (491) is told again two seconds later; one that knows nothing of the call ends it.
+//! itself (491) is told again two seconds later; one that knows nothing of the call ends it. One that does not answer may
+//! be behind a translator that we have no way through: it is told when it has registered with us, over that flow, or its
+//! session timer ends the call.
 
 use super::{Call, Context, LegId, LegState, Purpose};
+use crate::flow::Flow;
 use crate::sip::{Message, Method};
 use crate::transaction::ClientId;
 
@@ -46,7 +49,12 @@ impl Call {
         match status {
             0..200 => {}
             200..300 => self.moved(id, client, message, ctx),
-            408 | 481 => self.end_by_failure(ctx),
+            408 => {
+                if let Some(leg) = self.leg(id) {
+                    leg.setup.untold = true;
+                }
+            }
+            481 => self.end_by_failure(ctx),
             _ => {
                 let again = ctx.now.plus_ms(GLARE_MS);
                 if let Some(leg) = self.leg(id) {
@@ -64,6 +72,20 @@ impl Call {
         if let Some(peer) = leg.peer.filter(|_| news) {
             // A phone that answers from another port than before: its partner need not know, the relay must.
             let _ = self.carry_sdp(id, peer, &message.body, ctx);
+        }
+    }
+
+    /// Whether a phone could not be told.
+    pub fn is_untold(&self, id: LegId) -> bool {
+        self.legs.get(&id).is_some_and(|leg| leg.setup.untold)
+    }
+
+    /// A phone is there again, over this flow.
+    pub fn found_again(&mut self, id: LegId, flow: Flow, ctx: &mut Context<'_>) {
+        let Some(leg) = self.leg(id) else { return };
+        leg.dialog.flow = flow;
+        if std::mem::take(&mut leg.setup.untold) {
+            self.tell_move(id, ctx);
         }
     }
 

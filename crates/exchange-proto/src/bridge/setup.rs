@@ -54,7 +54,7 @@ impl Call {
             display: message
                 .get("From")
                 .and_then(|from| NameAddr::parse(from).ok())
-                .map(|from| from.display)
+                .map(|from| from.display.into_owned())
                 .unwrap_or_default(),
             transfer: None,
             forwards: Vec::new(),

@@ -3,6 +3,7 @@
 use super::Exchange;
 use crate::flow::Flow;
 use crate::sip::digest::{Algorithm, Credentials, Freshness, Secret, challenge};
+use crate::sip::header::tag_of;
 use crate::sip::{Message, NameAddr};
 use crate::time::Moment;
 
@@ -120,11 +121,8 @@ fn same_uri(digest_uri: &str, request: &Message) -> bool {
 
 /// Puts a tag into a response's To, unless it has one.
 pub(super) fn tag_to(response: &mut Message, tag: &str) {
-    let Some(to) = response.get("To").map(str::to_owned) else {
-        return;
-    };
-    let tagged = NameAddr::parse(&to).is_ok_and(|to| to.tag().is_some());
-    if !tagged && !tag.is_empty() {
+    let untagged = |to: &&str| !tag.is_empty() && tag_of(to).is_none();
+    if let Some(to) = response.get("To").filter(untagged) {
         response.replace("To", format!("{to};tag={tag}"));
     }
 }

@@ -68,8 +68,12 @@ impl Exchange {
                     self.outputs.store.push(StoreCommand::Record(record));
                 }
                 Effect::LegGone(leg) => {
-                    if let Some(dialog) = self.dialog_of.remove(&(key.to_owned(), leg)) {
+                    let named = (key.to_owned(), leg);
+                    if let Some(dialog) = self.dialog_of.remove(&named) {
                         self.dialogs.remove(&dialog);
+                    }
+                    if let Some(account) = self.account_of_leg.remove(&named) {
+                        self.legs_of.remove(&(account, named));
                     }
                 }
             }
@@ -84,7 +88,7 @@ impl Exchange {
             self.sent_by(flow.transport),
             self.tokens.next_branch()
         );
-        request.headers.insert(0, ("Via".to_owned(), via));
+        request.headers.insert(0, ("Via".into(), via));
         if !matches!(request.method(), Some(Method::Bye | Method::Cancel)) {
             request.push("Contact", self.contact(flow.transport));
         }
@@ -157,7 +161,8 @@ impl Exchange {
 
     /// A confirmed call's record goes to the standby whenever it has changed; before that, what it takes to begin anew.
     pub(super) fn replicate_call(&mut self, key: &str) {
-        if !self.config.replicate {
+        let put_off = self.adopted.as_ref().is_some_and(|adopted| adopted.contains(key));
+        if !self.config.replicate || put_off {
             return;
         }
         let Some(call) = self.calls.get(key) else { return };

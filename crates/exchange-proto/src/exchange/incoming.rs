@@ -1,6 +1,7 @@
 //! From octets to the part that they concern.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::authenticate::{Identity, tag_to};
 use super::{CALLS_MAX, ClientOwner, Exchange};
@@ -9,6 +10,7 @@ use crate::flow::{Flow, Transport};
 use crate::registrar::{Binding, EXPIRES_S_MIN, Refused};
 use crate::replica::Setup;
 use crate::route::{Destination, route};
+use crate::sip::header::tag_of;
 use crate::sip::validate::{is_sound_response, validate_request, wants_rport};
 use crate::sip::{Message, Method, NameAddr, Uri, Via};
 use crate::time::Moment;
@@ -89,6 +91,7 @@ impl Exchange {
             self.counters.refused += 1;
             return self.refuse_statelessly(&request, flow, length, refusal.0);
         }
+        let request = Arc::new(request);
         match self.transactions.receive_request(&request, flow, now) {
             Received::New(server) => {
                 self.asked = Some((flow, length, server));
@@ -151,7 +154,7 @@ impl Exchange {
         server: ServerId,
         request: &Message,
         status: u16,
-        headers: &[(&str, String)],
+        headers: &[(&'static str, String)],
         now: Moment,
     ) {
         let mut response = Message::response_to(request, status);
@@ -231,12 +234,42 @@ impl Exchange {
                     self.binding_changed(change);
                 }
                 self.transactions.respond(server, &response, now);
+                self.registered_anew(&account, flow, now);
             }
             Err(Refused::TooBrief) => {
                 self.respond(server, request, 423, &[("Min-Expires", EXPIRES_S_MIN.to_string())], now)
             }
             Err(Refused::Status(status)) => self.respond(server, request, status, &[], now),
         }
+    }
+
+    /// Calls of a phone whose connection is gone, or that could not be told of a takeover, go on over its new flow.
+    fn registered_anew(&mut self, account: &str, flow: Flow, now: Moment) {
+        let first = (account.to_owned(), (String::new(), 0));
+        let legs = self.legs_of.range(first..).take_while(|(owner, _)| owner == account);
+        let legs: Vec<_> = legs.map(|(_, leg)| leg.clone()).collect();
+        for (key, id) in legs {
+            let Some(call) = self.calls.get(&key) else { continue };
+            let Some(dialog) = call.legs.get(&id).map(|leg| &leg.dialog) else {
+                continue;
+            };
+            let gone = dialog.flow.transport.is_reliable() && !self.registrar.knows_flow(dialog.flow);
+            if dialog.flow != flow && (gone || call.is_untold(id)) && self.is_phone_at(account, &dialog.target, flow) {
+                self.with_call(&key, now, |call, ctx| call.found_again(id, flow, ctx));
+            }
+        }
+    }
+
+    /// Whether the phone that has just registered on this flow is the one with that Contact, as far as can be told: an
+    /// account with one phone has no other.
+    fn is_phone_at(&self, account: &str, contact: &str, flow: Flow) -> bool {
+        let bindings = self.registrar.bindings_of(account);
+        let same = |binding: &Binding| match (Uri::parse(contact), Uri::parse(&binding.contact)) {
+            (Ok(a), Ok(b)) => a.same_address(&b),
+            _ => binding.contact == contact,
+        };
+        let registered = bindings.iter().filter(|binding| binding.flow == flow);
+        bindings.len() == 1 || registered.into_iter().any(same)
     }
 
     fn invite_received(&mut self, server: ServerId, request: &Message, flow: Flow, now: Moment) {
@@ -326,26 +359,16 @@ impl Exchange {
             account: account.to_owned(),
             binding,
         };
-        let mut groups: Vec<Vec<Target>> = self
-            .registrar
-            .targets(account, now)
-            .into_iter()
-            .map(|group| group.into_iter().map(target).collect())
-            .collect();
         let here = self.registrar.bindings_of(account);
         let nodes = self.elsewhere.get(account).into_iter().flat_map(BTreeMap::values);
         // Over another node's connection, or through a translator that it holds open, we cannot reach a phone.
         let reachable = |b: &&Binding| {
             let direct = b.flow.transport == Transport::Udp && !b.is_translated();
-            direct && b.expires_at > now && !here.iter().any(|held| b.replaces(held))
+            direct && !here.iter().any(|held| b.replaces(held))
         };
-        let elsewhere: Vec<Target> = nodes.flatten().filter(reachable).cloned().map(target).collect();
-        match groups.first_mut() {
-            Some(first) => first.extend(elsewhere),
-            None if elsewhere.is_empty() => {}
-            None => groups.push(elsewhere),
-        }
-        groups
+        let elsewhere = nodes.flatten().filter(reachable).cloned().collect();
+        let groups = self.registrar.targets(account, elsewhere, now).into_iter();
+        groups.map(|group| group.into_iter().map(target).collect()).collect()
     }
 
     fn cancel_received(&mut self, server: ServerId, request: &Message, flow: Flow, now: Moment) {
@@ -477,10 +500,9 @@ impl Exchange {
     }
 
     pub(super) fn dialog_named_by(&self, request: &Message) -> Option<(String, LegId)> {
-        let tag = |name: &str| Some(NameAddr::parse(request.get(name)?).ok()?.tag()?.to_owned());
-        let to_tag = tag("To")?;
-        let from_tag = tag("From").unwrap_or_default();
-        self.leg_by_tags(request.get("Call-ID")?, &to_tag, &from_tag)
+        let to_tag = tag_of(request.get("To")?)?;
+        let from_tag = request.get("From").and_then(tag_of).unwrap_or_default();
+        self.leg_by_tags(request.get("Call-ID")?, to_tag, from_tag)
     }
 }
 
@@ -522,10 +544,7 @@ fn unsupported(request: &Message) -> Vec<String> {
 }
 
 fn has_to_tag(request: &Message) -> bool {
-    request
-        .get("To")
-        .and_then(|to| NameAddr::parse(to).ok())
-        .is_some_and(|to| to.tag().is_some())
+    request.get("To").and_then(tag_of).is_some()
 }
 
 /// The Replaces header inside a Refer-To URI.

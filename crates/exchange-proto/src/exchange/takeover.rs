@@ -8,13 +8,16 @@
 //! Under the old address ([`Place::Same`]) phones notice nothing; from another one ([`Place::Elsewhere`]) each gets a
 //! re-INVITE with where media and requests go from now on.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{Exchange, Outputs, StoreCommand};
 use crate::bridge::{Call, CallRecord};
+use crate::flow::Flow;
+use crate::registrar::Binding;
 use crate::relay::RelayCommand;
 use crate::replica::{DecodeError, Key, Record, Setup, decode, relay_commands};
-use crate::sip::Message;
+use crate::sip::{Message, NameAddr, Uri};
 use crate::time::Moment;
 
 /// More requests than the old owner can have sent on a leg since its last record.
@@ -31,7 +34,8 @@ pub enum Place {
 
 impl Exchange {
     /// Takes over one record. Only the holder of a higher epoch may do so: see [`crate::detector`]. Bindings come
-    /// before calls in set-up, which are taken anew from known phones.
+    /// before calls in set-up, which are taken anew from known phones. After those of [`Place::Elsewhere`] comes
+    /// [`Exchange::put_out_adopted`].
     pub fn adopt(&mut self, record: &Record, place: Place, now: Instant) -> Result<Outputs, DecodeError> {
         let now = self.moment(now);
         let Some(body) = &record.body else {
@@ -45,7 +49,7 @@ impl Exchange {
             Key::Setup(key) => {
                 let setup = decode(body)?;
                 self.withdraw(Key::Setup(key.clone()));
-                self.adopt_setup(setup, now);
+                self.adopt_setup(setup, place, now);
             }
             Key::Ended(_) => self.adopt_ended(decode(body)?),
         }
@@ -53,12 +57,12 @@ impl Exchange {
         Ok(std::mem::take(&mut self.outputs))
     }
 
-    /// What is registered here stays: it is newer than what its old owner knew.
-    fn adopt_bindings(&mut self, account: &str, adopted: Vec<crate::registrar::Binding>) {
+    /// What is registered here stays: it is newer than what its old owner knew. Connections are gone with their node.
+    fn adopt_bindings(&mut self, account: &str, adopted: Vec<Binding>) {
         let mut bindings = self.registrar.bindings_of(account).to_vec();
-        let new = adopted
-            .into_iter()
-            .filter(|binding| !bindings.iter().any(|held| binding.replaces(held)));
+        let new = adopted.into_iter().filter(|binding| {
+            !binding.flow.transport.is_reliable() && !bindings.iter().any(|held| binding.replaces(held))
+        });
         let new: Vec<_> = new.collect();
         bindings.extend(new);
         self.registrar.restore(account, bindings.clone());
@@ -73,6 +77,7 @@ impl Exchange {
             leg.dialog.local_cseq = leg.dialog.local_cseq.saturating_add(CSEQ_GAP);
             if place == Place::Elsewhere {
                 leg.ports.clear();
+                leg.dialog.flow = self.flow_here(&leg.account, &leg.dialog.target, leg.dialog.flow);
             }
         }
         if let Some(pool) = &mut self.ports {
@@ -85,20 +90,73 @@ impl Exchange {
             self.outputs.relay.extend(commands);
         }
         self.calls.insert(key.to_owned(), call);
-        self.settle(key);
-        if place == Place::Elsewhere {
-            self.with_call(key, now, |call, ctx| call.move_here(ctx));
+        match place {
+            Place::Same => self.settle(key),
+            Place::Elsewhere => {
+                self.adopted.get_or_insert_default().insert(key.to_owned());
+                self.with_call(key, now, |call, ctx| call.move_here(ctx));
+            }
         }
     }
 
-    fn adopt_setup(&mut self, setup: Setup, now: Moment) {
+    fn adopt_setup(&mut self, setup: Setup, place: Place, now: Moment) {
+        let user = |value: Option<&str>| {
+            value
+                .and_then(|value| NameAddr::parse(value).ok()?.uri)
+                .map(|uri| uri.user)
+        };
+        let here = |exchange: &Self, account: Option<String>, contact: Option<&str>, flow| match place {
+            Place::Same => flow,
+            Place::Elsewhere => exchange.flow_here(&account.unwrap_or_default(), contact.unwrap_or_default(), flow),
+        };
         for (flow, bytes) in &setup.rung {
             if let Ok(invite) = Message::parse(bytes) {
-                self.transactions
-                    .request(super::effects::cancel_of(&invite), *flow, now);
+                let flow = here(self, user(invite.get("To")), invite.uri(), *flow);
+                self.transactions.request(super::effects::cancel_of(&invite), flow, now);
             }
         }
-        self.received(setup.flow, &setup.invite, now);
+        let mut flow = setup.flow;
+        if let Ok(invite) = Message::parse(&setup.invite) {
+            let contact = invite.get("Contact").and_then(|contact| NameAddr::parse(contact).ok());
+            let contact = contact.as_ref().map(|contact| contact.raw_uri);
+            flow = here(self, user(invite.get("From")), contact, flow);
+        }
+        self.received(flow, &setup.invite, now);
+    }
+
+    /// The flow on which a phone is registered with us, of one that its old node reached over `old` at `contact`: the
+    /// same Contact, or another flow of the same phone (RFC 5626). A translator lets us in there, and nowhere else.
+    fn flow_here(&self, account: &str, contact: &str, old: Flow) -> Flow {
+        let at = Uri::parse(contact).ok();
+        let same = |binding: &Binding| match (&at, Uri::parse(&binding.contact)) {
+            (Some(at), Ok(uri)) => at.same_address(&uri),
+            _ => binding.contact == contact,
+        };
+        let elsewhere = self
+            .elsewhere
+            .get(account)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .flatten();
+        let mut known = elsewhere.filter(|binding| binding.flow == old || same(binding));
+        let instance = known.find_map(|binding| binding.instance.as_deref());
+        let of_phone = |binding: &&Binding| {
+            let flows = binding.instance.is_some() && binding.instance.as_deref() == instance;
+            flows || same(binding)
+        };
+        let here = self.registrar.bindings_of(account).iter().filter(of_phone);
+        // The old flow is among them once its binding has been adopted.
+        let best = here.max_by_key(|binding| (binding.flow != old, binding.refreshed_at));
+        best.map_or(old, |binding| binding.flow)
+    }
+
+    /// The records of calls adopted from another address, to be called when all are: phones are told first, for
+    /// should this node end meanwhile the calls are no more lost than without.
+    pub fn put_out_adopted(&mut self) -> Outputs {
+        for key in self.adopted.take().unwrap_or_default() {
+            self.replicate_call(&key);
+        }
+        std::mem::take(&mut self.outputs)
     }
 
     fn adopt_ended(&mut self, record: CallRecord) {

@@ -97,7 +97,7 @@ impl Credentials {
         }
         let mut get = |name: &str| {
             let found = params.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| std::mem::take(value))
+            found.map(|(_, value)| std::mem::take(value).into_owned())
         };
         let algorithm = match get("algorithm").as_deref() {
             None => Algorithm::Md5,

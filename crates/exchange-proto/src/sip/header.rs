@@ -1,63 +1,84 @@
 //! Typed header fields: what the exchange reads from them (RFC 3261 section 20).
 
+use std::borrow::Cow;
+
 use super::message::{Method, is_token, parse_decimal};
 use super::uri::{Uri, UriError, parse_host_port};
 
 /// Splits at commas outside quotes and angle brackets.
 pub fn split_commas(value: &str) -> impl Iterator<Item = &str> {
     split_outside(value, ',')
-        .into_iter()
         .map(str::trim)
         .filter(|element| !element.is_empty())
 }
 
-fn split_outside(value: &str, separator: char) -> Vec<&str> {
-    let (mut quoted, mut escaped, mut bracket, mut start) = (false, false, false, 0);
-    let mut parts = Vec::new();
-    for (at, c) in value.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            '<' if !quoted => bracket = true,
-            '>' if !quoted => bracket = false,
-            c if c == separator && !quoted && !bracket => {
-                parts.push(&value[start..at]);
-                start = at + c.len_utf8();
-            }
-            _ => {}
-        }
+/// The parts between separators outside quotes and angle brackets; one at least.
+fn split_outside(value: &str, separator: char) -> Outside<'_> {
+    Outside {
+        rest: Some(value),
+        separator,
     }
-    parts.push(&value[start..]);
-    parts
 }
 
-/// Parameters after a header value.
-pub type Params = Vec<(String, Option<String>)>;
+struct Outside<'a> {
+    rest: Option<&'a str>,
+    separator: char,
+}
 
-fn parse_params<'a>(parts: impl Iterator<Item = &'a str>) -> Option<Params> {
+impl<'a> Iterator for Outside<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let rest = self.rest.take()?;
+        // Nothing is open where a part begins.
+        let (mut quoted, mut escaped, mut bracket) = (false, false, false);
+        for (at, c) in rest.char_indices() {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' if quoted => escaped = true,
+                '"' => quoted = !quoted,
+                '<' if !quoted => bracket = true,
+                '>' if !quoted => bracket = false,
+                c if c == self.separator && !quoted && !bracket => {
+                    self.rest = Some(&rest[at + c.len_utf8()..]);
+                    return Some(&rest[..at]);
+                }
+                _ => {}
+            }
+        }
+        Some(rest)
+    }
+}
+
+/// Parameters after a header value, copied only where quotes are to be taken off.
+pub type Params<'a> = Vec<(&'a str, Option<Cow<'a, str>>)>;
+
+fn parse_params<'a>(parts: impl Iterator<Item = &'a str>) -> Option<Params<'a>> {
     parts.map(|part| parse_param(part.trim())).collect()
 }
 
-fn parse_param(part: &str) -> Option<(String, Option<String>)> {
+fn parse_param(part: &str) -> Option<(&str, Option<Cow<'_, str>>)> {
     let (name, value) = match part.split_once('=') {
         Some((name, value)) => (name.trim(), Some(unquote(value.trim())?)),
         None => (part, None),
     };
-    is_token(name).then(|| (name.to_owned(), value))
+    is_token(name).then_some((name, value))
 }
 
 /// Takes off quotes and their backslashes; `None` when the quotes do not balance.
-pub fn unquote(value: &str) -> Option<String> {
+pub fn unquote(value: &str) -> Option<Cow<'_, str>> {
     let Some(inner) = value.strip_prefix('"') else {
-        return (!value.contains('"')).then(|| value.to_owned());
+        return (!value.contains('"')).then_some(Cow::Borrowed(value));
     };
+    if let Some(plain) = inner.strip_suffix('"').filter(|text| !text.contains(['"', '\\'])) {
+        return Some(Cow::Borrowed(plain));
+    }
     let mut out = String::new();
     let mut chars = inner.chars();
     while let Some(c) = chars.next() {
         match c {
             '\\' => out.push(chars.next()?),
-            '"' => return chars.next().is_none().then_some(out),
+            '"' => return chars.next().is_none().then_some(Cow::Owned(out)),
             c => out.push(c),
         }
     }
@@ -65,32 +86,42 @@ pub fn unquote(value: &str) -> Option<String> {
 }
 
 /// Finds a parameter by name.
-pub fn find_param<'a>(params: &'a Params, name: &str) -> Option<&'a str> {
+pub fn find_param<'p>(params: &'p Params<'_>, name: &str) -> Option<&'p str> {
     params
         .iter()
         .find(|(known, _)| known.eq_ignore_ascii_case(name))
         .map(|(_, value)| value.as_deref().unwrap_or(""))
 }
 
+/// The tag of a From or To value, without looking at the rest of it.
+pub fn tag_of(value: &str) -> Option<&str> {
+    let mut params = split_outside(value, ';').skip(1);
+    let tag = params.find_map(|part| {
+        let (name, tag) = part.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("tag").then(|| tag.trim())
+    });
+    tag.filter(|tag| is_token(tag))
+}
+
 /// A name-addr or addr-spec with header parameters: From, To, Contact, Route, Refer-To.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NameAddr {
+pub struct NameAddr<'a> {
     /// Display name, unquoted; empty when there is none.
-    pub display: String,
+    pub display: Cow<'a, str>,
     /// The URI as written.
-    pub raw_uri: String,
+    pub raw_uri: &'a str,
     /// The URI, when its scheme is sip or sips.
     pub uri: Option<Uri>,
     /// Header parameters.
-    pub params: Params,
+    pub params: Params<'a>,
 }
 
 /// Contacts have the same shape.
-pub type Contact = NameAddr;
+pub type Contact<'a> = NameAddr<'a>;
 
-impl NameAddr {
+impl<'a> NameAddr<'a> {
     /// Parses one element.
-    pub fn parse(text: &str) -> Result<Self, UriError> {
+    pub fn parse(text: &'a str) -> Result<Self, UriError> {
         let text = text.trim();
         let bracketed = split_bracket(text)?;
         let (display, raw_uri, rest) = match bracketed {
@@ -101,7 +132,7 @@ impl NameAddr {
                 if uri.contains(['?', ',']) {
                     return Err(UriError::Malformed);
                 }
-                (String::new(), uri.trim_end(), rest)
+                (Cow::Borrowed(""), uri.trim_end(), rest)
             }
         };
         let uri = match Uri::parse(raw_uri) {
@@ -111,13 +142,13 @@ impl NameAddr {
         };
         let rest = rest.trim();
         let params = match rest.strip_prefix(';') {
-            Some(rest) => parse_params(split_outside(rest, ';').into_iter()).ok_or(UriError::Malformed)?,
+            Some(rest) => parse_params(split_outside(rest, ';')).ok_or(UriError::Malformed)?,
             None if rest.is_empty() => Params::new(),
             None => return Err(UriError::Malformed),
         };
         Ok(Self {
             display,
-            raw_uri: raw_uri.to_owned(),
+            raw_uri,
             uri,
             params,
         })
@@ -157,33 +188,33 @@ fn split_bracket(text: &str) -> Result<Option<(&str, &str, &str)>, UriError> {
     }
 }
 
-fn parse_display(text: &str) -> Result<String, UriError> {
+fn parse_display(text: &str) -> Result<Cow<'_, str>, UriError> {
     let text = text.trim();
     if text.starts_with('"') {
         return unquote(text).ok_or(UriError::Malformed);
     }
     let tokens = text.split_whitespace().all(is_token);
-    tokens.then(|| text.to_owned()).ok_or(UriError::Malformed)
+    tokens.then_some(Cow::Borrowed(text)).ok_or(UriError::Malformed)
 }
 
 /// The topmost or any other Via element.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Via {
-    /// Transport token as written: UDP, TCP, TLS, ...
-    pub transport: String,
+pub struct Via<'a> {
+    /// Transport token in capitals: UDP, TCP, TLS, ...
+    pub transport: Cow<'a, str>,
     /// Host of the sender.
     pub host: String,
     /// Port of the sender.
     pub port: Option<u16>,
     /// Parameters.
-    pub params: Params,
+    pub params: Params<'a>,
 }
 
-impl Via {
+impl<'a> Via<'a> {
     /// Parses one element.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &'a str) -> Option<Self> {
         let (protocol, rest) = split_protocol(text)?;
-        let mut parts = split_outside(rest, ';').into_iter();
+        let mut parts = split_outside(rest, ';');
         let sent_by: String = parts.next()?.split_whitespace().collect();
         let (host, port) = parse_host_port(&sent_by).ok()?;
         let params = parse_via_params(parts)?;
@@ -202,19 +233,23 @@ impl Via {
 }
 
 /// Via's `received` may hold a bare IPv6 address, which is no token.
-fn parse_via_params<'a>(parts: impl Iterator<Item = &'a str>) -> Option<Params> {
+fn parse_via_params<'a>(parts: impl Iterator<Item = &'a str>) -> Option<Params<'a>> {
     parse_params(parts)
 }
 
 /// `SIP / 2.0 / UDP host` with any white space around the slashes.
-fn split_protocol(text: &str) -> Option<(String, &str)> {
+fn split_protocol(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let (name, rest) = text.split_once('/')?;
     let (version, rest) = rest.split_once('/')?;
     let rest = rest.trim_start();
     let end = rest.find(char::is_whitespace)?;
     let (transport, rest) = rest.split_at(end);
     let ok = name.trim().eq_ignore_ascii_case("SIP") && version.trim() == "2.0" && is_token(transport);
-    ok.then(|| (transport.to_ascii_uppercase(), rest.trim_start()))
+    let capitals = match transport.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        true => Cow::Owned(transport.to_ascii_uppercase()),
+        false => Cow::Borrowed(transport),
+    };
+    ok.then(|| (capitals, rest.trim_start()))
 }
 
 /// Sequence number and method.
@@ -240,7 +275,7 @@ impl CSeq {
 }
 
 /// Session-Expires or Min-SE: seconds and parameters (RFC 4028).
-pub fn parse_delta(text: &str) -> Option<(u32, Params)> {
+pub fn parse_delta(text: &str) -> Option<(u32, Params<'_>)> {
     let mut parts = text.split(';');
     let seconds = parse_decimal(parts.next()?.trim())?;
     Some((seconds, parse_params(parts)?))

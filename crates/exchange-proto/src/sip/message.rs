@@ -4,12 +4,16 @@
 //! a bad request can still be answered with its own Via, From, To, Call-ID and CSeq. What is *wrong* with a
 //! message is decided in [`super::validate`]. Nothing here allocates what a peer claims: lengths are checked first.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::fmt::Write as _;
 
 /// Longest message taken from any transport, octets.
 pub const MESSAGE_BYTES_MAX: usize = 65_535;
 /// Most header fields in one message.
 pub const HEADERS_MAX: usize = 256;
+/// So many have room from the beginning.
+const HEADERS_USUAL: usize = 16;
 /// Longest body, octets.
 pub const BODY_BYTES_MAX: usize = 32_768;
 
@@ -121,13 +125,16 @@ pub enum Flaw {
     ContentLength,
 }
 
+/// Header fields: names of RFC 3261 and its extensions are not copied, others are.
+pub type Headers = Vec<(Cow<'static, str>, String)>;
+
 /// One SIP message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// First line.
     pub start: StartLine,
     /// Header fields in order: canonical name and value, unfolded and trimmed.
-    pub headers: Vec<(String, String)>,
+    pub headers: Headers,
     /// Body octets.
     pub body: Vec<u8>,
     /// What the parser found wrong, first flaw only.
@@ -166,7 +173,7 @@ impl Message {
         let mut response = Self::response(status);
         for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
             for value in request.all(name) {
-                response.headers.push((name.to_owned(), value.to_owned()));
+                response.headers.push((Cow::Borrowed(name), value.to_owned()));
             }
         }
         response
@@ -213,25 +220,30 @@ impl Message {
 
     /// Octets for the wire, Content-Length included.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let start = match &self.start {
-            StartLine::Request { method, uri } => format!("{method} {uri} SIP/2.0"),
-            StartLine::Response { status, reason } => format!("SIP/2.0 {status} {reason}"),
-        };
-        self.write(start, |name| name)
+        self.write(false)
     }
 
     /// The same, as short as the grammar allows: compact names, no reason phrase (RFC 3261 section 7.3.3).
     pub fn to_compact_bytes(&self) -> Vec<u8> {
-        let start = match &self.start {
-            StartLine::Request { method, uri } => format!("{method} {uri} SIP/2.0"),
-            StartLine::Response { status, .. } => format!("SIP/2.0 {status} "),
-        };
-        self.write(start, compact_name)
+        self.write(true)
     }
 
-    fn write(&self, start: String, name_of: impl Fn(&str) -> &str) -> Vec<u8> {
-        let mut text = start;
-        let separator = if name_of("Via") == "Via" { ": " } else { ":" };
+    fn write(&self, compact: bool) -> Vec<u8> {
+        const START_AND_LENGTH: usize = 64;
+        let uri = self.uri().map_or(0, str::len);
+        let fields = self.headers.iter().map(|(name, value)| name.len() + value.len() + 4);
+        let mut text = String::with_capacity(START_AND_LENGTH + uri + fields.sum::<usize>() + self.body.len());
+        // Writing into a String cannot fail.
+        let _ = match &self.start {
+            StartLine::Request { method, uri } => write!(text, "{method} {uri} SIP/2.0"),
+            StartLine::Response { status, .. } if compact => write!(text, "SIP/2.0 {status} "),
+            StartLine::Response { status, reason } => write!(text, "SIP/2.0 {status} {reason}"),
+        };
+        let (name_of, separator): (fn(&str) -> &str, _) = if compact {
+            (compact_name, ":")
+        } else {
+            (|name| name, ": ")
+        };
         for (name, value) in self.headers.iter().filter(|(name, _)| name != "Content-Length") {
             text.push_str("\r\n");
             text.push_str(name_of(name));
@@ -239,7 +251,7 @@ impl Message {
             text.push_str(value);
         }
         let length = self.body.len();
-        text.push_str(&format!("\r\n{}{separator}{length}\r\n\r\n", name_of("Content-Length")));
+        let _ = write!(text, "\r\n{}{separator}{length}\r\n\r\n", name_of("Content-Length"));
         let mut bytes = text.into_bytes();
         bytes.extend_from_slice(&self.body);
         bytes
@@ -282,26 +294,29 @@ impl Message {
             .map(|(_, value)| value.as_str())
     }
 
+    /// The elements of a comma-separated header field, over all its lines.
+    pub fn elements<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.all(name).flat_map(super::header::split_commas)
+    }
+
     /// All elements of a comma-separated header field, over all its lines.
     pub fn list(&self, name: &str) -> Vec<&str> {
-        self.all(name).flat_map(super::header::split_commas).collect()
+        self.elements(name).collect()
     }
 
     /// Whether a comma-separated header field holds the token.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.list(name)
-            .iter()
-            .any(|element| element.eq_ignore_ascii_case(token))
+        self.elements(name).any(|element| element.eq_ignore_ascii_case(token))
     }
 
     /// Adds a header field at the end.
-    pub fn push(&mut self, name: &str, value: impl Into<String>) {
-        self.headers.push((name.to_owned(), value.into()));
+    pub fn push(&mut self, name: &'static str, value: impl Into<String>) {
+        self.headers.push((Cow::Borrowed(name), value.into()));
     }
 
     /// Adds a header field at the end and returns the message.
     #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.push(name, value);
         self
     }
@@ -315,14 +330,14 @@ impl Message {
     }
 
     /// Replaces all values of a header field by one.
-    pub fn replace(&mut self, name: &str, value: impl Into<String>) {
+    pub fn replace(&mut self, name: &'static str, value: impl Into<String>) {
         let at = self
             .headers
             .iter()
             .position(|(known, _)| known.eq_ignore_ascii_case(name));
         self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         let at = at.unwrap_or(self.headers.len()).min(self.headers.len());
-        self.headers.insert(at, (name.to_owned(), value.into()));
+        self.headers.insert(at, (Cow::Borrowed(name), value.into()));
     }
 
     /// Whether the body is a session description.
@@ -410,10 +425,8 @@ fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> 
     head.eq_ignore_ascii_case(prefix).then(|| &text[prefix.len()..])
 }
 
-type Headers = Vec<(String, String)>;
-
 fn parse_headers<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<(Headers, Option<Flaw>), ParseError> {
-    let mut headers: Headers = Vec::new();
+    let mut headers: Headers = Vec::with_capacity(HEADERS_USUAL);
     let mut flaw = None;
     for line in lines.take_while(|line| !line.is_empty()) {
         let Ok(text) = std::str::from_utf8(line) else {
@@ -530,13 +543,13 @@ fn compact_name(name: &str) -> &str {
     found.map_or(name, |(compact, _)| compact)
 }
 
-fn canonical_name(name: &str) -> String {
+fn canonical_name(name: &str) -> Cow<'static, str> {
     NAMES
         .iter()
         .find(|(compact, long)| {
             long.eq_ignore_ascii_case(name) || (!compact.is_empty() && compact.eq_ignore_ascii_case(name))
         })
-        .map_or_else(|| name.to_owned(), |(_, long)| (*long).to_owned())
+        .map_or_else(|| Cow::Owned(name.to_owned()), |(_, long)| Cow::Borrowed(*long))
 }
 
 /// Cuts messages out of a byte stream by Content-Length (RFC 3261 section 18.3).

@@ -52,11 +52,12 @@ fn check_single_fields(request: &Message) -> Result<(), Refusal> {
 }
 
 fn check_via(request: &Message) -> Result<(), Refusal> {
-    let vias = request.list("Via");
-    if vias.is_empty() || vias.iter().any(|via| Via::parse(via).is_none()) {
-        Err(BAD)
-    } else {
+    let mut sound = request.elements("Via").map(|via| Via::parse(via).is_some());
+    // One at least.
+    if sound.next() == Some(true) && sound.all(|sound| sound) {
         Ok(())
+    } else {
+        Err(BAD)
     }
 }
 
@@ -142,10 +143,10 @@ pub fn is_sound_response(response: &Message) -> bool {
         && ["From", "To"]
             .iter()
             .all(|name| response.get(name).is_some_and(|value| NameAddr::parse(value).is_ok()))
-        && response.list("Via").first().and_then(|via| Via::parse(via)).is_some()
+        && response.elements("Via").next().and_then(Via::parse).is_some()
 }
 
 /// Whether the topmost Via asks for the response at the source port (RFC 3581).
-pub fn wants_rport(via: &Via) -> bool {
+pub fn wants_rport(via: &Via<'_>) -> bool {
     find_param(&via.params, "rport").is_some()
 }

@@ -190,6 +190,18 @@ impl Phone {
         phone
     }
 
+    /// Registers over one of a phone's flows (RFC 5626).
+    pub fn register_flow(&mut self, lab: &mut Lab, contact: &str, reg_id: u32) {
+        let address = format!("sip:{}@{DOMAIN}", self.name);
+        let call_id = format!("r{reg_id}");
+        let mut request = self.request(Method::Register, &format!("sip:{DOMAIN}"), &address, &call_id);
+        let instance = format!("\"<urn:uuid:{}>\"", self.name);
+        request.replace("Contact", format!("{contact};reg-id={reg_id};+sip.instance={instance}"));
+        request.push("Supported", "outbound");
+        self.send_authenticated(lab, request);
+        lab.expect(self, "200 REGISTER");
+    }
+
     pub fn contact(&self) -> String {
         format!("<sip:{}@{}>", self.name, self.flow.remote)
     }
@@ -366,7 +378,7 @@ pub fn caller_dialog(invite: &Message, ok: &Message) -> PhoneDialog {
         call_id: invite.get("Call-ID").unwrap().to_owned(),
         local: invite.get("From").unwrap().to_owned(),
         remote: ok.get("To").unwrap().to_owned(),
-        target: NameAddr::parse(ok.get("Contact").unwrap()).unwrap().raw_uri,
+        target: NameAddr::parse(ok.get("Contact").unwrap()).unwrap().raw_uri.to_owned(),
     }
 }
 
@@ -376,7 +388,10 @@ pub fn callee_dialog(phone: &Phone, invite: &Message) -> PhoneDialog {
         call_id: invite.get("Call-ID").unwrap().to_owned(),
         local: ok.get("To").unwrap().to_owned(),
         remote: invite.get("From").unwrap().to_owned(),
-        target: NameAddr::parse(invite.get("Contact").unwrap()).unwrap().raw_uri,
+        target: NameAddr::parse(invite.get("Contact").unwrap())
+            .unwrap()
+            .raw_uri
+            .to_owned(),
     }
 }
 

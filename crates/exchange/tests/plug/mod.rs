@@ -128,8 +128,12 @@ pub struct Plan {
     pub direct: bool,
     /// How long the engine is away, or nothing is cut.
     pub seconds: u64,
-    /// Meanwhile every processor is kept busy.
-    pub burn: bool,
+    /// Meanwhile so many threads for each processor keep it busy.
+    pub burn: usize,
+    /// Phones keep a flow to each data centre (RFC 5626), instead of to the first alone.
+    pub flows: bool,
+    /// Phones are behind an address translator.
+    pub translated: bool,
 }
 
 impl Plan {
@@ -142,7 +146,9 @@ impl Plan {
             replicate: true,
             direct: false,
             seconds: 10,
-            burn: false,
+            burn: 0,
+            flows: false,
+            translated: false,
         }
     }
 }
@@ -243,6 +249,7 @@ async fn greet(words: &[&str]) {
         own: address(PHONES, 3).parse().unwrap(),
         probe: address(PHONES, 4).parse().unwrap(),
         accounts: read_accounts(words[0]),
+        others: Vec::new(),
         audio: 0,
         slow: 0,
         ring: Duration::ZERO,
@@ -250,13 +257,17 @@ async fn greet(words: &[&str]) {
     phones::greet(cast).await;
 }
 
-/// `phones ACCOUNTS AUDIO SLOW`.
+/// `phones ACCOUNTS AUDIO SLOW FLOWS`.
 async fn talk(words: &[&str]) {
     let cast = phones::Cast {
         server: format!("{}:5060", address(1, MOVABLE)).parse().unwrap(),
         domain: DOMAIN.to_owned(),
         own: address(PHONES, 1).parse().unwrap(),
         probe: address(PHONES, 2).parse().unwrap(),
+        others: (2..=3)
+            .filter(|_| words[3] == "true")
+            .map(|network| format!("{}:5060", address(network, MOVABLE)).parse().unwrap())
+            .collect(),
         accounts: read_accounts(words[0]),
         audio: words[1].parse().unwrap(),
         slow: words[2].parse().unwrap(),
@@ -405,6 +416,9 @@ impl Lab {
         let (name, network, host) = NEWCOMER;
         net.machine(name, network, &[host]);
         net.machine("guests", PHONES, &[3, 4]);
+        if plan.translated {
+            net.translate_phones();
+        }
         let engines: Vec<Process> = (1..=3).map(|network| engine::serve(&net, &folder.0, network)).collect();
         timeline.say("three data centres with an engine server in each");
 
@@ -437,7 +451,13 @@ impl Lab {
         write_accounts(&folder.0.join("guests"), &guests);
         let file = folder.0.join("accounts");
         write_accounts(&file, &accounts);
-        let part = format!("phones {} {} {}", file.display(), plan.audio, plan.ringing);
+        let part = format!(
+            "phones {} {} {} {}",
+            file.display(),
+            plan.audio,
+            plan.ringing,
+            plan.flows
+        );
         let phones = Part::start(&net, "phones", &part, &folder.0.join("phones.log"));
         timeline.say(&format!("phones: {}", phones.hear(Duration::from_secs(180))));
         Self {
@@ -493,8 +513,8 @@ impl Lab {
         self.epochs = epochs(&self.home("b1"));
         if self.plan.ringing > 0 {
             self.phones.ask("ring");
-            // Where the address stays, some are dialled after the cut.
-            let before = if self.is_elsewhere() {
+            // Where an address is left, some are dialled after the cut.
+            let before = if self.is_elsewhere() && !self.plan.flows {
                 phones::DIALLING
             } else {
                 phones::DIALLING * 3 / 4
@@ -659,12 +679,12 @@ impl Lab {
     }
 }
 
-/// Lets time pass, with every processor kept busy if so wished.
-fn wait(seconds: u64, burn: bool) {
+/// Lets time pass, with every processor kept busy by so many threads.
+fn wait(seconds: u64, burn: usize) {
     let until = Instant::now() + Duration::from_secs(seconds);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for _ in 0..if burn { processors } else { 0 } {
+        for _ in 0..burn * processors {
             scope.spawn(|| while Instant::now() < until {});
         }
         std::thread::sleep(Duration::from_secs(seconds));

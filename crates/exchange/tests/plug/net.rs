@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const PREFIX: &str = "offhook-lab-";
 /// The network that phones are in; the data centres are 1, 2 and 3.
 pub const PHONES: u8 = 9;
+/// Where phones behind a translator seem to be.
+const OUTSIDE: u8 = 8;
 
 pub struct Net {
     /// Several may be there at once.
@@ -44,6 +46,20 @@ impl Net {
             &["netns", "exec", &router, "sysctl", "-qw", "net.ipv4.ip_forward=1"],
         );
         net
+    }
+
+    /// Phones are behind a translator from now on: what they send comes from one address, and nothing gets in but from
+    /// where they have sent something.
+    pub fn translate_phones(&self) {
+        let (router, outside) = (self.full("net"), address(OUTSIDE, 1));
+        batch(&router, &[format!("addr add {outside}/32 dev lo")]);
+        let rule = format!(
+            "add table ip lab; add chain ip lab out {{ type nat hook postrouting priority 100; }}; add rule ip lab out ip \
+             saddr {}/24 ip daddr != {}/24 snat to {outside}",
+            address(PHONES, 0),
+            address(PHONES, 0)
+        );
+        run("ip", &["netns", "exec", &router, "nft", &rule]);
     }
 
     fn add(&mut self, name: &str) -> String {

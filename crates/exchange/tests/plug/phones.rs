@@ -17,6 +17,8 @@ use super::say;
 use super::sound::{Ear, PACKET_SAMPLES, packet};
 
 const PATIENCE: Duration = Duration::from_secs(32);
+/// After how long without any answer a phone dials over its next flow: two repetitions.
+const FAILOVER: Duration = Duration::from_millis(1_500);
 /// In how long those that ring at the cut are dialled.
 pub const DIALLING: Duration = Duration::from_secs(2);
 
@@ -44,6 +46,8 @@ struct Phone {
     password: String,
     domain: String,
     server: SocketAddr,
+    /// Other addresses of the exchange, for further flows (RFC 5626).
+    others: Vec<SocketAddr>,
     socket: UdpSocket,
     own: SocketAddr,
     media_port: u16,
@@ -157,7 +161,16 @@ impl Phone {
         let mut provisional = false;
         self.send(&bytes, to).await;
         let mut again = Instant::now() + interval;
+        let begins_call = request.method() == Some(&Method::Invite) && !has_tag(request, "To");
         while begun.elapsed() < PATIENCE {
+            let silent = begins_call && !provisional && begun.elapsed() >= FAILOVER;
+            if let Some(next) = self.next_address(to).filter(|_| silent) {
+                // It gets a transaction of its own (RFC 3263 section 4.3).
+                let mut request = request.clone();
+                let branch = self.fresh();
+                request.replace("Via", format!("SIP/2.0/UDP {};branch=z9hG4bK{branch};rport", self.own));
+                return Box::pin(self.transact(request, next)).await;
+            }
             let wait = again.saturating_duration_since(Instant::now());
             let mut buffer = [0; 8_192];
             let received = tokio::time::timeout(wait, self.socket.recv_from(&mut buffer)).await;
@@ -197,21 +210,36 @@ impl Phone {
         received.is_ok_and(|received| received.is_ok())
     }
 
+    fn servers(&self) -> impl Iterator<Item = SocketAddr> {
+        std::iter::once(self.server).chain(self.others.iter().copied())
+    }
+
+    fn next_address(&self, after: SocketAddr) -> Option<SocketAddr> {
+        self.servers().skip_while(|server| *server != after).nth(1)
+    }
+
+    /// Over each flow.
     async fn register(&mut self) -> bool {
+        let servers: Vec<_> = self.servers().collect();
+        for (server, reg_id) in servers.into_iter().zip(1..) {
+            if !self.register_at(server, reg_id).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn register_at(&mut self, server: SocketAddr, reg_id: u8) -> bool {
         let address = format!("<sip:{}@{}>", self.name, self.domain);
         let tag = self.fresh();
         let call_id = self.fresh();
         let uri = format!("sip:{}", self.domain);
-        let request = self
-            .request(
-                Method::Register,
-                &uri,
-                &format!("{address};tag={tag}"),
-                &address,
-                &call_id,
-            )
-            .with("Expires", "600");
-        let server = self.server;
+        let from = format!("{address};tag={tag}");
+        let mut request = self.request(Method::Register, &uri, &from, &address, &call_id);
+        let contact = request.get("Contact").unwrap_or_default().to_owned();
+        let instance = format!("\"<urn:uuid:00000000-0000-4000-8000-0000{:08x}>\"", self.own.port());
+        request.replace("Contact", format!("{contact};reg-id={reg_id};+sip.instance={instance}"));
+        let request = request.with("Supported", "outbound").with("Expires", "600");
         self.transact(request, server)
             .await
             .is_some_and(|answer| answer.status() == Some(200))
@@ -479,7 +507,7 @@ impl Phone {
 fn contact(message: &Message) -> Option<String> {
     NameAddr::parse(message.get("Contact")?)
         .ok()
-        .map(|contact| contact.raw_uri)
+        .map(|contact| contact.raw_uri.to_owned())
 }
 
 fn has_tag(message: &Message, header: &str) -> bool {
@@ -577,6 +605,8 @@ impl Probe {
 /// What is ordered, and by whom.
 pub struct Cast {
     pub server: SocketAddr,
+    /// Where phones keep further flows.
+    pub others: Vec<SocketAddr>,
     pub domain: String,
     pub own: std::net::IpAddr,
     /// Where the probe is: strangers are answered so often and no more from one address.
@@ -744,12 +774,13 @@ impl Crowd {
             .map(|n| (self.orders[2 * n].clone(), self.cast.accounts[2 * n + 1].0.clone()))
             .collect();
         let (calls, count) = (self.slow_calls.clone(), pairs.len());
+        let begun = Instant::now();
         tokio::spawn(async move {
-            for (caller, whom) in pairs {
+            for (n, (caller, whom)) in pairs.into_iter().enumerate() {
+                tokio::time::sleep_until((begun + DIALLING * n as u32 / count as u32).into()).await;
                 let (done, answer) = oneshot::channel();
                 let _ = caller.send(Order::Call(whom, done));
                 calls.lock().unwrap().push(answer);
-                tokio::time::sleep(DIALLING / count as u32).await;
             }
         });
         format!("ringing {count}")
@@ -825,6 +856,7 @@ impl Cast {
             password,
             domain: self.domain.clone(),
             server: self.server,
+            others: self.others.clone(),
             socket: UdpSocket::bind(own).await.unwrap(),
             own,
             media_port: port + 2,
