@@ -7,7 +7,8 @@
 //! *How long.* As long as a NAT remembers: a flow that nobody answered for [`UNANSWERED`] after the last packet, one that was answered for [`ANSWERED`] (Linux: 30 and
 //! 120 s, RFC 4787 asks for no less than 120; the rest is for clocks and packets under way). A TCP connection counts until it is closed, and [`ANSWERED`] beyond.
 //!
-//! *How many.* [`Limits`]: everyday flows stay at or below the soft cap; what somebody waits for may use the space up to the hard cap. Whoever finds no space waits in a
+//! *How many.* [`Limits`]: everyday flows stay at or below the soft cap; what somebody waits for may use the space up to the hard cap, and answers to those who call that up to nine tenths of it: the gateway has let their
+//! packet in and counts it already, and a popular node that is silent keeps its callers trying. Whoever finds no space waits in a
 //! queue of at most [`QUEUE_MAX`], first come first served among equals, older ones before urgent ones after [`PROMOTED_AFTER`], each with a reason in words.
 //!
 //! *Where it is asked.* [`FlowLedger::may_send`] is asked before each packet leaves; a destination without a token is refused. So what the transport
@@ -111,6 +112,11 @@ impl Limits {
     /// Everyday flows stay within this.
     pub fn soft(self) -> usize {
         self.soft.into()
+    }
+
+    /// Whoever calls is answered within this: a tenth of the hard cap, and two flows at least, are left for what somebody here waits for.
+    fn answered(self) -> usize {
+        (self.hard - (self.hard / 10).max(2)).into()
     }
 }
 
@@ -368,7 +374,7 @@ impl FlowLedger {
 
     /// Whether somebody who calls from there can be answered.
     pub fn may_answer(&mut self, from: SocketAddr, now: Instant) -> bool {
-        self.has(&To::Udp(from), now) || self.flows.len() < self.limits.soft()
+        self.has(&To::Udp(from), now) || self.flows.len() < self.limits.answered()
     }
 
     /// How many more an ask of this urgency may open.
@@ -570,14 +576,14 @@ impl FlowLedger {
             .callers
             .get(&to)
             .is_some_and(|at| now.saturating_duration_since(*at) < CALLER_KEPT);
-        if self.flows.len() >= self.limits.soft() {
-            return Err(match has_called {
-                true => "called here while all flows were in use",
-                false => "all everyday flows are in use",
-            });
-        }
         if has_called {
-            return Ok((Kind::Inbound, "called here"));
+            return match self.flows.len() < self.limits.answered() {
+                true => Ok((Kind::Inbound, "called here")),
+                false => Err("called here while all flows were in use"),
+            };
+        }
+        if self.flows.len() >= self.limits.soft() {
+            return Err("all everyday flows are in use");
         }
         match self.punching {
             Punching::CatchingUp => Err("other ways to a peer wait until what was missed is here"),
