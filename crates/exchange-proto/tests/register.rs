@@ -3,11 +3,15 @@
 
 mod phones;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use offhook_exchange_proto::Input;
-use offhook_exchange_proto::sip::Method;
+use offhook_exchange_proto::flow::Flow;
 use offhook_exchange_proto::sip::digest::Algorithm;
+use offhook_exchange_proto::sip::{Message, Method};
+use offhook_exchange_proto::time::Moment;
+use offhook_exchange_proto::transaction::{Received, TRANSACTIONS_MAX, Transactions};
 use phones::{DOMAIN, Lab, Phone, authorize};
 
 #[test]
@@ -164,4 +168,32 @@ fn path_comes_back_and_is_used_as_route() {
     let mut alice = Phone::new("alice", "198.51.100.1:5060");
     alice.invite(&mut lab, "bob", "c", |invite| invite);
     assert_eq!(lab.expect(&bob, "INVITE").get("Route"), Some("<sip:edge.test;lr>"));
+}
+
+/// Answers are kept for half a minute, for whoever asks again; in a storm of requests for less, so that the table does
+/// not fill and turn calls away.
+#[test]
+fn a_crowded_table_forgets_what_is_answered_sooner() {
+    const CROWDED: usize = TRANSACTIONS_MAX / 2 + 1;
+    const MORE: usize = 1_000;
+    let mut transactions = Transactions::default();
+    let (flow, now) = (Flow::udp("198.51.100.1:5060".parse().unwrap()), Moment(1_000_000));
+    for n in 0..CROWDED + MORE {
+        let request = Message::request(Method::Register, "sip:pbx.test")
+            .with("Via", format!("SIP/2.0/UDP 198.51.100.1;branch=z9hG4bK{n};rport"))
+            .with("CSeq", "1 REGISTER");
+        let Received::New(server) = transactions.receive_request(&Arc::new(request), flow, now) else {
+            panic!("{n} was not taken");
+        };
+        transactions.respond(server, &Message::response(200), now);
+    }
+    for (after_ms, held) in [
+        (4_999, CROWDED + MORE),
+        (5_001, CROWDED - 1),
+        (31_999, CROWDED - 1),
+        (32_001, 0),
+    ] {
+        transactions.handle_timeout(now.plus_ms(after_ms));
+        assert_eq!(transactions.count(), held, "after {after_ms} ms");
+    }
 }

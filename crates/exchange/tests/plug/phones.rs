@@ -17,8 +17,8 @@ use super::say;
 use super::sound::{Ear, PACKET_SAMPLES, packet};
 
 const PATIENCE: Duration = Duration::from_secs(32);
-/// After how long without any answer a phone dials over its next flow: two repetitions.
-const FAILOVER: Duration = Duration::from_millis(1_500);
+/// After how long without any answer a phone dials over its next flow: three repetitions.
+const FAILOVER: Duration = Duration::from_millis(3_500);
 /// In how long those that ring at the cut are dialled.
 pub const DIALLING: Duration = Duration::from_secs(2);
 
