@@ -174,13 +174,11 @@ impl Node {
         start_driver(parts, &endpoint).await?;
 
         let no_public = config.no_public_infrastructure;
-        let may_have_relay = !no_public || !config.relays.is_empty();
-        let relay_due = tokio::time::Instant::now() + if may_have_relay { RELAY_WAIT } else { Duration::ZERO };
+        let relay_due = relay_due(&config);
         let switchboard = Switchboard::new(endpoint.clone(), flows.clone(), files.clone(), no_public);
         tokio::spawn(files.clone().run(events.subscribe(), stopping.clone()));
         let own = switchboard.own();
-        let is_lan_on = config.lan;
-        if is_lan_on {
+        if config.lan {
             flows.note_multicast();
         }
         let near = lan::start(&config, endpoint.clone(), inbox.clone(), stopping, own.clone());
@@ -196,7 +194,7 @@ impl Node {
                 flows,
                 files,
                 endpoint,
-                is_lan_on,
+                is_lan_on: config.lan,
                 own,
                 relay_due,
                 near,
@@ -207,6 +205,12 @@ impl Node {
             }),
         })
     }
+}
+
+/// Until when this node may hear of its relay.
+fn relay_due(config: &Config) -> tokio::time::Instant {
+    let may_have_one = !config.no_public_infrastructure || !config.relays.is_empty();
+    tokio::time::Instant::now() + if may_have_one { RELAY_WAIT } else { Duration::ZERO }
 }
 
 /// Serves as a relay where asked to, and uses it, too.

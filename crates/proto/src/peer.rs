@@ -800,10 +800,7 @@ impl<S: Store> Peer<S> {
                 tag,
                 newer_ms,
                 hops,
-            } => {
-                self.on_seek(peer, token, tag, newer_ms, hops);
-                Ok(())
-            }
+            } => self.on_seek(peer, token, tag, newer_ms, hops),
             Frame::Found { token, salt, sealed } => self.on_found(peer, token, salt, sealed),
             Frame::Knock {
                 invite,

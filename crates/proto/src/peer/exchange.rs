@@ -10,18 +10,14 @@ use crate::peer::author::{Written, random8};
 use crate::peer::line::{
     Asked, Greeting, HAS_PIECES_MAX, PAGE, RoomLine, Unrecognised, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST,
 };
-use crate::peer::record::{self, Base, Stored};
+use crate::peer::record::{self, Base};
 use crate::peer::room::{Ingested, Room};
 use crate::peer::{Output, Peer, table};
-use crate::store::{EntryKey, RoomNo, Store, StoreError};
-use crate::sync::frame::{AnswerEnd, Ends, Frame, LogName, LogRanges, RoomHello, RoomName, RoomTag, Run, Runs, Side};
+use crate::store::{RoomNo, Store, StoreError};
+use crate::sync::frame::{AnswerEnd, Ends, Frame, LogRanges, RoomHello, RoomName, RoomTag, Run, Runs, Side};
 use crate::sync::{Changes, PADDING, Vector, vector};
 use crate::wire::Wire;
 
-/// Hashes of one log in one `Hashes` frame.
-const HASHES_MAX: usize = 24;
-/// Entries sent to show where a log forks.
-const FORK_ENTRIES_MAX: u32 = 64;
 /// Tags of a hello that are kept because a room may be joined later.
 pub(super) const UNKNOWN_TAGS_MAX: usize = 4096;
 
@@ -909,99 +905,6 @@ impl<S: Store> Peer<S> {
             shared.in_step_sent = None;
             self.after_contact(peer, no)?;
         }
-        Ok(())
-    }
-
-    fn send_all_hashes(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
-        let logs: Vec<LogKey> = room.logs.keys().copied().collect();
-        for log in logs {
-            self.send_hashes(peer, no, &log)?;
-        }
-        Ok(())
-    }
-
-    /// Sends hashes of a log at exponentially spaced places, so that the peer can tell where it parts from its own.
-    fn send_hashes(&mut self, peer: DeviceId, no: RoomNo, log: &LogKey) -> Result<(), StoreError> {
-        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
-        let Some(state) = room.logs.get(log) else { return Ok(()) };
-        let top = state.held.contiguous();
-        let mut hashes = Vec::new();
-        let mut step = 0;
-        while hashes.len() < HASHES_MAX && top > step {
-            let seq = top - step;
-            if let Some(stored) = room.stored(&self.store, EntryKey { log: state.no, seq })? {
-                hashes.push((seq, prefix8(&stored.entry.header.hash(log))));
-            }
-            step = if step == 0 { 1 } else { step * 2 };
-        }
-        let Some(shared) = self.shared(peer, no) else {
-            return Ok(());
-        };
-        let frame = Frame::Hashes {
-            name: shared.name,
-            log: shared.log_name(log),
-            hashes,
-        };
-        self.send(peer, &frame);
-        Ok(())
-    }
-
-    /// Where our log differs from the hashes, shows our entries there: with the peer's own they prove the fork.
-    pub(super) fn on_hashes(
-        &mut self,
-        peer: DeviceId,
-        no: RoomNo,
-        log: LogName,
-        hashes: &[(u32, [u8; 8])],
-    ) -> Result<(), StoreError> {
-        let Some(log) = self.shared(peer, no).and_then(|shared| shared.resolve(log)) else {
-            return Ok(());
-        };
-        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
-        let Some(state) = room.logs.get(&log) else {
-            return Ok(());
-        };
-        let (mut differs, mut agrees) = (None, 0);
-        for (seq, hash) in hashes {
-            let Some(stored) = room.stored(
-                &self.store,
-                EntryKey {
-                    log: state.no,
-                    seq: *seq,
-                },
-            )?
-            else {
-                continue;
-            };
-            if prefix8(&stored.entry.header.hash(&log)) == *hash {
-                agrees = agrees.max(*seq);
-            } else {
-                differs = Some(differs.map_or(*seq, |d: u32| d.min(*seq)));
-            }
-        }
-        let Some(differs) = differs else { return Ok(()) };
-        let Some(first) = agrees.checked_add(1) else {
-            return Ok(());
-        };
-        let last = differs.min(agrees.saturating_add(FORK_ENTRIES_MAX));
-        let log_no = state.no;
-        let mut runs = Vec::new();
-        for (_, bytes) in self.store.entries(log_no, first, last, FORK_ENTRIES_MAX as usize)? {
-            let stored: Stored = record::decode(&bytes, "entry")?;
-            let Some(shared) = self.shared(peer, no) else {
-                return Ok(());
-            };
-            runs.push(Run {
-                log: shared.log_name(&log),
-                entries: vec![stored.entry],
-            });
-        }
-        let Some(name) = self.shared(peer, no).map(|shared| shared.name) else {
-            return Ok(());
-        };
-        let (ends, runs) = (Ends(None), Runs(runs));
-        self.send(peer, &Frame::Entries { name, ends, runs });
         Ok(())
     }
 

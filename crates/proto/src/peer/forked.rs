@@ -1,18 +1,20 @@
-//! A log that forks: spreading the proof, and what its author does about it.
+//! A log that forks: finding where, spreading the proof, and what its author does about it.
 //!
 //! What stands above a fork is shown by nobody any more ([`super::order`]). Where the fork was no malice but a copied home, its author says all of it again
 //! in another log: what the author's own branch holds at once, what the other branches hold as soon as whoever has them gives them back. A text that the
 //! author said again already is not said twice.
 
+use crate::crypto::prefix8;
 use crate::history::Body;
 use crate::history::entry::{self, Entry, LogKey};
 use crate::identity::DeviceId;
+use crate::peer::Peer;
+use crate::peer::record::{self, Stored};
 use crate::peer::room::Room;
-use crate::peer::{Peer, record};
 use crate::rooms::{Equivocation, Op};
-use crate::store::{RoomNo, Store, StoreError};
+use crate::store::{EntryKey, RoomNo, Store, StoreError};
 use crate::sync::Frame;
-use crate::sync::frame::FORKED_MAX;
+use crate::sync::frame::{Ends, FORKED_MAX, LogName, Run, Runs};
 
 /// The most bytes that are given back at once.
 const GIVEN_BACK_BYTES_MAX: usize = 512 * 1024;
@@ -21,7 +23,104 @@ const GIVEN_BACK_MAX: u32 = 64;
 /// How many of the newest entries of each own log are looked through for what was said again already.
 const SAID_AGAIN_MAX: u32 = 4096;
 
+/// Hashes of one log in one `Hashes` frame.
+const HASHES_MAX: usize = 24;
+/// Entries sent to show where a log forks.
+const FORK_ENTRIES_MAX: u32 = 64;
 impl<S: Store> Peer<S> {
+    pub(super) fn send_all_hashes(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
+        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
+        let logs: Vec<LogKey> = room.logs.keys().copied().collect();
+        for log in logs {
+            self.send_hashes(peer, no, &log)?;
+        }
+        Ok(())
+    }
+
+    /// Sends hashes of a log at exponentially spaced places, so that the peer can tell where it parts from its own.
+    pub(super) fn send_hashes(&mut self, peer: DeviceId, no: RoomNo, log: &LogKey) -> Result<(), StoreError> {
+        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
+        let Some(state) = room.logs.get(log) else { return Ok(()) };
+        let top = state.held.contiguous();
+        let mut hashes = Vec::new();
+        let mut step = 0;
+        while hashes.len() < HASHES_MAX && top > step {
+            let seq = top - step;
+            if let Some(stored) = room.stored(&self.store, EntryKey { log: state.no, seq })? {
+                hashes.push((seq, prefix8(&stored.entry.header.hash(log))));
+            }
+            step = if step == 0 { 1 } else { step * 2 };
+        }
+        let Some(shared) = self.shared(peer, no) else {
+            return Ok(());
+        };
+        let frame = Frame::Hashes {
+            name: shared.name,
+            log: shared.log_name(log),
+            hashes,
+        };
+        self.send(peer, &frame);
+        Ok(())
+    }
+
+    /// Where our log differs from the hashes, shows our entries there: with the peer's own they prove the fork.
+    pub(super) fn on_hashes(
+        &mut self,
+        peer: DeviceId,
+        no: RoomNo,
+        log: LogName,
+        hashes: &[(u32, [u8; 8])],
+    ) -> Result<(), StoreError> {
+        let Some(log) = self.shared(peer, no).and_then(|shared| shared.resolve(log)) else {
+            return Ok(());
+        };
+        let Some(room) = self.rooms.get(&no) else { return Ok(()) };
+        let Some(state) = room.logs.get(&log) else {
+            return Ok(());
+        };
+        let (mut differs, mut agrees) = (None, 0);
+        for (seq, hash) in hashes {
+            let Some(stored) = room.stored(
+                &self.store,
+                EntryKey {
+                    log: state.no,
+                    seq: *seq,
+                },
+            )?
+            else {
+                continue;
+            };
+            if prefix8(&stored.entry.header.hash(&log)) == *hash {
+                agrees = agrees.max(*seq);
+            } else {
+                differs = Some(differs.map_or(*seq, |d: u32| d.min(*seq)));
+            }
+        }
+        let Some(differs) = differs else { return Ok(()) };
+        let Some(first) = agrees.checked_add(1) else {
+            return Ok(());
+        };
+        let last = differs.min(agrees.saturating_add(FORK_ENTRIES_MAX));
+        let log_no = state.no;
+        let mut runs = Vec::new();
+        for (_, bytes) in self.store.entries(log_no, first, last, FORK_ENTRIES_MAX as usize)? {
+            let stored: Stored = record::decode(&bytes, "entry")?;
+            let Some(shared) = self.shared(peer, no) else {
+                return Ok(());
+            };
+            runs.push(Run {
+                log: shared.log_name(&log),
+                entries: vec![stored.entry],
+            });
+        }
+        let Some(name) = self.shared(peer, no).map(|shared| shared.name) else {
+            return Ok(());
+        };
+        let (ends, runs) = (Ends(None), Runs(runs));
+        self.send(peer, &Frame::Entries { name, ends, runs });
+        Ok(())
+    }
+
     /// Spreads the proof that a log forks.
     pub(super) fn publish_fork(&mut self, no: RoomNo, proof: Equivocation) -> Result<(), StoreError> {
         let Some(room) = self.rooms.get_mut(&no) else {

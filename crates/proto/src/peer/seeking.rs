@@ -93,7 +93,14 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    pub(super) fn on_seek(&mut self, from: DeviceId, token: Token, sought: Tag, newer_ms: u64, hops: u32) {
+    pub(super) fn on_seek(
+        &mut self,
+        from: DeviceId,
+        token: Token,
+        sought: Tag,
+        newer_ms: u64,
+        hops: u32,
+    ) -> Result<(), StoreError> {
         let record = self
             .record_by_tag(&sought)
             .filter(|(_, made_ms, _)| *made_ms > newer_ms);
@@ -121,6 +128,7 @@ impl<S: Store> Peer<S> {
         for other in step.pass_to {
             self.send(other, &question);
         }
+        Ok(())
     }
 
     pub(super) fn on_found(
