@@ -10,6 +10,9 @@ use net::Net;
 use offhook_proto::history::RoomId;
 use offhook_proto::peer::{Command, Reply};
 
+/// The tag of `Seek`.
+const SEEK: u8 = 23;
+
 /// Ada and Zoe at the ends, circles between them, each sharing a person or more with the next.
 struct Town {
     net: Net,
@@ -73,6 +76,32 @@ fn zoe_is_written_to(town: &mut Town) -> bool {
     net.say(town.ada, town.pair, "where are you?");
     net.pass(Duration::from_secs(40));
     net.texts(town.zoe, town.pair).contains(&"where are you?".to_owned())
+}
+
+#[test]
+fn a_large_room_with_nobody_there_is_not_asked_for_all_at_once() {
+    let mut net = Net::new(2);
+    let members: Vec<usize> = (0..20).map(|n| net.add(&format!("Member {n}"))).collect();
+    let (ada, bob) = (members[0], members[1]);
+    let crowd = net.room(ada, "crowd");
+    for member in &members[2..] {
+        net.join(ada, *member, crowd);
+    }
+    let pair = net.room(ada, "other");
+    net.join(ada, bob, pair);
+    for member in &members[2..] {
+        net.offline(*member);
+    }
+    net.pass(Duration::from_secs(300));
+    net.sent.clear();
+    net.say(ada, crowd, "is anybody there?");
+    net.pass(Duration::from_secs(60));
+    let asked = net
+        .sent
+        .iter()
+        .filter(|(from, _, bytes)| *from == ada && bytes[0] == SEEK);
+    let asked = asked.count();
+    assert!((1..=3 * 8).contains(&asked), "{asked} questions");
 }
 
 #[test]

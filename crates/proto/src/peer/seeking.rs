@@ -26,6 +26,8 @@ const ANSWER: &str = "offhook 1 directory answer";
 
 /// Between two look-ups of a device for which somebody waits.
 const WAITED_GAP: Duration = Duration::from_secs(30);
+/// Look-ups within [`WAITED_GAP`]: a room of hundreds in which nobody is there is not asked for all at once.
+const WAITED_MAX: usize = 8;
 /// Between two look-ups of a device for which nobody does, and between any two such.
 const SPARE_PERIOD: Duration = Duration::from_hours(1);
 const SPARE_GAP: Duration = Duration::from_secs(60);
@@ -46,7 +48,13 @@ impl<S: Store> Peer<S> {
     /// Looks up those that somebody waits for and that cannot be called, or do not answer.
     pub(super) fn seek_waited(&mut self) {
         let now = self.ctx.now;
-        let waited = self.waited_for();
+        let mut waited = self.waited_for();
+        // Each in turn, beginning with those that were here last.
+        waited.sort_by_cached_key(|device| {
+            let dial = self.book.get(device);
+            let seen_ms = dial.map_or(0, |dial| dial.record.seen_ms);
+            (dial.and_then(|dial| dial.sought), std::cmp::Reverse(seen_ms), *device)
+        });
         for device in waited {
             let is_sought = !self.lines.contains_key(&device)
                 && self.book.get(&device).is_none_or(|dial| {
@@ -70,7 +78,14 @@ impl<S: Store> Peer<S> {
         };
         let is_early = |at: Option<Instant>, gap| at.is_some_and(|at| now.saturating_duration_since(at) < gap);
         let (last, newer_ms) = (dial.sought, dial.record.made_ms);
-        if is_early(last, gap) || effort == Effort::Spare && is_early(self.sought, SPARE_GAP) {
+        let is_enough = || {
+            let sought = self.book.values().filter(|dial| is_early(dial.sought, WAITED_GAP));
+            match effort {
+                Effort::Waited => sought.count() >= WAITED_MAX,
+                Effort::Spare => is_early(self.sought, SPARE_GAP),
+            }
+        };
+        if is_early(last, gap) || is_enough() {
             return;
         }
         let lines: Vec<DeviceId> = self.lines.keys().copied().collect();
