@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::scene::{GUEST, RELAY_LEARNED, ROOM, Scene};
+use super::scene::{GUEST, ROOM, Scene};
 use crate::gateway::{Gateway, Internet, Nat};
 use crate::node::{PATIENCE, Person, wait_until};
 use crate::report::{Outcome, seconds};
@@ -110,8 +110,6 @@ pub(super) fn isolation(site: &Site) -> Result<Outcome> {
         Ok(person)
     };
     let (ada, bea) = (guest("Ada", GUEST)?, guest("Bea", "192.168.1.11")?);
-    // An invite that is made before names no relay.
-    std::thread::sleep(RELAY_LEARNED);
     let apart = ada
         .machine
         .output("ping", &["-c", "1", "-W", "1", "192.168.1.11"])

@@ -10,7 +10,7 @@ use crate::site::{Namespace, Site};
 use crate::wire::{Faults, Wire};
 
 /// By then a node has found its relay, which takes it a fifth of a second, and has told who it has a line to.
-pub(super) const RELAY_LEARNED: Duration = Duration::from_secs(2);
+const RELAY_LEARNED: Duration = Duration::from_secs(2);
 pub(super) const ROOM: &str = "Kitchen";
 /// The guest's address inside.
 pub(super) const GUEST: &str = "192.168.1.10";
