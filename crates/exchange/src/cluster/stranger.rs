@@ -2,19 +2,22 @@
 //! for instances of this version nor have them stand by; the accounts, and the records of calls that are over, are
 //! common to all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use offhook_exchange_proto::detector::NodeId;
-use offhook_exchange_proto::locator::{FORGOTTEN_MS, GONE_MS, INSTANCES_MAX};
+use offhook_exchange_proto::locator::{FORGOTTEN_MS, GONE_MS, HELLO_MS, INSTANCES_MAX};
 use offhook_exchange_proto::time::Moment;
 use offhook_exchange_proto::wire::{Announcement, Wire};
+
+/// How long an instance may be heard before it has said who it is, ms.
+const NAMELESS_MS: u64 = 3 * HELLO_MS;
 
 /// Those that were heard of.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
     named: BTreeMap<NodeId, (Announcement, Moment)>,
-    /// Versions of those that do not say who they are.
-    nameless: BTreeSet<u8>,
+    /// Versions of those that do not say who they are, since when they are heard, and whether that has been told.
+    nameless: BTreeMap<u8, (Moment, bool)>,
     /// Most witnesses were strangers when it was looked last.
     outvoted: bool,
 }
@@ -47,11 +50,14 @@ impl Strangers {
         self.named.insert(stranger.node, (stranger, now));
     }
 
-    /// A message of another version: from one that has said who it is, or from one too old for that.
+    /// A message of another version: from one that says who it is, soon if not yet, or from one too old for that.
     pub(super) fn heard(&mut self, version: u8, own: Wire, now: Moment) {
-        if self.all(now).any(|(stranger, _)| stranger.version == version) || !self.nameless.insert(version) {
+        let named = self.all(now).any(|(stranger, _)| stranger.version == version);
+        let (since, told) = self.nameless.entry(version).or_insert((now, false));
+        if named || *told || now.since_ms(*since) < NAMELESS_MS {
             return;
         }
+        *told = true;
         eprintln!(
             "offhook exchange: an instance that does not say who it is speaks version {version} between instances, and this \
              one {}: neither stands by for the other's calls; upgrade the older one",
@@ -113,10 +119,13 @@ mod tests {
         assert!(!strangers.outvoted);
         strangers.look_at_witnesses(&[7], now);
         assert!(strangers.outvoted);
-        strangers.heard(3, own, now);
-        assert!(strangers.nameless.is_empty());
-        strangers.heard(1, own, now);
-        assert_eq!(strangers.nameless, BTreeSet::from([1]));
+        let later = now.plus_ms(NAMELESS_MS);
+        for version in [3, 1] {
+            strangers.heard(version, own, now);
+            strangers.heard(version, own, later);
+        }
+        let told: Vec<bool> = strangers.nameless.values().map(|(_, told)| *told).collect();
+        assert_eq!(told, [true, false], "version 1 has no name, version 3 has");
         strangers.announced(stranger(2), own, now);
         assert_eq!(known(&strangers, now), nobody);
         strangers.announced(stranger(1), own, now);

@@ -535,7 +535,7 @@ impl Lab {
                 .lock()
                 .unwrap()
                 .iter()
-                .any(|(_, line)| line.contains("witnesses"))
+                .any(|(_, line)| line.contains("witnesses speak"))
         };
         wait_for("it says that it takes no calls", Duration::from_secs(60), said);
         outcome.stranger_said = part
