@@ -144,7 +144,7 @@ impl Node {
 
         let seed = secrets.device.0.seed();
         let relay = serve_relay(&mut config).await?;
-        let flows = Flows::new(config.flows);
+        let flows = Flows::of_home(config.flows, &dir);
         let endpoint = endpoint::bind(&config, &seed, home.last_port(), &flows).await?;
         if let Some(port) = endpoint::port(&endpoint) {
             home.remember_port(port)?;

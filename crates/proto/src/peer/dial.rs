@@ -63,6 +63,8 @@ pub(super) struct Dial {
     pub is_own: bool,
     /// When the line that is up came up.
     pub up_since: Instant,
+    /// When something new came that it said, over whatever lines.
+    pub heard: Option<Instant>,
     /// When it was looked up last.
     pub sought: Option<Instant>,
 }
@@ -83,6 +85,7 @@ impl<S: Store> Peer<S> {
             is_near: false,
             is_own: false,
             up_since: now,
+            heard: None,
             sought: None,
         })
     }
@@ -151,6 +154,13 @@ impl<S: Store> Peer<S> {
     /// A device was seen on the local network.
     pub(super) fn note_near(&mut self, device: DeviceId) {
         self.dial_state(device).is_near = true;
+    }
+
+    /// Something new came that a device said.
+    pub(super) fn note_heard(&mut self, device: DeviceId) {
+        if let Some(dial) = self.book.get_mut(&device) {
+            dial.heard = Some(self.ctx.now);
+        }
     }
 
     pub(super) fn dial_everybody_soon(&mut self) {
@@ -409,6 +419,7 @@ impl<S: Store> Peer<S> {
                     .map(|address| address.0),
                 is_near: dial.is_some_and(|dial| dial.is_near),
                 seen_ms: dial.map_or(0, |dial| dial.record.seen_ms),
+                heard: dial.and_then(|dial| dial.heard),
             }
         });
         peer.rooms.insert(no.0);
@@ -559,6 +570,7 @@ impl<S: Store> Peer<S> {
             addresses[..=at].rotate_right(1);
         }
         self.note_addresses(record.device, addresses, record.relay.clone())?;
+        self.note_heard(record.device);
         let dial = self.dial_state(record.device);
         dial.record.made_ms = record.made_ms;
         dial.record.signed = record.to_bytes();
