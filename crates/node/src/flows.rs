@@ -77,12 +77,11 @@ impl Flows {
     }
 
     /// Goes on with what a gateway remembers of the last run in this home, and notes there what it is to remember of this one.
-    pub(crate) fn of_home(limits: Limits, home: &Path) -> Arc<Self> {
-        let flows = Self::new(limits);
+    pub(crate) fn keep_in(&self, home: &Path, has_same_port: bool) {
         let notebook = Notebook::of(home);
-        flows.with(|ledger, now| ledger.take_up(notebook.read(unix_ms()), now));
-        *flows.notebook.lock().unwrap_or_else(PoisonError::into_inner) = Some(notebook);
-        flows
+        let remembered = notebook.read(unix_ms());
+        self.with(|ledger, now| ledger.take_up(remembered, has_same_port, now));
+        *self.notebook.lock().unwrap_or_else(PoisonError::into_inner) = Some(notebook);
     }
 
     /// Notes which flows there are, where that is due.

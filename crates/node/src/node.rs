@@ -144,9 +144,11 @@ impl Node {
 
         let seed = secrets.device.0.seed();
         let relay = serve_relay(&mut config).await?;
-        let flows = Flows::of_home(config.flows, &dir);
+        let flows = Flows::new(config.flows);
         let endpoint = endpoint::bind(&config, &seed, home.last_port(), &flows).await?;
-        if let Some(port) = endpoint::port(&endpoint) {
+        let port = endpoint::port(&endpoint);
+        flows.keep_in(&dir, port.is_some() && port == home.last_port());
+        if let Some(port) = port {
             home.remember_port(port)?;
         }
 

@@ -384,7 +384,7 @@ impl<'a> Crowd<'a> {
         // The gateway forgets nothing because a program ended; the new one reads what the old one had noted.
         let remembered = state.ledger.remembered(now);
         state.ledger = FlowLedger::new(Limits::default());
-        state.ledger.take_up(remembered, now);
+        state.ledger.take_up(remembered, true, now);
         state.sight = sight;
         state.waiting.clear();
         state.relays.clear();

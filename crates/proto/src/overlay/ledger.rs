@@ -135,7 +135,7 @@ impl Default for Limits {
     }
 }
 
-/// The far end of a flow. The near end is the node's one socket for each address family.
+/// The far end of a flow. The near end is the node's one socket for each address family, or one of its own where it goes by a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum To {
     /// A UDP destination.
@@ -433,8 +433,8 @@ impl FlowLedger {
         .collect()
     }
 
-    /// Counts what a gateway remembers of the program's last run: UDP flows by their destination, for the socket has the same port again; connections beside those that are made anew.
-    pub fn take_up(&mut self, flows: impl IntoIterator<Item = Remembered>, now: Instant) {
+    /// Counts what a gateway remembers of the program's last run. Where the socket has the same port again, a destination that is called again is the same flow; else it is another one, as connections are.
+    pub fn take_up(&mut self, flows: impl IntoIterator<Item = Remembered>, has_same_port: bool, now: Instant) {
         for Remembered {
             to,
             answered,
@@ -443,8 +443,9 @@ impl FlowLedger {
         {
             let last = now.checked_sub(unused_for.unwrap_or_default()).unwrap_or(now);
             let (to, kind) = match to {
-                To::Udp(_) if answered => (to, Kind::Path),
-                To::Udp(_) => (to, Kind::Dial),
+                To::Udp(_) if has_same_port && answered => (to, Kind::Path),
+                To::Udp(_) if has_same_port => (to, Kind::Dial),
+                To::Udp(at) => (To::Tcp(of_last_run(&at.to_string())), Kind::Path),
                 To::Tcp(name) => (To::Tcp(of_last_run(&name)), Kind::Relay),
                 To::Lookup(name) => (To::Lookup(of_last_run(&name)), Kind::Lookup),
             };

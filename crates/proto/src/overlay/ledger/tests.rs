@@ -299,7 +299,7 @@ fn what_a_gateway_remembers_of_the_last_run_is_counted() {
     let remembered = before.remembered(ended);
 
     let mut after = FlowLedger::new(before.limits());
-    after.take_up(remembered, ended);
+    after.take_up(remembered.clone(), true, ended);
     assert_eq!(after.in_use(ended), 3);
     // The socket has the same port again: who was called before costs nothing. A connection has another one.
     assert!(matches!(after.ask(ask(1, &[1], Urgency::Cover), ended), Answer::Go(_)));
@@ -310,6 +310,15 @@ fn what_a_gateway_remembers_of_the_last_run_is_counted() {
     assert_eq!(after.in_use(now + UNANSWERED), 3);
     assert_eq!(after.in_use(now + ANSWERED), 2);
     assert_eq!(after.in_use(ended + ANSWERED), 1);
+
+    // From another port, every call is a new flow.
+    let mut elsewhere = FlowLedger::new(before.limits());
+    elsewhere.take_up(remembered, false, ended);
+    assert!(matches!(
+        elsewhere.ask(ask(1, &[1], Urgency::Cover), ended),
+        Answer::Go(_)
+    ));
+    assert_eq!(elsewhere.in_use(ended), 4);
 }
 
 #[test]
@@ -319,7 +328,7 @@ fn nothing_is_sent_anew_while_a_full_account_of_the_last_run_is_remembered() {
         assert!(before.hold(To::Tcp(n.to_string()), Kind::Relay, "a relay", now));
     }
     let mut after = FlowLedger::new(before.limits());
-    after.take_up(before.remembered(now), now);
+    after.take_up(before.remembered(now), true, now);
     assert_eq!(after.ask(ask(1, &[1], Urgency::Urgent), now), Answer::Waits);
     assert_eq!(
         after.poll(now + ANSWERED).len(),
