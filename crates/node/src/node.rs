@@ -158,6 +158,7 @@ impl Node {
         let (stop, stopping) = watch::channel(false);
         let (finished, done) = watch::channel(false);
         let (newest_event, newest) = watch::channel(0);
+        let (announced_in, announced) = watch::channel(None);
 
         let lines = endpoint::Lines::default();
         let files = Files::open(&dir, config.files, inbox.clone(), lines.clone()).map_err(StartError::Files)?;
@@ -172,6 +173,7 @@ impl Node {
             flows: config.flows,
             wording: config.wording,
             newest_event,
+            announced: announced_in,
         };
         start_driver(parts, &endpoint).await?;
 
@@ -183,7 +185,14 @@ impl Node {
         if config.lan {
             flows.note_multicast();
         }
-        let near = lan::start(&config, endpoint.clone(), inbox.clone(), stopping, own.clone());
+        let near = lan::start(
+            &config,
+            endpoint.clone(),
+            inbox.clone(),
+            stopping,
+            own.clone(),
+            announced,
+        );
         tokio::spawn(run_network(switchboard, orders, relay, finished));
 
         Ok(NodeHandle {

@@ -41,6 +41,8 @@ const ADDRESSES_MAX: usize = 8;
 
 /// Numbers from here on stand for what keepers are still to be given, in the plan; rooms are numbered from 1 and never get there.
 const FIRST_DEBT: u32 = 1 << 31;
+/// The same for invitations of those who are near.
+const FIRST_PROPOSAL: u32 = FIRST_DEBT + DEBTS_MAX;
 /// Debts that one plan looks at.
 const DEBTS_MAX: u32 = 64;
 
@@ -160,6 +162,13 @@ impl<S: Store> Peer<S> {
     pub(super) fn note_heard(&mut self, device: DeviceId) {
         if let Some(dial) = self.book.get_mut(&device) {
             dial.heard = Some(self.ctx.now);
+        }
+    }
+
+    /// A device is on the local network no more.
+    pub(super) fn note_gone(&mut self, device: DeviceId) {
+        if let Some(dial) = self.book.get_mut(&device) {
+            dial.is_near = false;
         }
     }
 
@@ -290,7 +299,8 @@ impl<S: Store> Peer<S> {
             dial.failures = dial.failures_before;
         }
         self.dial_failed(device);
-        if was_quiet && self.others_cover(&device) {
+        let is_awaited = self.proposals.awaited().any(|awaited| *awaited == device);
+        if was_quiet && !is_awaited && self.others_cover(&device) {
             self.rest(device);
         }
     }
@@ -361,6 +371,7 @@ impl<S: Store> Peer<S> {
             }
         }
         self.see_debts(&mut sight);
+        self.see_proposals(&mut sight);
         sight
     }
 
@@ -379,6 +390,22 @@ impl<S: Store> Peer<S> {
             }
             let room = plan::Room {
                 spoken: Some(self.ctx.now),
+                is_pair: false,
+                is_urgent: true,
+            };
+            sight.rooms.insert(number, room);
+        }
+    }
+
+    /// Somebody nearby who was invited is to the plan the only one in a room that waits to be joined, until they have answered.
+    fn see_proposals(&self, sight: &mut plan::Sight) {
+        for (number, device) in (FIRST_PROPOSAL..).zip(self.proposals.awaited()) {
+            self.see_peer(sight, *device, RoomNo(number));
+            if let Some(line) = sight.peers.get_mut(device).and_then(|peer| peer.line.as_mut()) {
+                line.greeted.insert(number);
+            }
+            let room = plan::Room {
+                spoken: None,
                 is_pair: false,
                 is_urgent: true,
             };

@@ -270,6 +270,9 @@ impl<S: Store> Peer<S> {
         let Some(role) = room.roster.invites.get(&used.invite).map(|invite| invite.role) else {
             return Ok(());
         };
+        if self.proposals.came_in(&used.invite) {
+            self.ctx.event(Event::Proposals { news: None });
+        }
         let op = Op::Admit {
             person,
             identity,

@@ -21,6 +21,10 @@ pub(super) const WANT_ALL_MAX: u64 = 4096;
 pub(super) const PAGE: u32 = 64;
 /// How often a peer may knock on one connection.
 pub(super) const KNOCKS_MAX: u32 = 32;
+/// How often a peer may invite, and answer invitations, on one connection.
+pub(super) const PROPOSALS_MAX: u32 = 64;
+/// How many frames of kinds that are not known here a peer may send on one connection.
+pub(super) const PASSED_OVER_MAX: u32 = 1024;
 /// How often a peer may show, on one connection, that somebody is out or how it came in.
 pub(super) const SHOWINGS_MAX: u32 = 32;
 /// News of addresses that are handed on at once for one connection; more wait for the next hello.
@@ -72,6 +76,10 @@ pub(super) struct Line {
     pub unknown: Vec<Unrecognised>,
     /// How often the peer knocked.
     pub knocks: u32,
+    /// How often the peer invited this person, or answered an invitation.
+    pub proposals: u32,
+    /// How many frames of the peer were of a kind that is not known here.
+    pub passed_over: u32,
     /// Wants of the peer whose answers are not sent yet, oldest first.
     pub waiting: Vec<Waiting>,
     /// Bytes of `Entries` frames that were sent, and that the peer has not said it took in.
@@ -124,6 +132,8 @@ impl Line {
             heard: false,
             unknown: Vec::new(),
             knocks: 0,
+            proposals: 0,
+            passed_over: 0,
             waiting: Vec::new(),
             in_flight: 0,
             taken: 0,
