@@ -151,7 +151,7 @@ impl Net {
                     self.queue.push_back((at, Input::DialFailed { peer }));
                 }
             }
-            Output::CatchingUp(_) => {}
+            Output::CatchingUp(_) | Output::Announce(_) => {}
             Output::Close { peer, .. } => {
                 let to = self.at(&peer);
                 self.disconnect(at, to);
