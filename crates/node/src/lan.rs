@@ -34,6 +34,14 @@ use crate::node::Config;
 const SERVICE_NAME: &str = "offhook1";
 /// Addresses taken from one announcement.
 const ADDRESSES_MAX: usize = 4;
+/// Queries are so far apart while this node has just started or has other addresses than before.
+const EAGER: Duration = Duration::from_millis(700);
+/// For so long.
+const EAGER_FOR: Duration = Duration::from_secs(15);
+/// And so far from then on: who comes asks by itself, and every query is answered by all.
+const CALM: Duration = Duration::from_secs(20);
+/// Whoever was seen before the queries grew rare and does not show in this time is gone.
+const REDISCOVERED: Duration = Duration::from_secs(90);
 /// How often the directory of this machine's nodes is read.
 const SCAN_PERIOD: Duration = Duration::from_secs(1);
 /// What is known is told again after so many scans.
@@ -114,6 +122,15 @@ impl Sightings {
         self.lock().remove(device);
     }
 
+    /// Those on the network of whom nothing was heard since.
+    fn on_network_before(&self, since: Instant) -> Vec<DeviceId> {
+        let all = self.lock();
+        let old = all
+            .iter()
+            .filter(|(_, sighting)| sighting.place == Where::Network && sighting.at < since);
+        old.map(|(device, _)| *device).collect()
+    }
+
     /// Those that are near now.
     pub(crate) fn list(&self) -> Vec<Near> {
         let seen = self.lock();
@@ -169,7 +186,7 @@ async fn until(mut stopping: watch::Receiver<bool>, work: impl Future<Output = (
     }
 }
 
-/// Announces this node and listens for others.
+/// Announces this node and listens for others: eagerly at first and after a change of addresses, then calmly.
 async fn multicast(
     endpoint: Endpoint,
     inbox: mpsc::Sender<Message>,
@@ -177,59 +194,117 @@ async fn multicast(
     mut announced: Announced,
     sightings: Sightings,
 ) {
-    let lookup = MdnsAddressLookup::builder()
-        .service_name(SERVICE_NAME)
-        .build(endpoint.id());
-    let lookup = match lookup {
-        Ok(lookup) => lookup,
-        Err(error) => {
-            tracing::info!(%error, "the local network carries no multicast; peers are found by other means");
-            return;
-        }
-    };
-    let mut found = lookup.subscribe().await;
+    let neighbourhood = Neighbourhood { inbox, sightings };
+    let mut calms_at = tokio::time::Instant::now() + EAGER_FOR;
     loop {
-        let addresses = own.borrow_and_update().addresses.clone();
-        let mut data = EndpointData::new(addresses.into_iter().map(TransportAddr::Ip).collect());
-        // Also where there is nothing to say: else what was said before would stay.
-        let said = said_of(announced.borrow_and_update().as_deref());
-        data.set_user_data(UserData::try_from(said).ok());
-        lookup.publish(&data);
+        let is_eager = tokio::time::Instant::now() < calms_at;
+        let lookup = MdnsAddressLookup::builder()
+            .service_name(SERVICE_NAME)
+            .discovery_cadence(if is_eager { EAGER } else { CALM })
+            .build(endpoint.id());
+        let lookup = match lookup {
+            Ok(lookup) => lookup,
+            Err(error) => {
+                tracing::info!(%error, "the local network carries no multicast; peers are found by other means");
+                return;
+            }
+        };
+        let mut found = lookup.subscribe().await;
+        let began = Instant::now();
+        let rediscovered = tokio::time::sleep(REDISCOVERED);
+        tokio::pin!(rediscovered);
         loop {
-            tokio::select! {
-                changed = own.changed() => match changed {
-                    Ok(()) => break,
-                    Err(_) => return,
-                },
-                changed = announced.changed() => match changed {
-                    Ok(()) => break,
-                    Err(_) => return,
-                },
-                event = found.next() => match event {
-                    Some(DiscoveryEvent::Discovered { endpoint_info, .. }) => {
-                        let addresses = endpoint_info.ip_addrs().filter(|at| is_nearby(at)).copied();
-                        let addresses: Vec<SocketAddr> = addresses.take(ADDRESSES_MAX).collect();
-                        let peer = DeviceId(*endpoint_info.endpoint_id.as_bytes());
-                        let claim = endpoint_info.user_data().and_then(|said| claim_in(said.as_ref()));
-                        let seen = Seen { addresses: addresses.clone(), claim };
-                        sightings.note(peer, Where::Network, seen);
-                        let input = Input::Found { peer, addresses };
-                        if !tell(&inbox, input).await {
-                            return;
-                        }
+            let mut data = {
+                let addresses = own.borrow_and_update().addresses.clone();
+                EndpointData::new(addresses.into_iter().map(TransportAddr::Ip).collect())
+            };
+            // Also where there is nothing to say: else what was said before would stay.
+            let said = said_of(announced.borrow_and_update().as_deref());
+            data.set_user_data(UserData::try_from(said).ok());
+            lookup.publish(&data);
+            let next = tokio::select! {
+                next = neighbourhood.listen(&mut found) => next,
+                changed = own.changed() => changed.map_or(Next::End, |()| Next::Eager),
+                changed = announced.changed() => changed.map_or(Next::End, |()| Next::Publish),
+                () = tokio::time::sleep_until(calms_at), if is_eager => Next::Calm,
+                () = &mut rediscovered, if !is_eager && !rediscovered.is_elapsed() => Next::Forget,
+            };
+            match next {
+                Next::Publish => {}
+                Next::Forget if neighbourhood.forget_unseen_since(began).await => {}
+                Next::End | Next::Forget => return,
+                Next::Calm => break,
+                Next::Eager => {
+                    calms_at = tokio::time::Instant::now() + EAGER_FOR;
+                    if !is_eager {
+                        break;
                     }
-                    Some(DiscoveryEvent::Expired { endpoint_id }) => {
-                        let peer = DeviceId(*endpoint_id.as_bytes());
-                        sightings.forget(&peer);
-                        if !tell(&inbox, Input::Lost { peer }).await {
-                            return;
-                        }
-                    }
-                    Some(_) => {}
-                    None => return,
-                },
+                }
             }
         }
+    }
+}
+
+/// Why the neighbourhood is not just listened to any more.
+enum Next {
+    /// There is something else to announce.
+    Publish,
+    /// The addresses are others: the network may be another one.
+    Eager,
+    /// Nothing has changed for a while.
+    Calm,
+    /// Whoever has not shown again is gone.
+    Forget,
+    /// The node ends.
+    End,
+}
+
+/// Whom what is heard is told to.
+struct Neighbourhood {
+    inbox: mpsc::Sender<Message>,
+    sightings: Sightings,
+}
+
+impl Neighbourhood {
+    /// Takes what is heard, until nobody listens any more.
+    async fn listen(&self, found: &mut (impl StreamExt<Item = DiscoveryEvent> + Unpin)) -> Next {
+        while let Some(event) = found.next().await {
+            let goes_on = match event {
+                DiscoveryEvent::Discovered { endpoint_info, .. } => {
+                    let addresses = endpoint_info.ip_addrs().filter(|at| is_nearby(at)).copied();
+                    let addresses: Vec<SocketAddr> = addresses.take(ADDRESSES_MAX).collect();
+                    let peer = DeviceId(*endpoint_info.endpoint_id.as_bytes());
+                    let claim = endpoint_info.user_data().and_then(|said| claim_in(said.as_ref()));
+                    let seen = Seen {
+                        addresses: addresses.clone(),
+                        claim,
+                    };
+                    self.sightings.note(peer, Where::Network, seen);
+                    tell(&self.inbox, Input::Found { peer, addresses }).await
+                }
+                DiscoveryEvent::Expired { endpoint_id } => self.lose(DeviceId(*endpoint_id.as_bytes())).await,
+                _ => true,
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        Next::End
+    }
+
+    async fn lose(&self, peer: DeviceId) -> bool {
+        self.sightings.forget(&peer);
+        tell(&self.inbox, Input::Lost { peer }).await
+    }
+
+    /// Whoever was seen by an earlier look-up only. False when nobody listens any more.
+    async fn forget_unseen_since(&self, began: Instant) -> bool {
+        for peer in self.sightings.on_network_before(began) {
+            if !self.lose(peer).await {
+                return false;
+            }
+        }
+        true
     }
 }
 

@@ -146,9 +146,7 @@ impl Node {
         let relay = serve_relay(&mut config).await?;
         let flows = Flows::new(config.flows);
         let endpoint = endpoint::bind(&config, &seed, home.last_port(), &flows).await?;
-        if let Some(port) = endpoint::port(&endpoint) {
-            home.remember_port(port)?;
-        }
+        go_on_from_last_run(&home, &endpoint, &flows)?;
 
         let (inbox, inputs) = mpsc::channel(INBOX_MESSAGES_MAX);
         let (orders_in, orders) = mpsc::unbounded_channel();
@@ -214,6 +212,13 @@ impl Node {
             }),
         })
     }
+}
+
+/// Takes up what a gateway remembers of the last run, which counts as the same flows where the port is the same.
+fn go_on_from_last_run(home: &Home, endpoint: &Endpoint, flows: &Flows) -> Result<(), HomeError> {
+    let port = endpoint::port(endpoint);
+    flows.keep_in(home.dir(), port.is_some() && port == home.last_port());
+    port.map_or(Ok(()), |port| home.remember_port(port))
 }
 
 /// Until when this node may hear of its relay.

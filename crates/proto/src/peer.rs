@@ -788,7 +788,8 @@ impl<S: Store> Peer<S> {
     }
 
     fn drop_line(&mut self, peer: DeviceId) {
-        if self.lines.remove(&peer).is_some() {
+        if let Some(line) = self.lines.remove(&peer) {
+            self.remember_told(peer, line);
             self.keeper_line_down(peer);
             self.vaults.line_down(&peer);
             self.directory.line_down(&peer);

@@ -268,6 +268,7 @@ export const de: Words = {
     steady: () => "der Beständigkeit halber: sie besteht am längsten",
     visit: (rooms) => `ein Blick in ${n(rooms, "Raum", "Räume")}, die keine Leitung abdeckt; endet, sobald beide gleichauf sind`,
     mix: () => "ein Anruf bei jemandem, der lange nicht getroffen wurde, damit kein Raum in Teile zerfällt",
+    spread: () => "in einem Raum wurde etwas gesagt, und nichts zeigt, dass es dort angekommen ist",
     theirs: (rooms) => `die Gegenseite hat angerufen; ${n(rooms, "gemeinsamer Raum", "gemeinsame Räume")}`,
     surplus: () => "nicht nötig: andere Leitungen decken ihre Räume ab; endet, wenn sie ruht",
   },

@@ -268,6 +268,7 @@ export const en = {
     steady: () => "kept for stability: it has been up longest",
     visit: (rooms: number) => `a look into ${n(rooms, "room", "rooms")} that no line covers; closed when both are in step`,
     mix: () => "a call to somebody not met for long, so that a room never falls into parts",
+    spread: () => "something was said in a room, and nothing shows that they have heard",
     theirs: (rooms: number) => `the other side called; ${n(rooms, "room", "rooms")} shared`,
     surplus: () => "not needed: other lines cover its rooms; closed when idle",
   } as Record<LineReason, (rooms: number) => string>,

@@ -506,6 +506,7 @@ impl<S: Store> Peer<S> {
     }
 
     pub(super) fn new_line(&mut self, peer: DeviceId, exporter: [u8; 32]) {
-        self.lines.insert(peer, Line::new(exporter, self.ctx.now));
+        let told = self.addresses_told(&peer);
+        self.lines.insert(peer, Line::new(exporter, told, self.ctx.now));
     }
 }

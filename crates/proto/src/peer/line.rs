@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::crypto::{Secret, prefix8};
 use crate::history::{EpochId, IntervalSet, LogKey};
 use crate::identity::DeviceId;
+use crate::peer::dial::AddressesSent;
 use crate::peer::record::Base;
 use crate::store::RoomNo;
 use crate::sync::Changes;
@@ -95,7 +96,7 @@ pub(super) struct Line {
     /// Rooms whose admission was shown to the peer.
     pub admission_shown: BTreeSet<RoomNo>,
     /// The age of each address record sent.
-    pub addresses_sent: BTreeMap<DeviceId, u64>,
+    pub addresses_sent: AddressesSent,
     /// How often news of addresses that came on this line were handed on at once.
     pub handed_on: u32,
 }
@@ -118,7 +119,7 @@ pub(super) struct Greeting {
 }
 
 impl Line {
-    pub(super) fn new(exporter: [u8; 32], now: Instant) -> Self {
+    pub(super) fn new(exporter: [u8; 32], addresses_sent: AddressesSent, now: Instant) -> Self {
         Self {
             exporter: Secret(exporter),
             last_frame: now,
@@ -141,7 +142,7 @@ impl Line {
             given_back: 0,
             told_out: BTreeMap::new(),
             admission_shown: BTreeSet::new(),
-            addresses_sent: BTreeMap::new(),
+            addresses_sent,
             handed_on: 0,
         }
     }
