@@ -21,6 +21,8 @@ use crate::crypto::{SealKeyPair, Secret};
 use crate::history::{Class, Entry, EntryId, EntryRef, LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityState, NAME_BYTES_MAX, PREKEY_ROTATION_DAYS, PersonId};
 use crate::keeper::Vaults;
+use crate::overlay::dht::Job;
+use crate::overlay::dht::krpc::Item;
 use crate::overlay::directory::Directory;
 use crate::overlay::ledger::{Limits, Urgency};
 use crate::overlay::plan::{Planner, Reason};
@@ -34,6 +36,7 @@ mod answer;
 mod author;
 pub mod command;
 mod commands;
+mod dht;
 mod dial;
 mod exchange;
 mod files;
@@ -64,6 +67,7 @@ pub use quota::{QUOTA_BURST_BYTES, QUOTA_BYTES_PER_SECOND};
 pub use timeline::TIMELINE_MAX;
 
 use author::Written;
+use dht::DhtUse;
 use dial::Dial;
 use keeping::Keeping;
 use line::Line;
@@ -149,6 +153,12 @@ pub enum Input {
     },
     /// How many flows there may be: fewer lines are held where there are few.
     FlowLimits(Limits),
+    /// Whether the Mainline DHT may be used: without this it is not.
+    UseDht(bool),
+    /// [`Output::Dht`] found an item, which its key signed.
+    DhtFound(Item),
+    /// What [`Output::Dht`] was to keep is kept by nobody.
+    DhtNotKept,
     /// The network changed or the machine woke up: try everybody again, soon.
     NetworkChanged,
     /// The deadline of [`Peer::poll_timeout`] is due.
@@ -187,6 +197,8 @@ pub enum Output {
     },
     /// Whether what was missed is still coming in. No hole punching meanwhile: flows are for lines.
     CatchingUp(bool),
+    /// Keep or find this in the Mainline DHT.
+    Dht(Job),
     /// Close the line to a device.
     Close {
         /// The device.
@@ -210,6 +222,9 @@ impl std::fmt::Debug for Input {
             Self::Found { peer, addresses } => write!(f, "Found({peer:?}, {addresses:?})"),
             Self::OwnAddresses { addresses, relay } => write!(f, "OwnAddresses({addresses:?}, {relay:?})"),
             Self::TryPeer { peer } => write!(f, "TryPeer({peer:?})"),
+            Self::UseDht(is_on) => write!(f, "UseDht({is_on})"),
+            Self::DhtNotKept => write!(f, "DhtNotKept"),
+            Self::DhtFound(item) => write!(f, "DhtFound({}, {} bytes)", item.seq, item.value.len()),
             Self::FlowLimits(limits) => write!(f, "FlowLimits({limits:?})"),
             Self::NetworkChanged => write!(f, "NetworkChanged"),
             Self::Timeout => write!(f, "Timeout"),
@@ -229,6 +244,8 @@ impl std::fmt::Debug for Output {
                 reason,
                 ..
             } => write!(f, "Dial({peer:?}, {addresses:?}, {relay:?}, {reason})"),
+            Self::Dht(Job::Put(item)) => write!(f, "Dht(put {}, {} bytes)", item.seq, item.value.len()),
+            Self::Dht(job) => write!(f, "Dht({job:?})"),
             Self::CatchingUp(catching_up) => write!(f, "CatchingUp({catching_up})"),
             Self::Close { peer, reason } => write!(f, "Close({peer:?}, {reason})"),
             Self::Event(event) => write!(f, "Event({event:?})"),
@@ -350,6 +367,7 @@ pub struct Peer<S> {
     /// What questions of where a device is call those in the book.
     tags: BTreeMap<seeking::Tag, DeviceId>,
     directory: Directory,
+    dht: DhtUse,
     /// When a device was looked up last.
     sought: Option<Instant>,
     joins: BTreeMap<RoomNo, Invite>,
@@ -430,6 +448,7 @@ impl<S: Store> Peer<S> {
             book: BTreeMap::new(),
             tags: BTreeMap::new(),
             directory: Directory::default(),
+            dht: DhtUse::default(),
             sought: None,
             joins: BTreeMap::new(),
             knocked: BTreeMap::new(),
@@ -659,12 +678,16 @@ impl<S: Store> Peer<S> {
                 self.planner = Planner::new(limits);
                 self.plan_due = true;
             }
+            Input::UseDht(is_on) => self.use_dht(is_on),
+            Input::DhtNotKept => self.put_again_soon(),
+            Input::DhtFound(item) => self.on_dht_item(&item)?,
             Input::OwnAddresses { addresses, relay } => self.state_own_addresses(&addresses, relay.as_deref())?,
             Input::NetworkChanged => self.dial_everybody_soon(),
             Input::Timeout => self.timeout()?,
         }
         self.tend_keepers()?;
         self.plan_lines();
+        self.tend_dht();
         self.tell_catching_up();
         self.save()?;
         Ok(Outputs(std::mem::take(&mut self.ctx.out)))
@@ -720,6 +743,7 @@ impl<S: Store> Peer<S> {
             self.next_knock().map(|at| (at, "knock at another door")),
             self.next_keeper_step().map(|at| (at, "see to a keeper")),
             self.sweep_at.map(|at| (at, "drop what has expired")),
+            self.next_dht_step().map(|at| (at, "see to the DHT")),
         ];
         due.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
