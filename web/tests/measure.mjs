@@ -2,7 +2,7 @@
 //
 // Figures are medians of several runs; the machine's load is printed with them, and a control: how long the same browser takes to load a picture of 362
 // bytes from the same node, in turn with the page. The build of the node is the development profile unless OFFHOOK_BIN says otherwise; ENTRIES says how
-// long the long room is.
+// long the long room is; BEFORE names a folder with another build of the page, which goes through the long room first.
 
 import { loadavg } from "node:os";
 import { request } from "node:http";
@@ -103,86 +103,76 @@ async function sending(page) {
 
 const frames_of = (gaps) => `median ${ms(median(gaps))}, worst ${ms(worst(gaps))}, over 50 ms: ${gaps.filter((gap) => gap > 50).length}`;
 
-const empty = (page) =>
-  page.evaluate(
-    () =>
-      new Promise((resolve) => {
-        const gaps = [];
-        let last = performance.now();
-        const step = (now) => {
-          gaps.push(now - last);
-          last = now;
-          if (gaps.length === 300) resolve(gaps);
-          else requestAnimationFrame(step);
-        };
-        requestAnimationFrame(step);
-      }),
-  );
-
-/** Scrolls up through the room until its beginning, as fast as it loads; then jumps to places in it. */
-async function scrolling(page, count) {
-  const start = performance.now();
-  const frames = await page.evaluate(
-    (patience) =>
+/** The one loop over frames: calls `step(n, list)` in each until it says that it is over, and returns the times between them. */
+async function frames(page, step, skip = 0) {
+  await page.evaluate(() => {
+    window.eachFrame = (step, skip) =>
       new Promise((resolve) => {
         const list = document.querySelector("[data-timeline]");
         const gaps = [];
+        let n = 0;
         let last = performance.now();
-        const end = last + patience;
-        const step = (now) => {
-          gaps.push(now - last);
+        const frame = (now) => {
+          if (n >= skip) gaps.push(now - last);
           last = now;
-          if ((list.scrollTop <= 0 && list.textContent.includes("This is the beginning")) || now > end) return resolve(gaps);
-          list.scrollTop = Math.max(0, list.scrollTop - 4000);
-          requestAnimationFrame(step);
+          if (step(n, list)) return resolve(gaps);
+          n += 1;
+          requestAnimationFrame(frame);
         };
-        requestAnimationFrame(step);
-      }),
-    15 * 60_000,
-  );
+        requestAnimationFrame(frame);
+      });
+  });
+  return page.evaluate(`window.eachFrame(${step}, ${skip})`);
+}
+
+const empty = (page) => frames(page, (n) => n === 300);
+
+/** Scrolls up through the room until its beginning, as fast as it loads; then through all of it. */
+async function scrolling(page) {
+  const start = performance.now();
+  const loading = await frames(page, (n, list) => {
+    const end = list.scrollTop <= 0 && list.textContent.includes("This is the beginning");
+    if (!end) list.scrollTop = Math.max(0, list.scrollTop - 4000);
+    return end || n > 200_000;
+  });
   const took = performance.now() - start;
   const beginning = await timeline(page).getByText("This is the beginning").count();
-  // All of it is loaded now: through it in 200 steps.
-  const through = await page.evaluate(
-    () =>
-      new Promise((resolve) => {
-        const list = document.querySelector("[data-timeline]");
-        const gaps = [];
-        let n = 0;
-        let last = performance.now();
-        const step = (now) => {
-          if (n > 0) gaps.push(now - last);
-          last = now;
-          if (n === 200) return resolve(gaps);
-          n += 1;
-          list.scrollTop = (list.scrollHeight * n) / 200;
-          requestAnimationFrame(step);
-        };
-        requestAnimationFrame(step);
-      }),
-  );
-  // And as a wheel does it: 100 pixels a frame, for 300 frames, from the middle.
-  const wheel = await page.evaluate(
-    () =>
-      new Promise((resolve) => {
-        const list = document.querySelector("[data-timeline]");
-        const gaps = [];
-        let n = 0;
-        let last = performance.now();
-        list.scrollTop = list.scrollHeight / 2;
-        const step = (now) => {
-          if (n > 5) gaps.push(now - last);
-          last = now;
-          if (n === 300) return resolve(gaps);
-          n += 1;
-          list.scrollTop -= 100;
-          requestAnimationFrame(step);
-        };
-        requestAnimationFrame(step);
-      }),
-  );
+  // All of it is loaded now: the same speed without loading, as a control.
+  await page.evaluate(() => {
+    const list = document.querySelector("[data-timeline]");
+    list.scrollTop = list.scrollHeight;
+  });
+  const control = await frames(page, (n, list) => {
+    list.scrollTop = Math.max(0, list.scrollTop - 4000);
+    return n === 600 || list.scrollTop <= 0;
+  }, 5);
+  // In 200 jumps, each to other messages; and as a wheel does it: 100 pixels a frame, from the middle.
+  const through = await frames(page, (n, list) => {
+    list.scrollTop = (list.scrollHeight * (n + 1)) / 200;
+    return n === 200;
+  }, 1);
+  await page.evaluate(() => {
+    const list = document.querySelector("[data-timeline]");
+    list.scrollTop = list.scrollHeight / 2;
+  });
+  const wheel = await frames(page, (n, list) => {
+    list.scrollTop -= 100;
+    return n === 300;
+  }, 5);
   const nodes = await page.evaluate(() => document.querySelectorAll("[data-timeline] *").length);
-  return { frames, took, beginning, through, wheel, nodes, count };
+  return { loading, took, beginning, control, through, wheel, nodes };
+}
+
+/** Opens a long room and goes back to its beginning. */
+async function measured(page, url, what) {
+  await page.goto("about:blank");
+  await page.goto(url);
+  await until("the long room is open", async () => (await timeline(page).getByRole("article").count()) > 5);
+  const result = await scrolling(page);
+  if (result.beginning === 0) throw new Error("the beginning was never reached");
+  report(`${what}back to the beginning while it loads, 4000 pixels a frame`, "", `${(result.took / 1000).toFixed(1)} s, ${frames_of(result.loading)}`);
+  report(`${what}control: as fast, all of it loaded`, "", frames_of(result.control));
+  return result;
 }
 
 try {
@@ -211,14 +201,19 @@ try {
   const filling = performance.now();
   await fill(node, long.room, LONG);
   console.log(`(${LONG.toLocaleString("en")} entries written in ${((performance.now() - filling) / 1000).toFixed(0)} s)`);
-  await page.goto("about:blank");
-  await page.goto(`${node.status.http}/#/room/${long.room}`);
-  await until("the long room is open", async () => (await timeline(page).getByRole("article").count()) > 5);
-  const open_ms = await ready(page, `${node.status.http}/#/room/${long.room}`);
+  const there = `${node.status.http}/#/room/${long.room}`;
+  const open_ms = await ready(page, there);
   report(`ready for typing in a room of ${LONG.toLocaleString("en")}, median of ${RUNS}`, "", `${ms(median(open_ms.all))} (worst ${ms(worst(open_ms.all))})`);
-  const result = await scrolling(page, LONG);
-  if (result.beginning === 0) throw new Error("the beginning was never reached");
-  report("scrolling back to the beginning while it loads", "", `${(result.took / 1000).toFixed(1)} s, frames: median ${ms(median(result.frames))}, worst ${ms(worst(result.frames))}`);
+  if (process.env.BEFORE) {
+    // The page as another build has it, in the same run.
+    process.env.OFFHOOK_WEB_DIST = process.env.BEFORE;
+    const before = await open(node);
+    delete process.env.OFFHOOK_WEB_DIST;
+    await before.setViewportSize({ width: 1280, height: 800 });
+    await measured(before, there, "before: ");
+    await before.context().close();
+  }
+  const result = await measured(page, there, "");
   report("200 jumps through all of it, from frame to frame", "", frames_of(result.through));
   report("300 frames of 100 pixels each", "", frames_of(result.wheel));
   report("elements in the timeline then", "", `${result.nodes}`);

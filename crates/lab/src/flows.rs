@@ -40,6 +40,35 @@ fn counted(table: &str) -> BTreeMap<String, usize> {
     flows
 }
 
+/// What went over a flow, both ways.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    pub(crate) packets: u64,
+    /// With IP headers.
+    pub(crate) bytes: u64,
+}
+
+/// What went over each flow of a guest, by where it leads.
+pub(crate) fn traffic(gateway: &Namespace, guest: &str) -> Result<BTreeMap<String, Traffic>> {
+    Ok(traffic_in(&gateway.output("conntrack", &["-L"])?, guest))
+}
+
+fn traffic_in(table: &str, guest: &str) -> BTreeMap<String, Traffic> {
+    let mut flows: BTreeMap<String, Traffic> = BTreeMap::new();
+    for line in table.lines() {
+        let all = |name: &'static str| line.split_whitespace().filter_map(move |word| word.strip_prefix(name));
+        if all("src=").next() != Some(guest) {
+            continue;
+        }
+        let place = ["dst=", "dport=", "sport="].map(|name| all(name).next().unwrap_or_default());
+        let sum = |name| all(name).filter_map(|count| count.parse::<u64>().ok()).sum::<u64>();
+        let flow = flows.entry(place.join(" ")).or_default();
+        flow.packets += sum("packets=");
+        flow.bytes += sum("bytes=");
+    }
+    flows
+}
+
 /// Counts until it is stopped.
 pub(crate) struct Recorder {
     looks: Arc<Mutex<Vec<Look>>>,
@@ -98,6 +127,9 @@ mod tests {
 tcp      6 431999 ESTABLISHED src=10.77.0.11 dst=198.18.0.9 sport=5 dport=443 packets=9 bytes=9 src=198.18.0.9 dst=198.18.0.10 sport=443 dport=5 [ASSURED] mark=0 use=1
 udp      17 20 src=10.77.0.12 dst=198.18.0.100 sport=1 dport=2 packets=1 bytes=30 src=198.18.0.100 dst=198.18.0.10 sport=2 dport=1 mark=0 use=1
 ";
+        let traffic = traffic_in(table, "10.77.0.11");
+        assert_eq!(traffic["198.18.0.9 443 5"], Traffic { packets: 18, bytes: 18 });
+        assert_eq!(traffic.len(), 2);
         let flows = counted(table);
         assert_eq!(flows["10.77.0.11"], 2);
         assert_eq!(flows["10.77.0.12"], 1);

@@ -200,7 +200,8 @@ impl Client {
     }
 
     async fn datagram(&mut self, from: SocketAddrV4, bytes: Vec<u8>) {
-        self.flows.with(|ledger, now| ledger.host_answered(&flow(from), now));
+        let flow = flow(from, self.socket.as_ref());
+        self.flows.with(|ledger, now| ledger.host_answered(&flow, now));
         self.take(Input::Datagram { from, bytes }).await;
     }
 
@@ -222,9 +223,10 @@ impl Client {
 
     /// Sends a datagram where there is a flow for it; else tells that there is none.
     async fn send(&self, to: SocketAddrV4, bytes: &[u8]) -> Option<Input> {
+        let flow = flow(to, self.socket.as_ref());
         let has_flow = self
             .flows
-            .with(|ledger, now| ledger.ask_host(flow(to), "where a device is, asked in the DHT", now));
+            .with(|ledger, now| ledger.ask_host(flow, "where a device is, asked in the DHT", now));
         if !has_flow {
             return Some(Input::NoFlow(to));
         }
@@ -306,9 +308,12 @@ impl Client {
     }
 }
 
-/// The socket is one for all hosts, so that a host is a flow. In the ledger it is not one of iroh's sockets, whose destinations stand there as such.
-fn flow(host: SocketAddrV4) -> To {
-    To::Lookup(format!("{host} (DHT)"))
+/// A host as a flow of this socket, which is one for all hosts. Destinations of iroh's sockets stand in the ledger as such; an earlier run's socket had another port.
+fn flow(host: SocketAddrV4, socket: Option<&UdpSocket>) -> To {
+    let port = socket
+        .and_then(|socket| socket.local_addr().ok())
+        .map_or(0, |at| at.port());
+    To::Lookup(format!("{host} (DHT, from port {port})"))
 }
 
 /// The next datagram; never without a socket.

@@ -99,6 +99,8 @@ pub(crate) struct Parts {
     pub(crate) wording: Option<Wording>,
     /// The number of the newest event that is written down.
     pub(crate) newest_event: watch::Sender<u64>,
+    /// The name that is announced nearby.
+    pub(crate) announced: watch::Sender<Option<String>>,
 }
 
 pub(crate) struct Driver {
@@ -520,6 +522,7 @@ fn carry_out((output, generation): Decision, desk: &mut Desk, parts: &Parts) {
                 dht.want(job);
             }
         }
+        Output::Announce(name) => drop(parts.announced.send_replace(name)),
         Output::CatchingUp(catching_up) => parts.order(Order::CatchingUp(catching_up)),
         Output::Close { peer, reason } => {
             if let Some(generation) = generation {

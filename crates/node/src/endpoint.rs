@@ -348,7 +348,9 @@ impl Switchboard {
         }
         accepting.abort();
         watching.abort();
+        let flows = self.flows.clone();
         self.close().await;
+        flows.close();
     }
 
     async fn obey(&mut self, order: Order) {

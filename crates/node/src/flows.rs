@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +15,10 @@ use netwatch::gate::Gate;
 use offhook_proto::overlay::ledger::{FlowLedger, Kind, LedgerView, Limits, To};
 
 use crate::relay;
+
+mod notebook;
+
+use notebook::Notebook;
 
 /// Multicast DNS, as RFC 6762 says.
 const MULTICAST_DNS: [&str; 2] = ["224.0.0.251:5353", "[ff02::fb]:5353"];
@@ -28,6 +33,7 @@ const SAMPLES_MAX: usize = 720;
 pub(crate) struct Flows {
     ledger: Mutex<FlowLedger>,
     history: Mutex<History>,
+    notebook: Mutex<Option<Notebook>>,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +72,34 @@ impl Flows {
         Arc::new(Self {
             ledger: Mutex::new(FlowLedger::new(limits)),
             history: Mutex::default(),
+            notebook: Mutex::default(),
         })
+    }
+
+    /// Goes on with what a gateway remembers of the last run in this home, and notes there what it is to remember of this one.
+    pub(crate) fn keep_in(&self, home: &Path, has_same_port: bool) {
+        let notebook = Notebook::of(home);
+        let remembered = notebook.read(unix_ms());
+        self.with(|ledger, now| ledger.take_up(remembered, has_same_port, now));
+        *self.notebook.lock().unwrap_or_else(PoisonError::into_inner) = Some(notebook);
+    }
+
+    /// Notes which flows there are, where that is due.
+    pub(crate) fn note_for_next_run(&self) {
+        let mut notebook = self.notebook.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if let Some(notebook) = notebook.as_mut().filter(|notebook| notebook.is_due(now)) {
+            let flows = self.with(FlowLedger::remembered);
+            notebook.note(&flows, unix_ms(), now);
+        }
+    }
+
+    /// The last note: nothing is sent any more.
+    pub(crate) fn close(&self) {
+        let notebook = self.notebook.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(notebook) = notebook.as_ref() {
+            notebook.close(&self.with(FlowLedger::remembered), unix_ms());
+        }
     }
 
     /// Takes a sample where one is due.
@@ -81,12 +114,10 @@ impl Flows {
         }
         history.taken_at = Some(now);
         let view = self.with(|ledger, now| ledger.view(now));
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         if history.samples.len() == SAMPLES_MAX {
             history.samples.pop_front();
         }
-        history.samples.push_back(FlowSample::of(&view, unix_ms));
+        history.samples.push_back(FlowSample::of(&view, unix_ms()));
     }
 
     /// The last hour, oldest first.
@@ -144,6 +175,11 @@ impl Flows {
             }
         });
     }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Gate for Flows {

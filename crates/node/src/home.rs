@@ -5,6 +5,7 @@
 //! store.db       the store (see [`crate::store`])
 //! lock           held exclusively while a node runs
 //! port           the UDP port of the last run, so that addresses in invites stay good
+//! flows          the flows that a gateway may still remember of the last run
 //! control.sock   the control socket, made by the program around this crate
 //! ```
 //!

@@ -149,9 +149,7 @@ impl Node {
         let relay = serve_relay(&mut config).await?;
         let flows = Flows::new(config.flows);
         let endpoint = endpoint::bind(&config, &seed, home.last_port(), &flows).await?;
-        if let Some(port) = endpoint::port(&endpoint) {
-            home.remember_port(port)?;
-        }
+        go_on_from_last_run(&home, &endpoint, &flows)?;
 
         let (inbox, inputs) = mpsc::channel(INBOX_MESSAGES_MAX);
         let (orders_in, orders) = mpsc::unbounded_channel();
@@ -159,6 +157,7 @@ impl Node {
         let (stop, stopping) = watch::channel(false);
         let (finished, done) = watch::channel(false);
         let (newest_event, newest) = watch::channel(0);
+        let (announced_in, announced) = watch::channel(None);
 
         let lines = endpoint::Lines::default();
         let files = Files::open(&dir, config.files, inbox.clone(), lines.clone()).map_err(StartError::Files)?;
@@ -175,6 +174,7 @@ impl Node {
             dht: dht.clone(),
             wording: config.wording,
             newest_event,
+            announced: announced_in,
         };
         start_driver(parts, &endpoint).await?;
 
@@ -184,7 +184,14 @@ impl Node {
         if config.lan {
             flows.note_multicast();
         }
-        let near = lan::start(&config, endpoint.clone(), inbox.clone(), stopping, own.clone());
+        let near = lan::start(
+            &config,
+            endpoint.clone(),
+            inbox.clone(),
+            stopping,
+            own.clone(),
+            announced,
+        );
         tokio::spawn(run_network(switchboard, orders, relay, finished));
 
         Ok(NodeHandle {
@@ -209,6 +216,13 @@ impl Node {
             }),
         })
     }
+}
+
+/// Takes up what a gateway remembers of the last run, which counts as the same flows where the port is the same.
+fn go_on_from_last_run(home: &Home, endpoint: &Endpoint, flows: &Flows) -> Result<(), HomeError> {
+    let port = endpoint::port(endpoint);
+    flows.keep_in(home.dir(), port.is_some() && port == home.last_port());
+    port.map_or(Ok(()), |port| home.remember_port(port))
 }
 
 /// Until when this node may hear of its relay.

@@ -132,7 +132,7 @@ async fn two_strays_meet() {
         "the control: without the DHT there is no way"
     );
 
-    let is_host = |to: &To| matches!(to, To::Lookup(host) if host.contains("(DHT)"));
+    let is_host = |to: &To| matches!(to, To::Lookup(host) if host.contains("(DHT,"));
     let asked: Vec<_> = ada.flows().flows.into_iter().filter(|flow| is_host(&flow.to)).collect();
     assert!(
         !asked.is_empty() && asked.iter().all(|flow| flow.kind == Kind::Lookup),

@@ -82,6 +82,8 @@ pub(crate) enum Verb {
     /// Show, name, verify and block the people you know
     #[command(subcommand)]
     Contact(ContactVerb),
+    /// Show who is near on this network or machine and who of them invites you; invite them, or answer
+    Near(Near),
     /// Open the room of two with a contact
     Chat {
         /// The contact
@@ -580,6 +582,44 @@ pub(crate) struct Join {
     /// How long to wait until the room can be read; 0 does not wait
     #[arg(long, default_value_t = 30, value_name = "SECS")]
     pub(crate) wait: u64,
+}
+
+/// `offhook near`.
+#[derive(Debug, Args)]
+pub(crate) struct Near {
+    #[command(subcommand)]
+    pub(crate) verb: Option<NearVerb>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NearVerb {
+    /// Invite somebody nearby, known or not; they are asked, and nothing happens before they say yes
+    Invite {
+        /// A device's id or the beginning of one, or the name that it claims
+        device: String,
+        /// The room [default: a room of two, made when they say yes]
+        #[arg(value_name = "R")]
+        room: Option<String>,
+    },
+    /// Say yes to somebody nearby who invites you, and join
+    Accept {
+        /// Which invitation, by its id or by who made it [default: the only one]
+        request: Option<String>,
+    },
+    /// Say no to somebody nearby who invites you; they are told
+    Decline {
+        /// Which invitation [default: the only one]
+        request: Option<String>,
+    },
+    /// Say no and hear nothing of that person any more; they are not told
+    Block {
+        /// Which invitation [default: the only one]
+        request: Option<String>,
+    },
+    /// Be seen by name by strangers nearby, and take their invitations
+    Show,
+    /// Be neither seen by name nor invited by strangers nearby; those who share a room with you still find this node
+    Hide,
 }
 
 #[derive(Debug, Subcommand)]

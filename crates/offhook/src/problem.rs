@@ -104,6 +104,10 @@ kinds! {
     NotHere: "not-here", 409, NotYet, "The file is not here yet";
     /// No such person.
     NoPerson: "no-person", 404, NotFound, "No such person";
+    /// No such device nearby.
+    NotNear: "not-near", 404, NotFound, "No such device nearby";
+    /// No such invitation of somebody nearby.
+    NoRequest: "no-request", 404, NotFound, "No such invitation";
     /// Not a member of the room.
     NotMember: "not-member", 404, NotFound, "Not a member of this room";
     /// A name fits several.

@@ -164,23 +164,7 @@ pub(crate) fn with_files(text: String, files: &[FileTaken]) -> String {
     said.into_iter().chain(named).collect::<Vec<_>>().join(" ")
 }
 
-/// A size in words, in powers of ten.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
-    if bytes < 1000 {
-        return count(bytes, "byte");
-    }
-    let mut tenths = bytes / 100;
-    let mut unit = 0;
-    while tenths >= 10_000 && unit + 1 < UNITS.len() {
-        tenths /= 1000;
-        unit += 1;
-    }
-    match tenths {
-        0..100 => format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]),
-        _ => format!("{} {}", tenths / 10, UNITS[unit]),
-    }
-}
+pub(crate) use crate::proto::peer::command::size;
 
 fn marks(line: &Line, entry: &EntryDetail) -> String {
     let mut marks = Vec::new();

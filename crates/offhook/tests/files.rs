@@ -84,7 +84,7 @@ fn a_file_is_sent_listed_and_got_also_from_somebody_else() {
     assert!(second["thumbnail"].as_str().unwrap().len() > 100);
     let shown = bea.run(&["log", "Kitchen"]).stdout;
     assert!(
-        shown.contains("the plan [file plan of the house.bin, 5.0 MB] [file photo.png, "),
+        shown.contains("the plan [file plan of the house.bin, 5 MB] [file photo.png, "),
         "{shown}"
     );
 

@@ -404,3 +404,91 @@ fn metrics_name_nobody() {
         assert!(!body.contains(secret), "{secret} in {body}");
     }
 }
+
+#[test]
+fn strangers_nearby_ask_and_are_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mut ada, mut bea] = ["ada", "bea"].map(|name| Machine::new(folder.path(), name));
+    let [adas, beas] = [&mut ada, &mut bea].map(|node| node.up()["device"].as_str().unwrap().to_owned());
+    ada.json(&["room", "new", "Kitchen"]);
+    let sees = |whom: &str| {
+        let whom = whom.to_owned();
+        move |node: &Machine| {
+            let near = node.json(&["near"])["near"].as_array().cloned().unwrap_or_default();
+            near.into_iter().find(|near| near["device"] == whom.as_str())
+        }
+    };
+    ada.wait_until("Ada sees Bea's name", |ada| {
+        sees(&beas)(ada).is_some_and(|near| near["claims"] == "bea")
+    });
+    bea.wait_until("Bea sees Ada", |bea| sees(&adas)(bea).is_some());
+
+    // Wrong calls say what is wrong and what would be right.
+    let refused = |node: &Machine, method: &str, path: &str, body: &str| {
+        let told = problem(&node.raw(&format!(
+            "{method} /api/v1{path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )));
+        (
+            told["status"].as_u64().unwrap(),
+            told["detail"].as_str().unwrap().to_owned(),
+        )
+    };
+    let (status, told) = refused(&ada, "POST", "/near/nobody/invite", "{}");
+    assert!(status == 404 && told.contains("`offhook near` lists"), "{told}");
+    let (status, told) = refused(&ada, "POST", &format!("/near/{beas}/invite"), "{\"room\":\"Attic\"}");
+    assert!(status == 404 && told.contains("no room `Attic`"), "{told}");
+    let (status, told) = refused(&ada, "POST", &format!("/near/{beas}/invite"), "{\"rom\":\"Kitchen\"}");
+    assert!(status >= 400 && told.contains("rom"), "{told}");
+    let (status, told) = refused(&ada, "POST", "/near/requests/abcd", "{\"answer\":\"accept\"}");
+    assert!(status == 404 && told.contains("no invitation"), "{told}");
+    let (_, told) = refused(&ada, "POST", "/near/requests/abcd", "{\"answer\":\"perhaps\"}");
+    assert!(told.contains("perhaps") && told.contains("accept"), "{told}");
+
+    // No, then, from the other side, yes.
+    let standing = |node: &Machine, whom: &str, wanted: &str| {
+        let (whom, wanted) = (whom.to_owned(), wanted.to_owned());
+        node.wait_until(&format!("it is {wanted}"), |node| {
+            sees(&whom)(node).is_some_and(|near| near["invited"][0]["standing"] == wanted.as_str())
+        });
+    };
+    ada.json(&["near", "invite", &beas, "Kitchen"]);
+    standing(&ada, &beas, "shown");
+    let again = ada.run(&["near", "invite", &beas, "Kitchen"]);
+    assert!(again.stderr.contains("wait for its answer"), "{}", again.stderr);
+    let asked = bea.json(&["near"])["requests"][0].clone();
+    assert_eq!(
+        (&asked["claims"], &asked["room_name"], &asked["name"]),
+        (&"ada".into(), &"Kitchen".into(), &Value::Null)
+    );
+    assert!(bea.lines(&["room", "list"]).is_empty() && bea.lines(&["contact", "list"]).is_empty());
+    bea.json(&["near", "decline"]);
+    standing(&ada, &beas, "declined");
+    bea.json(&["near", "invite", &adas]);
+    ada.wait_until("Ada is asked", |ada| {
+        ada.json(&["near"])["requests"][0]["room_name"].is_null()
+    });
+    let chat = ada.json(&["near", "accept"]);
+    let chat = chat["room"].as_str().unwrap();
+    bea.wait_until("Bea is in the room of two", |bea| {
+        bea.lines(&["room", "list"])
+            .iter()
+            .any(|room| room["room"] == chat && room["standing"] == "member")
+    });
+    ada.say(chat, "hello over there");
+    bea.wait_until("it arrives", |bea| bea.texts(chat) == ["hello over there"]);
+    assert!(
+        ada.run(&["near", "accept"])
+            .stderr
+            .contains("nobody near here invites you now")
+    );
+
+    // Whoever hides is seen without a name, over a restart too.
+    assert_eq!(bea.json(&["near", "hide"])["visible"], false);
+    bea.stop();
+    bea.up();
+    assert_eq!(bea.json(&["near"])["visible"], false);
+    ada.wait_until("Bea has no name for strangers", |ada| {
+        sees(&beas)(ada).is_some_and(|near| near["claims"].is_null() && near["name"] == "bea")
+    });
+}

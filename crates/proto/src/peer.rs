@@ -26,10 +26,11 @@ use crate::overlay::dht::krpc::Item;
 use crate::overlay::directory::Directory;
 use crate::overlay::ledger::{Limits, Urgency};
 use crate::overlay::plan::{Planner, Reason};
+use crate::rooms::proposal::{Proposals, Token};
 use crate::rooms::{Doorway, HistoryPolicy, Invite, LogCertificate, Op, Role, RoomKind};
 use crate::store::{Direction, LogNo, RoomNo, Store, StoreError, after_prefix};
 use crate::sync::Frame;
-use crate::sync::frame::AddressRecord;
+use crate::sync::frame::{AddressRecord, may_be_passed_over};
 use crate::wire::Wire;
 
 mod answer;
@@ -49,6 +50,7 @@ mod keyring;
 mod line;
 mod order;
 mod people;
+mod proposing;
 mod quota;
 mod receipts;
 mod record;
@@ -60,9 +62,10 @@ mod timeline;
 mod vaults;
 pub mod view;
 
-pub use command::{Command, CommandError, Post, Reply};
+pub use command::{Command, CommandError, Post, Reply, Verdict};
 #[doc(hidden)]
 pub use forge::Forgery;
+pub use proposing::{MadeProposalView, ProposalView};
 pub use quota::{QUOTA_BURST_BYTES, QUOTA_BYTES_PER_SECOND};
 pub use timeline::TIMELINE_MAX;
 
@@ -139,6 +142,11 @@ pub enum Input {
         /// Where.
         addresses: Vec<SocketAddr>,
     },
+    /// A device that was found on the local network is there no more.
+    Lost {
+        /// The device.
+        peer: DeviceId,
+    },
     /// This node's own addresses as others may reach it, best first.
     OwnAddresses {
         /// Best first.
@@ -199,6 +207,8 @@ pub enum Output {
     CatchingUp(bool),
     /// Keep or find this in the Mainline DHT.
     Dht(Job),
+    /// What to announce on the local network beside the device: the name of somebody who takes invitations of strangers, or nothing.
+    Announce(Option<String>),
     /// Close the line to a device.
     Close {
         /// The device.
@@ -220,6 +230,7 @@ impl std::fmt::Debug for Input {
             Self::DialFailed { peer } => write!(f, "DialFailed({peer:?})"),
             Self::Frame { peer, bytes } => write!(f, "Frame({peer:?}, {} bytes)", bytes.len()),
             Self::Found { peer, addresses } => write!(f, "Found({peer:?}, {addresses:?})"),
+            Self::Lost { peer } => write!(f, "Lost({peer:?})"),
             Self::OwnAddresses { addresses, relay } => write!(f, "OwnAddresses({addresses:?}, {relay:?})"),
             Self::TryPeer { peer } => write!(f, "TryPeer({peer:?})"),
             Self::UseDht(is_on) => write!(f, "UseDht({is_on})"),
@@ -247,6 +258,7 @@ impl std::fmt::Debug for Output {
             Self::Dht(Job::Put(item)) => write!(f, "Dht(put {}, {} bytes)", item.seq, item.value.len()),
             Self::Dht(job) => write!(f, "Dht({job:?})"),
             Self::CatchingUp(catching_up) => write!(f, "CatchingUp({catching_up})"),
+            Self::Announce(name) => write!(f, "Announce({name:?})"),
             Self::Close { peer, reason } => write!(f, "Close({peer:?}, {reason})"),
             Self::Event(event) => write!(f, "Event({event:?})"),
         }
@@ -276,6 +288,11 @@ pub enum Event {
         peer: DeviceId,
         /// Up or down.
         up: bool,
+    },
+    /// Somebody nearby invites this person, or an invitation of either side got further.
+    Proposals {
+        /// That somebody invites, in a sentence.
+        news: Option<String>,
     },
     /// A step of a join.
     Join {
@@ -373,6 +390,14 @@ pub struct Peer<S> {
     joins: BTreeMap<RoomNo, Invite>,
     /// The door last knocked at for a pending join, and when.
     knocked: BTreeMap<RoomNo, (DeviceId, Instant)>,
+    /// Invitations of those who are near, both ways.
+    proposals: Proposals,
+    /// Answers that were given to them, for devices that did not hear.
+    given: BTreeMap<Token, proposing::Given>,
+    /// Whether this person takes invitations of strangers who are near.
+    takes_proposals: bool,
+    /// What the shell was told last to announce.
+    told_announcement: Option<Option<String>>,
     /// Rooms of two that somebody offered, until it is seen that they are.
     offered: BTreeMap<RoomNo, PersonId>,
     /// Invites in own offers of rooms of two.
@@ -452,6 +477,10 @@ impl<S: Store> Peer<S> {
             sought: None,
             joins: BTreeMap::new(),
             knocked: BTreeMap::new(),
+            proposals: Proposals::default(),
+            given: BTreeMap::new(),
+            takes_proposals: true,
+            told_announcement: None,
             offered: BTreeMap::new(),
             pair_invites: BTreeMap::new(),
             arriving: BTreeMap::new(),
@@ -501,6 +530,7 @@ impl<S: Store> Peer<S> {
         };
         self.saved_numbers = (self.ctx.next_room, self.ctx.next_log);
         self.state_identity();
+        self.load_takes_proposals()?;
         self.load_people()?;
         self.load_book()?;
         self.load_rooms()?;
@@ -673,6 +703,7 @@ impl<S: Store> Peer<S> {
                 self.note_addresses(peer, addresses, None)?;
                 self.dial_soon(peer);
             }
+            Input::Lost { peer } => self.note_gone(peer),
             Input::TryPeer { peer } => self.try_peer(peer),
             Input::FlowLimits(limits) => {
                 self.planner = Planner::new(limits);
@@ -689,6 +720,7 @@ impl<S: Store> Peer<S> {
         self.plan_lines();
         self.tend_dht();
         self.tell_catching_up();
+        self.tell_announcement();
         self.save()?;
         Ok(Outputs(std::mem::take(&mut self.ctx.out)))
     }
@@ -713,6 +745,9 @@ impl<S: Store> Peer<S> {
         }
         if self.wants_at.is_some_and(|at| at <= now) {
             self.ask_in_stead();
+        }
+        if self.proposals.next_expiry().is_some_and(|at| at <= now) {
+            self.expire_proposals();
         }
         if self.next_knock().is_some_and(|at| at <= now) {
             self.knock_again();
@@ -741,6 +776,7 @@ impl<S: Store> Peer<S> {
             (!self.lines.is_empty()).then_some((self.reconcile_at, "compare states")),
             self.plan_at.map(|at| (at, "plan lines")),
             self.next_knock().map(|at| (at, "knock at another door")),
+            (self.proposals.next_expiry()).map(|at| (at, "drop invitations that nobody answered")),
             self.next_keeper_step().map(|at| (at, "see to a keeper")),
             self.sweep_at.map(|at| (at, "drop what has expired")),
             self.next_dht_step().map(|at| (at, "see to the DHT")),
@@ -762,6 +798,7 @@ impl<S: Store> Peer<S> {
         self.greet(peer);
         self.knock(peer);
         self.offer_pairs(peer)?;
+        self.propose(peer);
         self.send_addresses(peer);
         self.keeper_line_up(peer)
     }
@@ -775,7 +812,8 @@ impl<S: Store> Peer<S> {
     }
 
     fn drop_line(&mut self, peer: DeviceId) {
-        if self.lines.remove(&peer).is_some() {
+        if let Some(line) = self.lines.remove(&peer) {
+            self.remember_told(peer, line);
             self.keeper_line_down(peer);
             self.vaults.line_down(&peer);
             self.directory.line_down(&peer);
@@ -808,6 +846,10 @@ impl<S: Store> Peer<S> {
         };
         line.last_frame = now;
         let Ok(frame) = Frame::from_bytes(bytes) else {
+            if line.passed_over < line::PASSED_OVER_MAX && may_be_passed_over(bytes) {
+                line.passed_over += 1;
+                return Ok(());
+            }
             return self.misbehaved(peer, "a frame that does not decode");
         };
         match frame {
@@ -842,6 +884,13 @@ impl<S: Store> Peer<S> {
                 Ok(())
             }
             Frame::Offer { invite } => self.on_offer(peer, &invite),
+            Frame::Propose {
+                token,
+                person,
+                identity,
+                invite,
+            } => self.on_propose(peer, token, person, identity, invite),
+            Frame::Proposed { token, answer } => self.on_proposed(peer, token, answer),
             Frame::ToKeeper { ask } => self.on_ask(peer, ask),
             Frame::Keeper { answer } => self.on_answer(peer, answer),
             Frame::Removed { name, shown } => self.on_removed(peer, name, &shown),
@@ -906,6 +955,8 @@ impl<S: Store> Peer<S> {
             | Frame::Offer { .. }
             | Frame::Seek { .. }
             | Frame::Found { .. }
+            | Frame::Propose { .. }
+            | Frame::Proposed { .. }
             | Frame::ToKeeper { .. }
             | Frame::Keeper { .. } => Ok(()),
         }

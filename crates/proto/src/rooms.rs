@@ -4,6 +4,7 @@ pub mod epochs;
 pub mod invite;
 pub mod keepers;
 pub mod op;
+pub mod proposal;
 pub mod role;
 pub mod roster;
 pub mod spoken;

@@ -9,6 +9,8 @@
 //! Every length is checked against a fixed maximum *and* against the bytes that are really there before anything is
 //! allocated: a decoder never believes what a stranger claims.
 
+pub(crate) mod digits;
+
 use thiserror::Error;
 
 /// The largest frame that a peer may send, in bytes.

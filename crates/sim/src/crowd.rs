@@ -116,6 +116,10 @@ enum Event {
         entry: u32,
     },
     Say,
+    Heard {
+        node: usize,
+        room: u32,
+    },
     Up {
         node: usize,
     },
@@ -337,6 +341,7 @@ impl<'a> Crowd<'a> {
             Event::InStep { a, b, number } => self.in_step(a, b, number),
             Event::Deliver { from, to, room, entry } => self.deliver(from, to, room, entry),
             Event::Say => self.say(),
+            Event::Heard { node, room } => self.heard(node, room),
             Event::Up { node } => self.come_up(node),
             Event::Down { node, for_good } => self.go_down(node, for_good),
             Event::MassRestart => {
@@ -376,8 +381,10 @@ impl<'a> Crowd<'a> {
         let state = &mut self.nodes[node];
         (state.up, state.up_since) = (true, self.now);
         state.planner = Planner::new(Limits::default());
-        // What the gateway remembers of the time before is not known to a new process: it is counted all the same.
+        // The gateway forgets nothing because a program ended; the new one reads what the old one had noted.
+        let remembered = state.ledger.remembered(now);
         state.ledger = FlowLedger::new(Limits::default());
+        state.ledger.take_up(remembered, true, now);
         state.sight = sight;
         state.waiting.clear();
         state.relays.clear();
@@ -421,6 +428,7 @@ impl<'a> Crowd<'a> {
                     address: Some(address(*member)),
                     is_near: false,
                     seen_ms: 0,
+                    heard: None,
                 });
                 peer.rooms.insert(number);
             }

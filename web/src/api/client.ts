@@ -1,6 +1,6 @@
 // Calls of the local API. Every failure is a `Problem` with a sentence for people.
 
-import type { AccessKey, Check, Contact, FileState, FileTaken, Flows, FlowSample, Invite, Line, Member, Neighbour, Page, PeerLine, Role, Room, Status, Whereabouts } from "./types";
+import type { AccessKey, Check, Contact, FileState, FileTaken, Flows, FlowSample, Invite, Line, Member, Nearby, Neighbour, Page, PeerLine, Role, Room, Status, Whereabouts } from "./types";
 
 const BASE = "/api/v1";
 
@@ -121,7 +121,12 @@ export const api = {
   focus: (room: string | null) => call<void>("PUT", "/focus", { room }),
   draft: (room: string, text: string, keepalive = false) => call<void>("PUT", `/rooms/${part(room)}/draft`, { text }, keepalive),
   setName: (name: string) => call<unknown>("PATCH", "/identity", { name }),
-  near: () => call<{ near: Neighbour[] }>("GET", "/near").then((answer) => answer.near),
+  near: () => call<Nearby>("GET", "/near"),
+  showNearby: (visible: boolean) => call<Nearby>("PATCH", "/near", { visible }),
+  inviteNear: (device: string, room: string | null) =>
+    call<Neighbour>("POST", `/near/${part(device)}/invite`, room === null ? {} : { room }),
+  answerNear: (request: string, answer: "accept" | "decline" | "block") =>
+    call<{ room: string | null; name: string | null }>("POST", `/near/requests/${part(request)}`, { answer }),
   flows: () => offered(call<Flows>("GET", "/flows")),
   flowHistory: () => offered(call<{ samples: FlowSample[] }>("GET", "/flows/history").then((answer) => answer.samples)),
   doctor: (person?: string) =>

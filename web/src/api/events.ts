@@ -2,7 +2,7 @@
 
 import type { NodeEvent } from "./types";
 
-const NAMES = ["entry", "room", "draft", "line", "join", "file", "notice", "reset"] as const;
+const NAMES = ["entry", "room", "draft", "line", "near", "join", "file", "notice", "reset"] as const;
 /** How long to wait before asking anew, in milliseconds: short at first, as the node is on this machine. */
 const RETRY_MS = [300, 600, 1000, 2000, 4000];
 

@@ -42,10 +42,37 @@ export interface Neighbour {
   device: string;
   person: string | null;
   name: string | null;
+  /** The name that it announces: whoever does takes invitations of strangers. */
+  claims: string | null;
+  /** What this person invited it to, the newest last. */
+  invited: { room: string | null; standing: NearStanding; left_s: number }[];
   place: "machine" | "network";
   addresses: string[];
   up: boolean;
   heard_s: number;
+}
+
+/** How far an invitation to somebody nearby has got. */
+export type NearStanding = "calling" | "sent" | "shown" | "accepted" | "declined" | "not-taken" | "expired";
+
+/** Somebody nearby invites this person. */
+export interface NearRequest {
+  request: string;
+  device: string;
+  person: string;
+  claims: string | null;
+  /** What they are called here; null where they are not known. */
+  name: string | null;
+  /** Null for a room of two. */
+  room_name: string | null;
+  place: "machine" | "network" | null;
+  expires_s: number;
+}
+
+export interface Nearby {
+  near: Neighbour[];
+  requests: NearRequest[];
+  visible: boolean;
 }
 
 /** A program's token or a browser's session. */
@@ -193,7 +220,7 @@ export interface Whereabouts {
 export type WhyNot = "not-seen-yet" | "on-its-way" | "last-seen" | "never-seen";
 
 /** Why a line is held. */
-export type LineReason = "join" | "write" | "only" | "second" | "steady" | "visit" | "mix" | "theirs" | "surplus";
+export type LineReason = "join" | "write" | "only" | "second" | "steady" | "visit" | "mix" | "spread" | "theirs" | "surplus";
 
 export interface JoinStep {
   step: "knocking" | "asked" | "admitted" | "verified" | "readable" | "refused";
@@ -256,6 +283,7 @@ export type NodeEvent =
   | { event: "room"; room: string }
   | { event: "draft"; room: string; draft: Draft | null }
   | { event: "line"; device: string; up: boolean }
+  | { event: "near"; text: string | null }
   | { event: "join"; room: string; step: JoinStep }
   | ({ event: "file"; entry: string } & FileMoved)
   | { event: "notice"; room: string | null; text: string }

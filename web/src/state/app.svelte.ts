@@ -2,7 +2,7 @@
 
 import { api, forgetEarly, Problem, whenSignedOut } from "../api/client";
 import { EventStream } from "../api/events";
-import type { Contact, Line, Member, NodeEvent, Room, Status } from "../api/types";
+import type { Contact, Line, Member, Nearby, NearRequest, NodeEvent, Room, Status } from "../api/types";
 import { plain } from "../text/markdown";
 import { spoken } from "../words/index.svelte";
 import { drafts } from "./drafts.svelte";
@@ -52,6 +52,7 @@ class App {
   drawn = $state(false);
   status: Status | null = $state.raw(null);
   contacts: Contact[] = $state.raw([]);
+  near: Nearby | null = $state.raw(null);
   members: Record<string, Member[]> = $state({});
   view: View = $state({ page: "home" });
   dialog: Dialog | null = $state.raw(null);
@@ -140,6 +141,7 @@ class App {
       },
     });
     void this.loadContacts();
+    void this.loadNear();
     outbox.flush();
   }
 
@@ -169,6 +171,7 @@ class App {
       rooms.load().catch(() => undefined),
       this.loadStatus(),
       this.loadContacts(),
+      this.loadNear(),
       ...[...this.#timelines.values()].map((timeline) => timeline.refresh()),
     ]);
     if (this.view.page === "room") void this.loadMembers(this.view.room);
@@ -272,6 +275,48 @@ class App {
     this.contacts = (await api.contacts().catch(() => null)) ?? this.contacts;
   }
 
+  async loadNear(): Promise<void> {
+    const known = this.near?.requests;
+    this.near = (await api.near().catch(() => null)) ?? this.near;
+    const fresh = this.near?.requests.filter((request) => !known?.some((old) => old.request === request.request)) ?? [];
+    for (const request of fresh) this.#asked(request);
+  }
+
+  /** Somebody nearby asks: said wherever the person is in the page. */
+  #asked(request: NearRequest): void {
+    const { words } = spoken;
+    const text = words.nearAsks(request.name ?? words.nearClaimed(request.claims ?? words.nearUnknown), request.room_name);
+    if (this.view.page === "contacts") notices.announce(text);
+    else notices.say(text, "plain", { label: words.nearLook, run: () => this.go({ page: "contacts" }) }, 15_000);
+    if (!this.#mayNotify() || (document.hasFocus() && !document.hidden)) return;
+    const shown = new Notification(text, { tag: "near", icon: "/icon.svg" });
+    shown.onclick = () => {
+      window.focus();
+      this.go({ page: "contacts" });
+      shown.close();
+    };
+  }
+
+  async answerNear(request: NearRequest, answer: "accept" | "decline" | "block"): Promise<void> {
+    const began = performance.now();
+    await this.attempt(async () => {
+      const { room, name } = await api.answerNear(request.request, answer);
+      if (room !== null) {
+        // A room of two is made here and needs no joining.
+        if (request.room_name !== null) {
+          joins.begin(room, name ?? "", began);
+          this.dialog = { kind: "join", room };
+          void rooms.load();
+        } else {
+          await rooms.load();
+          this.go({ page: "room", room });
+        }
+      } else notices.say(answer === "block" ? spoken.words.nearBlocked : spoken.words.nearDeclined);
+    });
+    void this.loadNear();
+    void this.loadContacts();
+  }
+
   async loadMembers(room: string): Promise<void> {
     const members = await api.members(room).catch(() => null);
     if (members) this.members[room] = members;
@@ -350,6 +395,9 @@ class App {
       case "line":
         this.#statusSoon();
         break;
+      case "near":
+        void this.loadNear();
+        break;
       case "join":
         joins.step(event.room, event.step);
         if (event.step.step === "readable") {
@@ -405,8 +453,12 @@ class App {
     return this.view.page === "room" && this.view.room === room && !document.hidden && document.hasFocus();
   }
 
+  #mayNotify(): boolean {
+    return settings.notify && typeof Notification !== "undefined" && Notification.permission === "granted";
+  }
+
   #notify(room: string, said: Line[]): void {
-    if (!settings.notify || typeof Notification === "undefined" || Notification.permission !== "granted") return;
+    if (!this.#mayNotify()) return;
     const worth = rooms.byId.get(room)?.muted ? said.filter((line) => line.mentions_me) : said;
     const newest = worth.at(-1);
     const known = rooms.byId.get(room);

@@ -104,7 +104,7 @@ export class Timeline {
       const page = await api.entries(this.room, count, this.#cursor);
       this.#cursor = page.older;
       this.complete = page.older === null;
-      this.#prepend(without(page.entries, this.lines));
+      this.#prepend(this.#fresh(page.entries));
     } finally {
       this.loading = false;
     }
@@ -131,7 +131,7 @@ export class Timeline {
       const page = await api.entries(this.room, OLDER_LINES, this.#newer);
       this.#newer = page.newer;
       this.detached = page.newer !== null;
-      this.#set([...this.lines, ...without(page.entries, this.lines)], false);
+      this.#set(this.lines.concat(this.#fresh(page.entries)), false);
     } finally {
       this.loading = false;
     }
@@ -197,6 +197,12 @@ export class Timeline {
     if (stale || this.#hasGaps(lines)) this.#reconcileSoon();
   }
 
+  /** Those lines of a page that do not stand here yet. What is loaded may be long, and is not looked through for a page of it. */
+  #fresh(page: readonly Line[]): Line[] {
+    const gaps = page.some((line) => line.kind === "gap");
+    return gaps ? without(page, this.lines) : page.filter((line) => !this.#index.has(line.id));
+  }
+
   #at(id: string): number | undefined {
     const at = this.#index.get(id);
     return at === undefined ? undefined : at - this.#first;
@@ -228,7 +234,7 @@ export class Timeline {
     this.#first -= older.length;
     for (const [at, line] of older.entries()) if (line.kind !== "gap") this.#index.set(line.id, this.#first + at);
     this.lineRows = prependRows(older, newest, this.lineRows, this.unreadId);
-    this.lines = [...older, ...this.lines];
+    this.lines = older.concat(this.lines);
   }
 
   #set(lines: Line[], prepended: boolean): void {

@@ -5,12 +5,13 @@ import { join } from "node:path";
 import { clear } from "./stage.mjs";
 import * as two from "./two.mjs";
 import * as keyboard from "./keyboard.mjs";
-import * as screens from "./screens.mjs";
+import { axe_finds_nothing_on_any_screen } from "./screens.mjs";
 import * as step from "./step.mjs";
 import * as first from "./first.mjs";
 import * as own from "./own.mjs";
+import { a_stranger_nearby_is_invited_and_says_yes_or_no } from "./near.mjs";
 
-const journeys = { ...first, ...two, ...step, ...keyboard, ...own, ...screens };
+const journeys = { ...first, ...two, ...step, ...keyboard, ...own, a_stranger_nearby_is_invited_and_says_yes_or_no, axe_finds_nothing_on_any_screen };
 const wanted = process.argv.slice(2);
 const unknown = wanted.filter((name) => !(name in journeys));
 if (unknown.length > 0) {

@@ -10,7 +10,7 @@ const findings = [];
 let examined = 0;
 
 /** What axe finds on the page as it is now. */
-async function examine(page, screen) {
+export async function examine(page, screen) {
   if (!(await page.evaluate(() => "axe" in window))) {
     // The page forbids scripts from elsewhere, and rightly: so it is put in by the browser itself.
     await page.evaluate(readFileSync(AXE, "utf8"));
@@ -22,12 +22,17 @@ async function examine(page, screen) {
       findings.push(`${screen}: ${violation.id} (${violation.impact}): ${violation.nodes.slice(0, 3).map((node) => `${node.target} ${node.failureSummary}`).join(" | ")}`);
 }
 
-async function bothThemes(page, screen) {
+export async function bothThemes(page, screen) {
   for (const theme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme: theme });
     await examine(page, `${screen}, ${theme}`);
   }
   await page.emulateMedia({ colorScheme: "light" });
+}
+
+/** Nothing serious or critical was found so far. */
+export function nothingFound() {
+  assert.deepEqual(findings, [], findings.join("\n"));
 }
 
 export async function axe_finds_nothing_on_any_screen() {
@@ -207,7 +212,7 @@ export async function axe_finds_nothing_on_any_screen() {
   await shot(signedOut, "signed-out");
   await signedOut.close();
 
-  assert.deepEqual(findings, [], findings.join("\n"));
+  nothingFound();
   console.log(`        axe examined ${examined} screens and states: nothing serious or critical`);
   await page.context().close();
   await Promise.all([ada.stop(), bea.stop()]);

@@ -42,6 +42,7 @@ impl Switchboard {
             self.look_at_paths();
         }
         self.flows.sample();
+        self.flows.note_for_next_run();
         if turn.is_multiple_of(TURNS_PER_REPORT)
             && let Some(url) = self.endpoint.addr().relay_urls().next()
         {

@@ -363,6 +363,7 @@ impl Event {
             Self::Room { .. } => "room",
             Self::Draft { .. } => "draft",
             Self::Line { .. } => "line",
+            Self::Near { .. } => "near",
             Self::Join { .. } => "join",
             Self::File { .. } => "file",
             Self::Notice { .. } => "notice",

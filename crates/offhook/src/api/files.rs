@@ -332,7 +332,8 @@ async fn of_entry(surface: &Surface, entry: EntryId) -> Result<(Vec<Attachment>,
     };
     let read = surface.query(move |peer| {
         let view = peer.entry(entry).map_err(storage_problem)?.ok_or_else(no_entry)?;
-        Ok((view.files, peer.file_limit(entry).unwrap_or(u64::MAX)))
+        let no_room = || Problem::new(Kind::NoRoom, "the room of this message is not here (any more)");
+        Ok((view.files, peer.file_limit(entry).ok_or_else(no_room)?))
     });
     read.await
 }

@@ -21,6 +21,7 @@ mod keepers;
 mod keys;
 mod metrics;
 mod names;
+mod near;
 mod people;
 mod request;
 mod rooms;
@@ -220,7 +221,7 @@ fn read_routes() -> OpenApiRouter<Surface> {
         .routes(routes!(desk::qr))
         .routes(routes!(people::contacts))
         .routes(routes!(people::contact))
-        .routes(routes!(people::near))
+        .routes(routes!(near::near))
         .routes(routes!(entries::page))
         .routes(routes!(entries::export))
         .routes(routes!(entries::show))
@@ -252,6 +253,9 @@ fn send_routes() -> OpenApiRouter<Surface> {
 /// What changes rooms, people, this node, and who may do what.
 fn admin_routes() -> OpenApiRouter<Surface> {
     OpenApiRouter::new()
+        .routes(routes!(near::change))
+        .routes(routes!(near::invite))
+        .routes(routes!(near::answer))
         .routes(routes!(keys::irc, keys::set_irc))
         .routes(routes!(keys::new_link))
         .routes(routes!(keys::list, keys::new_token))
@@ -363,6 +367,8 @@ fn command_problem(error: &CommandError) -> Problem {
         CommandError::Length { .. } => Kind::Length,
         CommandError::TooLargeForRoom { .. } => Kind::TooLarge,
         CommandError::NotYours(_) => Kind::NotYours,
+        CommandError::NotNear => Kind::NotNear,
+        CommandError::NoProposal => Kind::NoRequest,
         CommandError::BadInvite(_) => Kind::BadInvite,
         CommandError::NoKeys => Kind::NoKeys,
         CommandError::Limit(_) => Kind::Limit,

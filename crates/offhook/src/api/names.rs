@@ -5,11 +5,12 @@
 
 use crate::proto::history::{EntryId, RoomId};
 use crate::proto::identity::PersonId;
-use crate::proto::peer::Peer;
 use crate::proto::peer::view::RoomView;
+use crate::proto::peer::{Peer, ProposalView};
+use crate::proto::rooms::proposal::Token;
 use crate::proto::store::Store;
 
-use super::model::hex;
+use super::model::{Neighbour, hex};
 use super::storage_problem;
 use crate::problem::{Candidate, Kind, Problem};
 
@@ -90,6 +91,34 @@ pub(crate) fn person<S: Store>(peer: &Peer<S>, wanted: &str) -> Result<PersonId,
         Problem::new(Kind::NoPerson, detail)
     };
     choose(named, wanted, "persons").unwrap_or_else(|| Err(none()))
+}
+
+/// Who of those nearby `wanted` means: by device, or by the name that they are known by or claim.
+pub(crate) fn neighbour<'a>(near: &'a [Neighbour], wanted: &str) -> Result<&'a Neighbour, Problem> {
+    let named = near.iter().map(|node| Named {
+        id: node.device.clone(),
+        names: node.name.iter().chain(&node.claims).cloned().collect(),
+        thing: node,
+    });
+    let none = || {
+        let detail = format!("nobody near here is `{wanted}`; `offhook near` lists who announces themselves");
+        Problem::new(Kind::NotNear, detail)
+    };
+    choose(named.collect(), wanted, "devices").unwrap_or_else(|| Err(none()))
+}
+
+/// The invitation that `wanted` means: by its id, or by who made it.
+pub(crate) fn proposal(asked: &[ProposalView], wanted: &str) -> Result<Token, Problem> {
+    let named = asked.iter().map(|asked| Named {
+        id: hex(&asked.token),
+        names: asked.name.iter().chain(&asked.claimed).cloned().collect(),
+        thing: asked.token,
+    });
+    let none = || {
+        let detail = format!("there is no invitation `{wanted}` (any more); `offhook near` lists those there are");
+        Problem::new(Kind::NoRequest, detail)
+    };
+    choose(named.collect(), wanted, "invitations").unwrap_or_else(|| Err(none()))
 }
 
 /// The entry id that a text states.

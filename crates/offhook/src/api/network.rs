@@ -258,3 +258,77 @@ impl From<WaitingView> for Waiting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::proto::overlay::plan::Reason;
+    use crate::proto::peer::view::WhyNot;
+
+    /// What the page's table says for a code: the template, filled in.
+    fn in_table(table: &str, name: &str, code: &str, count: usize) -> String {
+        let all = table
+            .split_once(&format!("  {name}: {{"))
+            .expect("the table is there")
+            .1;
+        let all = all.split_once("} as Record").expect("it ends").0;
+        let is_code = |line: &&str| {
+            let key = line
+                .split_once(": (")
+                .map_or("", |(key, _)| key.trim().trim_matches('"'));
+            key == code
+        };
+        let line = all
+            .lines()
+            .find(is_code)
+            .unwrap_or_else(|| panic!("{name} lacks {code}"));
+        let text = line.split_once("=> ").expect("a function").1.trim_end_matches(',');
+        let text = &text[1..text.len() - 1];
+        let unit = |one: &str, many: &str| {
+            if count == 1 {
+                format!("1 {one}")
+            } else {
+                format!("{count} {many}")
+            }
+        };
+        text.replace("${n(rooms, \"room\", \"rooms\")}", &unit("room", "rooms"))
+            .replace("${n(minutes, \"minute\", \"minutes\")}", &unit("minute", "minutes"))
+    }
+
+    #[test]
+    fn the_page_says_what_the_node_says() {
+        let english = include_str!("../../../../web/src/words/en.ts");
+        for n in [1, 7] {
+            let reasons = [
+                Reason::Join,
+                Reason::Write,
+                Reason::Only(n),
+                Reason::Second(n),
+                Reason::Steady,
+                Reason::Visit(n),
+                Reason::Mix,
+                Reason::Theirs(n),
+                Reason::Surplus,
+            ];
+            for reason in reasons {
+                assert_eq!(in_table(english, "lineReason", reason.code(), n), reason.sentence());
+            }
+            let why = [
+                WhyNot::NotSeenYet,
+                WhyNot::OnItsWay,
+                WhyNot::LastSeen { minutes: n as u64 },
+                WhyNot::NeverSeen,
+            ];
+            for why in why {
+                assert_eq!(in_table(english, "whyNot", why.code(), n), why.sentence());
+            }
+            // One that is new has to be put into the lists above.
+            match reasons[0] {
+                Reason::Join | Reason::Write | Reason::Only(_) | Reason::Second(_) | Reason::Steady => {}
+                Reason::Visit(_) | Reason::Mix | Reason::Theirs(_) | Reason::Surplus => {}
+            }
+            match why[0] {
+                WhyNot::NotSeenYet | WhyNot::OnItsWay | WhyNot::LastSeen { .. } | WhyNot::NeverSeen => {}
+            }
+        }
+    }
+}

@@ -4,9 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use offhook_node::{Near, Where};
-
-use super::model::{Contact, ContactChange, Contacts, Nearby, Neighbour, RoomMade, hex};
+use super::model::{Contact, ContactChange, Contacts, RoomMade, hex};
 use super::request::{Body, Path};
 use super::{Surface, names, odd_reply, storage_problem};
 use crate::problem::{Kind, Problem};
@@ -97,37 +95,6 @@ pub(super) async fn chat(
         name: view.name,
     };
     Ok((StatusCode::CREATED, Json(opened)))
-}
-
-/// `GET /near`: who announces themselves on this network and this machine. A claim, unless a line is up.
-#[utoipa::path(
-    get,
-    path = "/near",
-    description = "Who announces themselves on this network and this machine.",
-    responses((status = 200, body = Nearby), (status = "default", body = Problem, content_type = "application/problem+json")),
-    security(("session" = []), ("token" = ["read"]))
-)]
-pub(super) async fn near(State(surface): State<Surface>) -> Result<Json<Nearby>, Problem> {
-    let seen = surface.node.near();
-    let peers = surface.query(|peer| Ok(peer.peers())).await?;
-    let neighbour = |near: Near| {
-        let known = peers.iter().find(|peer| peer.device == near.device);
-        Neighbour {
-            device: hex(&near.device.0),
-            person: known.and_then(|peer| peer.person).map(|person| hex(&person.0)),
-            name: known.filter(|peer| peer.person.is_some()).map(|peer| peer.name.clone()),
-            place: match near.place {
-                Where::Machine => "machine".to_owned(),
-                Where::Network => "network".to_owned(),
-            },
-            addresses: near.addresses.iter().map(ToString::to_string).collect(),
-            up: known.is_some_and(|peer| peer.up),
-            heard_s: near.since.as_secs(),
-        }
-    };
-    Ok(Json(Nearby {
-        near: seen.into_iter().map(neighbour).collect(),
-    }))
 }
 
 async fn person_id(surface: &Surface, wanted: String) -> Result<PersonId, Problem> {

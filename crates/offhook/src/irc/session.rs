@@ -510,7 +510,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Session<T> {
                 self.send_all(told).await
             }
             Event::Room { .. } => self.refresh().await,
-            Event::Notice { text, .. } => self.notice(&text).await,
+            Event::Notice { text, .. } | Event::Near { text: Some(text) } => self.notice(&text).await,
             Event::Reset {} => {
                 self.notice("Something was missed: ask for the history of your rooms again")
                     .await

@@ -10,16 +10,16 @@ use hyper::Method;
 use hyper::body::Bytes;
 
 use super::{Context, Done, Out, Stop};
-use crate::api::model::{FileStanding, FileState, FileTaken, Files, Room};
-use crate::client::Target;
+use crate::api::model::{Event, FileStanding, FileState, FileTaken, Files, Room};
+use crate::client::{Events, Target};
 use crate::flags::{FileGet, FileVerb};
 use crate::problem::{Kind, Problem};
 use crate::proto::history::file::{FILES_MAX, safe_name};
 use crate::proto::peer::command::too_large;
 use crate::render::{clean_line, size};
 
-/// How often it is asked how much is here.
-const ASK_EVERY: Duration = Duration::from_millis(200);
+/// How often progress replaces itself on a terminal.
+const DRAW_EVERY: Duration = Duration::from_millis(200);
 /// How often progress is shown where it does not replace itself.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Bytes read from disk at once.
@@ -187,39 +187,81 @@ async fn wait_for(context: &Context, id: &str, file: &FileState, wait: u64) -> R
     if file.state == FileStanding::Here {
         return Ok(());
     }
+    // Followed before it is asked for: no move can be missed.
+    let mut events = context.node.events().await?;
     let target = Target::new(&["entries", id, "files", &file.file.file, "fetch"]);
-    let _: FileState = context.node.send(Method::POST, target, None::<&()>).await?;
+    let mut now: FileState = context.node.send(Method::POST, target, None::<&()>).await?;
     let mut shown = Progress::new(
         context.out,
         &format!("fetching {}", clean_line(&file.file.name)),
         file.file.bytes,
     );
-    let since = Instant::now();
-    loop {
-        let files = of_entry(context, id).await?;
-        let now = files.files.into_iter().find(|now| now.file.file == file.file.file);
-        let now = now.ok_or_else(|| Problem::new(Kind::NoFile, "the message was deleted"))?;
-        if now.state == FileStanding::Here {
-            return Ok(());
-        }
+    let end = tokio::time::Instant::now() + Duration::from_secs(wait);
+    while now.state != FileStanding::Here {
         if let Some(problem) = now.problem {
             return Err(Problem::new(Kind::Storage, problem).into());
         }
-        if since.elapsed() >= Duration::from_secs(wait) {
-            let detail = match now.sources {
-                0 => "nobody who has it is there; the node goes on trying, and `offhook file get` can be asked again"
-                    .to_owned(),
-                _ => format!(
-                    "{} of {} are here; the node goes on",
-                    size(now.here),
-                    size(now.file.bytes)
-                ),
-            };
-            return Err(Problem::new(Kind::NotHere, detail).into());
-        }
         shown.tell(now.here);
-        tokio::time::sleep(ASK_EVERY).await;
+        match tokio::time::timeout_at(end, next_move(context, id, &mut events, &now)).await {
+            Ok(moved) => now = moved?,
+            Err(_) => return Err(not_here(&now).into()),
+        }
     }
+    Ok(())
+}
+
+/// How the file stands after the next thing that happened to it or to its message.
+async fn next_move(context: &Context, id: &str, events: &mut Events, before: &FileState) -> Result<FileState, Stop> {
+    while let Some(event) = events.next().await? {
+        match event {
+            Event::File {
+                file,
+                here,
+                state,
+                sources,
+                problem,
+                ..
+            } if file == before.file.file => {
+                return Ok(FileState {
+                    file: before.file.clone(),
+                    here,
+                    state,
+                    sources,
+                    problem,
+                });
+            }
+            Event::Entry {
+                id: changed,
+                new: false,
+                ..
+            } if changed == id => {}
+            Event::Reset {} => {}
+            _ => continue,
+        }
+        let files = of_entry(context, id).await?;
+        let now = files.files.into_iter().find(|now| now.file.file == before.file.file);
+        return Ok(now.ok_or_else(|| Problem::new(Kind::NoFile, "the message was deleted"))?);
+    }
+    Err(Problem::new(
+        Kind::Stopping,
+        "the node stopped; it goes on fetching once it runs again",
+    )
+    .into())
+}
+
+/// Why the wait is over.
+fn not_here(now: &FileState) -> Problem {
+    let detail = match now.sources {
+        0 => {
+            "nobody who has it is there; the node goes on trying, and `offhook file get` can be asked again".to_owned()
+        }
+        _ => format!(
+            "{} of {} are here; the node goes on",
+            size(now.here),
+            size(now.file.bytes)
+        ),
+    };
+    Problem::new(Kind::NotHere, detail)
 }
 
 /// How far something is, for people: one line that replaces itself on a terminal, now and then a line elsewhere.
@@ -245,7 +287,7 @@ impl Progress {
     }
 
     fn tell(&mut self, done: u64) {
-        let pause = if self.is_terminal { ASK_EVERY } else { TELL_EVERY };
+        let pause = if self.is_terminal { DRAW_EVERY } else { TELL_EVERY };
         let due = self.told.unwrap_or(self.since) + pause;
         if Instant::now() < due {
             return;

@@ -10,6 +10,7 @@ mod files;
 mod join;
 mod keepers;
 mod keys;
+mod near;
 mod network;
 mod relay;
 mod rooms;
@@ -150,6 +151,7 @@ pub(crate) async fn run(flags: Flags) -> Done {
         Verb::Invite(invite) => rooms::invite(&context, invite).await,
         Verb::Join(join) => join::run(&context, join).await,
         Verb::Contact(verb) => contacts::run(&context, verb).await,
+        Verb::Near(near) => near::run(&context, near.verb).await,
         Verb::Chat { person } => rooms::chat(&context, &person).await,
         Verb::Send(send) => say::send(&context, send).await,
         Verb::Edit { id, text } => say::edit(&context, &id, text).await,

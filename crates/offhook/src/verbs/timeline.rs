@@ -108,7 +108,9 @@ pub(super) async fn tail(context: &Context, flags: Tail) -> Done {
                     mark_read(context, std::slice::from_ref(&line)).await;
                 }
             }
-            Event::Notice { text, .. } => context.out.talk(&crate::render::clean_line(&text)),
+            Event::Notice { text, .. } | Event::Near { text: Some(text) } => {
+                context.out.talk(&crate::render::clean_line(&text))
+            }
             Event::Reset {} => context
                 .out
                 .talk("some lines may have been passed over; `offhook log` has them all"),

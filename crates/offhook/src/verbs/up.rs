@@ -271,7 +271,7 @@ async fn talk(context: &Context, node: &NodeHandle, flags: &Up) -> Done {
     }
     service::notify("READY=1");
     while let Some(event) = events.next().await? {
-        if let Event::Notice { text, .. } = event {
+        if let Event::Notice { text, .. } | Event::Near { text: Some(text) } = event {
             context.out.talk(&clean_line(&text));
         }
     }

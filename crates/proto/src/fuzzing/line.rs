@@ -2,7 +2,7 @@
 //!
 //! Random bytes would never get past the names of rooms, so an input is a small program over what an honest member really
 //! sends in a fixed scene (Ada has been away, Mallory has news): play frame n, play it with bytes changed, send a frame
-//! of any kind under the room's true name, send raw bytes, let time pass. The scene is played anew in each process, so
+//! of any kind under the room's true name, send raw bytes, let time pass, have Ada answer an invitation. The scene is played anew in each process, so
 //! inputs keep their meaning when the protocol changes.
 //!
 //! Checked: nothing panics, a stranger's frames never make the store fail, a little input never draws a flood of output, and
@@ -16,7 +16,7 @@ use crate::crypto::{KeyPair, Secret};
 use crate::history::{EntryId, RoomId};
 use crate::identity::{DeviceId, DeviceKey, RootKey};
 use crate::peer::view::LineView;
-use crate::peer::{Command, Input, Output, Peer, Post, Reply, Secrets};
+use crate::peer::{Command, Input, Output, Peer, Post, Reply, Secrets, Verdict};
 use crate::rooms::{HistoryPolicy, Role};
 use crate::store::MemoryStore;
 use crate::sync::Frame;
@@ -65,11 +65,30 @@ pub fn line(data: &[u8], now: Instant) -> bool {
         address: None,
     };
     feed(&mut ada, line_up, now);
+    // Mallory is near, so that her invitations are heard.
+    let found = Input::Found {
+        peer: scene.mallory,
+        addresses: Vec::new(),
+    };
+    feed(&mut ada, found, now);
     let (mut sent, mut time) = (0, now);
     let mut steps = Reader::new(data);
     for _ in 0..STEPS_MAX {
         // The rest of a program that ends in the middle of a step is left out.
-        let Ok(input) = scene.step(&mut steps) else { break };
+        let Ok(step) = scene.step(&mut steps) else { break };
+        let input = match step {
+            Step::Input(input) => input,
+            Step::Answer(verdict) => match ada.proposals().first() {
+                Some(asked) => Input::Command {
+                    id: 0,
+                    command: Command::AnswerProposal {
+                        token: asked.token,
+                        verdict,
+                    },
+                },
+                None => continue,
+            },
+        };
         if matches!(input, Input::Timeout) {
             time += Duration::from_secs(2);
         }
@@ -80,6 +99,14 @@ pub fn line(data: &[u8], now: Instant) -> bool {
     let reopened = ada_over(ada.store_mut().clone(), time);
     assert_eq!(shown(&reopened, scene.room), after, "reopening shows the same");
     after != before
+}
+
+/// One step of a program.
+enum Step {
+    /// What Ada is given.
+    Input(Input),
+    /// Ada answers the first invitation that waits for her.
+    Answer(Verdict),
 }
 
 fn feed(ada: &mut Peer<MemoryStore>, input: Input, now: Instant) -> usize {
@@ -103,7 +130,7 @@ fn shown(peer: &Peer<MemoryStore>, room: RoomId) -> Vec<String> {
 
 impl Scene {
     /// Reads one step of a program.
-    fn step(&self, steps: &mut Reader<'_>) -> Result<Input, WireError> {
+    fn step(&self, steps: &mut Reader<'_>) -> Result<Step, WireError> {
         let bytes = match steps.byte()? {
             0 => self.frame(steps)?,
             1 => {
@@ -124,13 +151,14 @@ impl Scene {
                 bytes
             }
             3 => steps.bytes(4096, "frame")?.to_vec(),
-            4 => return Ok(Input::Timeout),
+            4 => return Ok(Step::Input(Input::Timeout)),
+            5 => return Ok(Step::Answer(Verdict::Accept)),
+            6 => return Ok(Step::Answer(Verdict::Decline)),
+            7 => return Ok(Step::Answer(Verdict::Block)),
             _ => return Err(WireError::Unknown("step")),
         };
-        Ok(Input::Frame {
-            peer: self.mallory,
-            bytes,
-        })
+        let peer = self.mallory;
+        Ok(Step::Input(Input::Frame { peer, bytes }))
     }
 
     fn frame(&self, steps: &mut Reader<'_>) -> Result<Vec<u8>, WireError> {

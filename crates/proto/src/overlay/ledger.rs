@@ -15,6 +15,8 @@
 //! does on its own (it sends to every address that a peer offers) cannot open a flow unseen. *Hole punching*: [`PUNCH_TOKENS`] unknown destinations for
 //! [`PUNCH_WINDOW`], and none while [`Punching`] says so.
 //!
+//! *Over a restart* [`FlowLedger::remembered`] is kept and [`FlowLedger::take_up`] again: a gateway forgets nothing because a program ended.
+//!
 //! It does not see what other programs of this machine do, and it counts addresses on the local network, which no gateway sees, all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +61,10 @@ const RESERVED: Duration = Duration::from_secs(32);
 const CALLERS_MAX: usize = 256;
 /// How long one who called may be answered.
 const CALLER_KEPT: Duration = Duration::from_secs(30);
+/// Flows of the last run that are taken up.
+const REMEMBERED_MAX: usize = 1024;
+/// A connection's name ends so where the last run made it.
+const OF_LAST_RUN: &str = " (of the last run)";
 /// A flow with a packet either way within this is in use: lines say something every 5 s.
 const IN_USE: Duration = Duration::from_secs(16);
 /// Refused destinations that are remembered, to be shown.
@@ -129,7 +135,7 @@ impl Default for Limits {
     }
 }
 
-/// The far end of a flow. The near end is the node's one socket for each address family.
+/// The far end of a flow. The near end is the node's one socket for each address family, or one of its own where it goes by a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum To {
     /// A UDP destination.
@@ -223,6 +229,24 @@ pub enum Urgency {
     Cover,
     /// It makes things better.
     Spare,
+}
+
+/// A flow of the program's last run that a gateway may still remember.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// Where it goes.
+    pub to: To,
+    /// Whether anybody answered there.
+    pub answered: bool,
+    /// How long ago the last packet was; none where it was in use to the end.
+    pub unused_for: Option<Duration>,
+}
+
+fn of_last_run(name: &str) -> String {
+    match name.ends_with(OF_LAST_RUN) {
+        true => name.to_owned(),
+        false => format!("{name}{OF_LAST_RUN}"),
+    }
 }
 
 /// Asks for tokens for one dial, or for one connection to a relay.
@@ -392,6 +416,52 @@ impl FlowLedger {
 
     fn expire(&mut self, now: Instant) {
         self.flows.retain(|_, flow| flow.expires().is_none_or(|at| now < at));
+    }
+
+    /// What a gateway goes on to remember when this program ends.
+    pub fn remembered(&mut self, now: Instant) -> Vec<Remembered> {
+        self.expire(now);
+        let sent = self.flows.iter().filter(|(_, flow)| flow.sent);
+        sent.map(|(to, flow)| Remembered {
+            to: to.clone(),
+            answered: flow.answered,
+            unused_for: match flow.state(now) {
+                State::Open => None,
+                _ => Some(now.saturating_duration_since(flow.last)),
+            },
+        })
+        .collect()
+    }
+
+    /// Counts what a gateway remembers of the program's last run. Where the socket has the same port again, a destination that is called again is the same flow; else it is another one, as connections are.
+    pub fn take_up(&mut self, flows: impl IntoIterator<Item = Remembered>, has_same_port: bool, now: Instant) {
+        for Remembered {
+            to,
+            answered,
+            unused_for,
+        } in flows.into_iter().take(REMEMBERED_MAX)
+        {
+            let last = now.checked_sub(unused_for.unwrap_or_default()).unwrap_or(now);
+            let (to, kind) = match to {
+                To::Udp(_) if has_same_port && answered => (to, Kind::Path),
+                To::Udp(_) if has_same_port => (to, Kind::Dial),
+                To::Udp(at) => (To::Tcp(of_last_run(&at.to_string())), Kind::Path),
+                To::Tcp(name) => (To::Tcp(of_last_run(&name)), Kind::Relay),
+                To::Lookup(name) => (To::Lookup(of_last_run(&name)), Kind::Lookup),
+            };
+            self.flows.entry(to).or_insert(Flow {
+                kind,
+                peer: None,
+                reason: "a gateway remembers it of the last run",
+                since: last,
+                last,
+                sent: true,
+                answered,
+                held: false,
+            });
+        }
+        self.expire(now);
+        self.peak = self.peak.max(self.flows.len());
     }
 
     /// Asks for tokens before a dial or a connection.

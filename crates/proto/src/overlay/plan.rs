@@ -13,7 +13,11 @@
 //! *Mixing*: covering alone would leave the sides of a healed partition apart, each covered by its own. So from time to time a member is called with whom there was no line for longest:
 //! every [`MIX_GAP_FEW`] while fewer than [`MIX_LINES`] lines are up, every [`MIX_GAP`] otherwise. Two sides with several members meet within a gap or two, and a line is enough.
 //!
-//! *Spread*: no more than a third of the lines go to one /24 (IPv4) or /48 (IPv6), and two thirds to the local network, except to a room that has no other
+//! *Spreading*: a line to one member is no line to all: lines of a room may hang together in parts, and what is said in one part reaches the others only with somebody's next call. So those of whom nothing
+//! came since something was said (no entry, no receipt, no address: [`Peer::heard`]) are called, one every [`SPREAD_GAP`] and first who was seen last, until [`SPREAD_LINES`] lines lead into the room. Who keeps failing is
+//! taken to be away.
+//!
+//! *Networks*: no more than a third of the lines go to one /24 (IPv4) or /48 (IPv6), and two thirds to the local network, except to a room that has no other
 //! way, so that one hostile block cannot surround a node.
 //!
 //! *Pace*: at most [`DIALS`] dials in flight. A dial that is under way for [`SLOW`] goes on, but another member of the same rooms is called beside it (as connections race in RFC 8305): an address may be
@@ -56,7 +60,7 @@ pub const VISIT_STAY: Duration = Duration::from_secs(2);
 /// A line on which nothing came for so long, with nothing asked for, has its rooms in step.
 pub const SETTLED: Duration = Duration::from_secs(1);
 /// Between two visits once every room was visited.
-pub const VISIT_GAP: Duration = Duration::from_secs(75);
+pub const VISIT_GAP: Duration = Duration::from_secs(100);
 /// A room that was visited is not visited again before.
 pub const VISIT_PERIOD: Duration = Duration::from_secs(600);
 
@@ -68,7 +72,18 @@ pub const MIX_LINES: usize = 6;
 /// Between two calls for mixing while there are fewer than [`MIX_LINES`] lines.
 pub const MIX_GAP_FEW: Duration = Duration::from_secs(5);
 /// Between two calls for mixing otherwise.
-pub const MIX_GAP: Duration = Duration::from_secs(90);
+pub const MIX_GAP: Duration = Duration::from_secs(180);
+
+/// So long after something was said, those of whom nothing came since are called.
+pub const SPREAD_AFTER: Duration = Duration::from_secs(6);
+/// And until then.
+pub const SPREAD_FOR: Duration = Duration::from_secs(60);
+/// Between two such calls.
+pub const SPREAD_GAP: Duration = Duration::from_secs(2);
+/// Whoever has so many lines to members of a room leaves such calls to others.
+pub const SPREAD_LINES: usize = 6;
+/// Nobody is called so twice within this.
+pub const SPREAD_PERIOD: Duration = Duration::from_secs(120);
 
 /// Between two dials to devices that have failed [`FAILURES`] times or more.
 pub const RETRY_GAP: Duration = Duration::from_secs(10);
@@ -123,6 +138,8 @@ pub struct Peer {
     pub is_near: bool,
     /// When it was last seen, in milliseconds of the wall clock.
     pub seen_ms: u64,
+    /// When something came that it said, over whatever lines.
+    pub heard: Option<Instant>,
 }
 
 impl Peer {
@@ -163,6 +180,8 @@ pub enum Reason {
     Visit(usize),
     /// Somebody with whom there was no line for longest.
     Mix,
+    /// Something was said in a room, and nothing shows that it has heard.
+    Spread,
     /// The other side dialled; so many rooms are shared.
     Theirs(usize),
     /// Nothing: it will be closed when it is idle.
@@ -177,9 +196,13 @@ impl Reason {
             // Who has just come online waits for everything that was said.
             Self::Only(_) | Self::Visit(_) if is_first_round => Urgency::Urgent,
             Self::Only(_) => Urgency::Cover,
-            Self::Second(_) | Self::Steady | Self::Visit(_) | Self::Mix | Self::Theirs(_) | Self::Surplus => {
-                Urgency::Spare
-            }
+            Self::Second(_)
+            | Self::Steady
+            | Self::Visit(_)
+            | Self::Mix
+            | Self::Spread
+            | Self::Theirs(_)
+            | Self::Surplus => Urgency::Spare,
         }
     }
 
@@ -193,6 +216,7 @@ impl Reason {
             Self::Steady => "steady",
             Self::Visit(_) => "visit",
             Self::Mix => "mix",
+            Self::Spread => "spread",
             Self::Theirs(_) => "theirs",
             Self::Surplus => "surplus",
         }
@@ -202,7 +226,7 @@ impl Reason {
     pub fn rooms(self) -> Option<usize> {
         match self {
             Self::Only(n) | Self::Second(n) | Self::Visit(n) | Self::Theirs(n) => Some(n),
-            Self::Join | Self::Write | Self::Steady | Self::Mix | Self::Surplus => None,
+            Self::Join | Self::Write | Self::Steady | Self::Mix | Self::Spread | Self::Surplus => None,
         }
     }
 
@@ -216,6 +240,7 @@ impl Reason {
             Self::Steady => "kept for stability",
             Self::Visit(_) => "a look into rooms that no line covers",
             Self::Mix => "a call to somebody not met for long",
+            Self::Spread => "something was said, and nothing shows that they have it",
             Self::Theirs(_) => "the other side called",
             Self::Surplus => "not needed any more",
         }
@@ -241,6 +266,7 @@ impl Reason {
                 rooms(n)
             ),
             Self::Mix => "a call to somebody not met for long, so that a room never falls into parts".to_owned(),
+            Self::Spread => "something was said in a room, and nothing shows that they have heard".to_owned(),
             Self::Theirs(n) => format!("the other side called; {} shared", rooms(n)),
             Self::Surplus => "not needed: other lines cover its rooms; closed when idle".to_owned(),
         }
@@ -271,6 +297,10 @@ pub struct Planner {
     /// When there was a line to a device last; only for those in sight.
     met: BTreeMap<DeviceId, Instant>,
     last_mix: Option<Instant>,
+    /// When the next member may be called to whom nothing shows that what was said has come.
+    next_spread: Option<Instant>,
+    /// When such a call was made last; only to those in sight.
+    spread: BTreeMap<DeviceId, Instant>,
     /// When the next line may be replaced.
     next_replacement: Option<Instant>,
 }
@@ -315,6 +345,7 @@ impl Planner {
         let mut plan = Plan::default();
         self.dial_chosen(&choice, &mut plan);
         self.dial_visits(&choice, &mut plan);
+        self.dial_spread(&choice, &mut plan);
         self.dial_mix(&choice, &mut plan);
         self.judge_lines(&choice, &mut plan);
         self.set_again(&choice, &mut plan);
@@ -427,6 +458,38 @@ impl Planner {
         }
     }
 
+    /// Dials a member of a room in which something was just said, of whom nothing came since: the lines of a room may hang together in parts.
+    fn dial_spread(&mut self, choice: &Choice<'_>, plan: &mut Plan) {
+        let (sight, now) = (choice.sight, choice.now);
+        self.spread.retain(|device, at| {
+            sight.peers.contains_key(device) && now.saturating_duration_since(*at) < SPREAD_PERIOD
+        });
+        let is_time = self.next_spread.is_none_or(|at| at <= now);
+        if !is_time || choice.lines + plan.dial.len() >= self.lines_with_visits() {
+            return;
+        }
+        let best = choice
+            .unheard(now)
+            .filter(|(device, peer)| {
+                let is_planned = plan.dial.iter().any(|(other, _)| other == *device);
+                let is_due = peer.due.is_some_and(|due| due <= now);
+                is_due && choice.may_dial(peer, plan) && !is_planned && !self.spread.contains_key(device)
+            })
+            .max_by_key(|(device, peer)| {
+                (
+                    peer.is_near,
+                    std::cmp::Reverse(peer.failures),
+                    peer.seen_ms,
+                    std::cmp::Reverse(**device),
+                )
+            });
+        if let Some((device, _)) = best {
+            self.next_spread = Some(now + SPREAD_GAP);
+            self.spread.insert(*device, now);
+            plan.dial.push((*device, Reason::Spread));
+        }
+    }
+
     fn is_due(&self, room: RoomNumber, now: Instant) -> bool {
         let last = self.visited.get(&room);
         last.is_none_or(|at| now.saturating_duration_since(*at) >= VISIT_PERIOD)
@@ -504,6 +567,17 @@ impl Planner {
             .mixable()
             .filter_map(|(_, peer)| Some(peer.due?.max(may_mix).max(self.retry_at(peer).unwrap_or(now))))
             .min();
+        let fresh = sight
+            .rooms
+            .values()
+            .filter(|room| !room.is_pair)
+            .filter_map(|room| room.spoken);
+        let starts = fresh.map(|said| said + SPREAD_AFTER).filter(|at| *at > now);
+        let goes_on = choice
+            .unheard(now)
+            .filter(|(device, _)| !self.spread.contains_key(device))
+            .filter_map(|(_, peer)| Some(peer.due?.max(self.next_spread.unwrap_or(now)).max(now + SETTLED)));
+        let spread = starts.chain(goes_on).min();
         let times = (plan.again.into_iter())
             .chain(slow)
             .chain(dials)
@@ -512,7 +586,8 @@ impl Planner {
             .chain(round)
             .chain(retry)
             .chain(self.next_replacement)
-            .chain(mix);
+            .chain(mix)
+            .chain(spread);
         plan.again = times.filter(|at| *at > now).min();
     }
 }
@@ -764,6 +839,27 @@ impl<'a> Choice<'a> {
     fn shares_wanted(&self, peer: &Peer) -> bool {
         let room = |number: &RoomNumber| self.sight.rooms.get(number);
         (peer.rooms.iter().filter_map(room)).any(|room| self.wants(room) > 0)
+    }
+
+    /// Members without a line, in a room where something was said, of whom nothing came since. Those who keep failing are taken to be away.
+    fn unheard(&self, now: Instant) -> impl Iterator<Item = (&'a DeviceId, &'a Peer)> + '_ {
+        let fresh = |(number, room): (&RoomNumber, &Room)| {
+            let said = room.spoken.filter(|_| !room.is_pair)?;
+            let since = now.saturating_duration_since(said);
+            let is_fresh = since >= SPREAD_AFTER && since < SPREAD_FOR;
+            let has_line = |peer: &&Peer| peer.line.is_some() && peer.rooms.contains(number);
+            let lines = || self.sight.peers.values().filter(has_line).count();
+            (is_fresh && lines() < SPREAD_LINES).then_some((*number, said))
+        };
+        let fresh: BTreeMap<RoomNumber, Instant> = self.sight.rooms.iter().filter_map(fresh).collect();
+        let peers = self.sight.peers.iter();
+        peers.filter(move |(_, peer)| {
+            let is_open = peer.line.is_none() && !peer.is_dialling() && peer.failures < FAILURES;
+            is_open
+                && fresh
+                    .iter()
+                    .any(|(room, said)| peer.rooms.contains(room) && peer.heard.is_none_or(|at| at < *said))
+        })
     }
 
     /// Members of rooms that others cover, to whom there is no line. Rooms that nobody covers are visited.

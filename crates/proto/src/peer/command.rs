@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::history::{Attachment, EntryId, RoomId};
 use crate::identity::{DeviceId, PersonId};
 use crate::keeper::{KeeperAddress, Limits};
+use crate::rooms::proposal::Token;
 use crate::rooms::{HistoryPolicy, Invite, Role};
 
 /// One request. Each is answered by exactly one [`Reply`] or [`CommandError`], after what it did is durable.
@@ -71,6 +72,25 @@ pub enum Command {
     Join {
         /// The invite.
         invite: Invite,
+    },
+    /// Invites somebody who is near and need not be known, into a room or, without one, to a room of two.
+    Propose {
+        /// A device that was found on the local network or on this machine.
+        device: DeviceId,
+        /// The room.
+        room: Option<RoomId>,
+    },
+    /// Answers somebody nearby who invites this person. Answer to a yes: [`Reply::Room`]; the join goes on by itself.
+    AnswerProposal {
+        /// Which invitation.
+        token: Token,
+        /// How.
+        verdict: Verdict,
+    },
+    /// Takes invitations of strangers who are near, and is announced to them by name; or neither.
+    TakeProposals {
+        /// Whether.
+        on: bool,
     },
     /// Gives up a join that has not succeeded yet.
     CancelJoin {
@@ -155,6 +175,17 @@ pub enum Command {
         /// The room on screen, or none.
         room: Option<RoomId>,
     },
+}
+
+/// What a person says to an invitation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes: into the room.
+    Accept,
+    /// No; the other side is told.
+    Decline,
+    /// No, and nothing of that person any more; the other side is not told.
+    Block,
 }
 
 /// Something to say in a room.
@@ -251,6 +282,12 @@ pub enum CommandError {
     /// The target cannot be edited, deleted or answered by this person.
     #[error("{0}")]
     NotYours(&'static str),
+    /// The device was not found nearby.
+    #[error("no such device announces itself near here (any more); `offhook near` lists who does")]
+    NotNear,
+    /// The invitation was answered already, or is over.
+    #[error("there is no such invitation (any more); `offhook near` lists those there are")]
+    NoProposal,
     /// The invite cannot be used.
     #[error("{0}")]
     BadInvite(&'static str),
@@ -276,16 +313,40 @@ pub fn too_large(bytes_max: u64) -> String {
     }
 }
 
-/// A size as a person says it; whole to the first digit after the point.
-pub(crate) fn size(bytes: u64) -> String {
+/// A size as a person says it, in powers of ten; whole to the first digit after the point.
+pub fn size(bytes: u64) -> String {
     let (unit, name) = match bytes {
+        1 => return "1 byte".to_owned(),
         0..1_000 => return format!("{bytes} bytes"),
         1_000..1_000_000 => (1_000, "kB"),
         1_000_000..1_000_000_000 => (1_000_000, "MB"),
-        _ => (1_000_000_000, "GB"),
+        1_000_000_000..1_000_000_000_000 => (1_000_000_000, "GB"),
+        _ => (1_000_000_000_000, "TB"),
     };
     match bytes % unit / (unit / 10) {
         0 => format!("{} {name}", bytes / unit),
         tenth => format!("{}.{tenth} {name}", bytes / unit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_are_said_in_powers_of_ten() {
+        for (bytes, said) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (999, "999 bytes"),
+            (1_000, "1 kB"),
+            (1_049, "1 kB"),
+            (1_550, "1.5 kB"),
+            (100_000_000, "100 MB"),
+            (64 << 30, "68.7 GB"),
+            (u64::MAX, "18446744 TB"),
+        ] {
+            assert_eq!(size(bytes), said);
+        }
     }
 }

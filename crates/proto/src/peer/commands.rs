@@ -62,6 +62,9 @@ impl<S: Store> Peer<S> {
             }
             Command::Join { invite } => self.join(&invite),
             Command::CancelJoin { room } => self.cancel_join(room),
+            Command::Propose { device, room } => self.make_proposal(device, room),
+            Command::AnswerProposal { token, verdict } => self.answer_proposal(token, verdict),
+            Command::TakeProposals { on } => self.take_proposals(on),
             Command::NamePerson { person, petname } => self.name_person(person, petname),
             Command::VerifyPerson { person, verified } => self.verify_person(person, verified),
             Command::BlockPerson { person, blocked } => self.block_person(person, blocked),

@@ -4,7 +4,7 @@
 //! wait for the other. A failed dial is repeated after a delay that doubles up to [`RETRY_MAX`], with full jitter; news of an address begins anew. A device that was reached before is
 //! tried at the address that worked; at others, two at a time, once that fails.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -39,8 +39,13 @@ const REST: Duration = Duration::from_secs(120);
 /// Addresses kept of one device.
 const ADDRESSES_MAX: usize = 8;
 
+/// Addresses that a peer was told are not told again on a new line within this; then they are, for it may have had no use for one and lack it now.
+const ADDRESSES_TOLD_FOR: Duration = Duration::from_secs(3_600);
+
 /// Numbers from here on stand for what keepers are still to be given, in the plan; rooms are numbered from 1 and never get there.
 const FIRST_DEBT: u32 = 1 << 31;
+/// The same for invitations of those who are near.
+const FIRST_PROPOSAL: u32 = FIRST_DEBT + DEBTS_MAX;
 /// Debts that one plan looks at.
 const DEBTS_MAX: u32 = 64;
 
@@ -63,8 +68,33 @@ pub(super) struct Dial {
     pub is_own: bool,
     /// When the line that is up came up.
     pub up_since: Instant,
+    /// When something new came that it said, over whatever lines.
+    pub heard: Option<Instant>,
     /// When it was looked up last.
     pub sought: Option<Instant>,
+    /// What it was told of addresses on the last line.
+    told: Option<AddressesSent>,
+}
+
+/// Which address records a peer was sent, or sent itself.
+#[derive(Debug, Clone)]
+pub(super) struct AddressesSent {
+    /// When the first was sent.
+    since: Instant,
+    /// When the last was sent.
+    last: Instant,
+    /// How new each was.
+    of: BTreeMap<DeviceId, u64>,
+}
+
+impl AddressesSent {
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            last: now,
+            of: BTreeMap::new(),
+        }
+    }
 }
 
 impl<S: Store> Peer<S> {
@@ -83,7 +113,9 @@ impl<S: Store> Peer<S> {
             is_near: false,
             is_own: false,
             up_since: now,
+            heard: None,
             sought: None,
+            told: None,
         })
     }
 
@@ -151,6 +183,20 @@ impl<S: Store> Peer<S> {
     /// A device was seen on the local network.
     pub(super) fn note_near(&mut self, device: DeviceId) {
         self.dial_state(device).is_near = true;
+    }
+
+    /// Something new came that a device said.
+    pub(super) fn note_heard(&mut self, device: DeviceId) {
+        if let Some(dial) = self.book.get_mut(&device) {
+            dial.heard = Some(self.ctx.now);
+        }
+    }
+
+    /// A device is on the local network no more.
+    pub(super) fn note_gone(&mut self, device: DeviceId) {
+        if let Some(dial) = self.book.get_mut(&device) {
+            dial.is_near = false;
+        }
     }
 
     pub(super) fn dial_everybody_soon(&mut self) {
@@ -280,7 +326,8 @@ impl<S: Store> Peer<S> {
             dial.failures = dial.failures_before;
         }
         self.dial_failed(device);
-        if was_quiet && self.others_cover(&device) {
+        let is_awaited = self.proposals.awaited().any(|awaited| *awaited == device);
+        if was_quiet && !is_awaited && self.others_cover(&device) {
             self.rest(device);
         }
     }
@@ -351,6 +398,7 @@ impl<S: Store> Peer<S> {
             }
         }
         self.see_debts(&mut sight);
+        self.see_proposals(&mut sight);
         sight
     }
 
@@ -369,6 +417,22 @@ impl<S: Store> Peer<S> {
             }
             let room = plan::Room {
                 spoken: Some(self.ctx.now),
+                is_pair: false,
+                is_urgent: true,
+            };
+            sight.rooms.insert(number, room);
+        }
+    }
+
+    /// Somebody nearby who was invited is to the plan the only one in a room that waits to be joined, until they have answered.
+    fn see_proposals(&self, sight: &mut plan::Sight) {
+        for (number, device) in (FIRST_PROPOSAL..).zip(self.proposals.awaited()) {
+            self.see_peer(sight, *device, RoomNo(number));
+            if let Some(line) = sight.peers.get_mut(device).and_then(|peer| peer.line.as_mut()) {
+                line.greeted.insert(number);
+            }
+            let room = plan::Room {
+                spoken: None,
                 is_pair: false,
                 is_urgent: true,
             };
@@ -409,6 +473,7 @@ impl<S: Store> Peer<S> {
                     .map(|address| address.0),
                 is_near: dial.is_some_and(|dial| dial.is_near),
                 seen_ms: dial.map_or(0, |dial| dial.record.seen_ms),
+                heard: dial.and_then(|dial| dial.heard),
             }
         });
         peer.rooms.insert(no.0);
@@ -509,27 +574,42 @@ impl<S: Store> Peer<S> {
                 records.extend(AddressRecord::from_bytes(signed).ok());
             }
         }
-        records.retain(|record| {
-            let sent = line.addresses_sent.entry(record.device).or_insert(0);
-            let newer = *sent < record.made_ms;
-            *sent = record.made_ms.max(*sent);
-            newer
-        });
+        let sent = &mut line.addresses_sent;
+        // Of several rooms' members the same comes several times.
+        records.retain(|record| sent.of.get(&record.device).is_none_or(|sent| *sent < record.made_ms));
+        records.sort_by_key(|record| record.device);
+        records.dedup_by_key(|record| record.device);
         records.truncate(RECORDS_MAX);
+        sent.of
+            .extend(records.iter().map(|record| (record.device, record.made_ms)));
         if !records.is_empty() {
+            sent.last = self.ctx.now;
             self.send(peer, &Frame::Addresses { records });
+        }
+    }
+
+    /// What a peer was told of addresses on its last line, where that was taken in: it answered later, or said nothing more until the line was closed as idle.
+    pub(super) fn addresses_told(&self, peer: &DeviceId) -> AddressesSent {
+        let now = self.ctx.now;
+        let told = self.book.get(peer).and_then(|dial| dial.told.clone());
+        let is_fresh = |told: &AddressesSent| now.saturating_duration_since(told.since) < ADDRESSES_TOLD_FOR;
+        told.filter(is_fresh).unwrap_or_else(|| AddressesSent::new(now))
+    }
+
+    /// A line is gone: what was told on it is remembered, where a frame came after.
+    pub(super) fn remember_told(&mut self, peer: DeviceId, line: Line) {
+        if let Some(dial) = self.book.get_mut(&peer) {
+            dial.told = (line.last_frame > line.addresses_sent.last).then_some(line.addresses_sent);
         }
     }
 
     pub(super) fn on_addresses(&mut self, peer: DeviceId, records: Vec<AddressRecord>) -> Result<(), StoreError> {
         let mut has_news = false;
         for record in records {
-            if !self.take_record(&record)? {
-                continue;
-            }
-            has_news = true;
+            has_news |= self.take_record(&record)?;
             if let Some(line) = self.lines.get_mut(&peer) {
-                line.addresses_sent.insert(record.device, record.made_ms);
+                let held = line.addresses_sent.of.entry(record.device).or_insert(0);
+                *held = record.made_ms.max(*held);
             }
         }
         if has_news {
@@ -560,6 +640,7 @@ impl<S: Store> Peer<S> {
             addresses[..=at].rotate_right(1);
         }
         self.note_addresses(record.device, addresses, record.relay.clone())?;
+        self.note_heard(record.device);
         let dial = self.dial_state(record.device);
         dial.record.made_ms = record.made_ms;
         dial.record.signed = record.to_bytes();

@@ -648,6 +648,10 @@ impl<S: Store> Peer<S> {
         if self.planner.has_visited(no.0) {
             self.note_spoken(no);
         }
+        let author = (self.rooms.get(&no)).and_then(|room| Some(room.roster.logs.get(log)?.device));
+        if let Some(author) = author {
+            self.note_heard(author);
+        }
         if from.is_some() {
             self.delivery_due(no);
         }

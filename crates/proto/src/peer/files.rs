@@ -13,7 +13,7 @@ impl<S: Store> Peer<S> {
         Ok(files.into_iter().find(|file| file.content == content))
     }
 
-    /// The largest file, in bytes, that the room of a message takes now.
+    /// The largest file, in bytes, that the room of a message takes now; none where there is no such room here.
     pub fn file_limit(&self, entry: EntryId) -> Option<u64> {
         self.room_with(&entry).map(|room| room.roster.file_bytes_max)
     }

@@ -22,11 +22,11 @@ const GIVEN_BACK_BYTES_MAX: usize = 512 * 1024;
 const GIVEN_BACK_MAX: u32 = 64;
 /// How many of the newest entries of each own log are looked through for what was said again already.
 const SAID_AGAIN_MAX: u32 = 4096;
-
 /// Hashes of one log in one `Hashes` frame.
 const HASHES_MAX: usize = 24;
 /// Entries sent to show where a log forks.
 const FORK_ENTRIES_MAX: u32 = 64;
+
 impl<S: Store> Peer<S> {
     pub(super) fn send_all_hashes(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
         let Some(room) = self.rooms.get(&no) else { return Ok(()) };

@@ -270,6 +270,9 @@ impl<S: Store> Peer<S> {
         let Some(role) = room.roster.invites.get(&used.invite).map(|invite| invite.role) else {
             return Ok(());
         };
+        if self.proposals.came_in(&used.invite) {
+            self.ctx.event(Event::Proposals { news: None });
+        }
         let op = Op::Admit {
             person,
             identity,
@@ -503,6 +506,7 @@ impl<S: Store> Peer<S> {
     }
 
     pub(super) fn new_line(&mut self, peer: DeviceId, exporter: [u8; 32]) {
-        self.lines.insert(peer, Line::new(exporter, self.ctx.now));
+        let told = self.addresses_told(&peer);
+        self.lines.insert(peer, Line::new(exporter, told, self.ctx.now));
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::crypto::{Secret, prefix8};
 use crate::history::{EpochId, IntervalSet, LogKey};
 use crate::identity::DeviceId;
+use crate::peer::dial::AddressesSent;
 use crate::peer::record::Base;
 use crate::store::RoomNo;
 use crate::sync::Changes;
@@ -21,6 +22,10 @@ pub(super) const WANT_ALL_MAX: u64 = 4096;
 pub(super) const PAGE: u32 = 64;
 /// How often a peer may knock on one connection.
 pub(super) const KNOCKS_MAX: u32 = 32;
+/// How often a peer may invite, and answer invitations, on one connection.
+pub(super) const PROPOSALS_MAX: u32 = 64;
+/// How many frames of kinds that are not known here a peer may send on one connection.
+pub(super) const PASSED_OVER_MAX: u32 = 1024;
 /// How often a peer may show, on one connection, that somebody is out or how it came in.
 pub(super) const SHOWINGS_MAX: u32 = 32;
 /// News of addresses that are handed on at once for one connection; more wait for the next hello.
@@ -72,6 +77,10 @@ pub(super) struct Line {
     pub unknown: Vec<Unrecognised>,
     /// How often the peer knocked.
     pub knocks: u32,
+    /// How often the peer invited this person, or answered an invitation.
+    pub proposals: u32,
+    /// How many frames of the peer were of a kind that is not known here.
+    pub passed_over: u32,
     /// Wants of the peer whose answers are not sent yet, oldest first.
     pub waiting: Vec<Waiting>,
     /// Bytes of `Entries` frames that were sent, and that the peer has not said it took in.
@@ -87,7 +96,7 @@ pub(super) struct Line {
     /// Rooms whose admission was shown to the peer.
     pub admission_shown: BTreeSet<RoomNo>,
     /// The age of each address record sent.
-    pub addresses_sent: BTreeMap<DeviceId, u64>,
+    pub addresses_sent: AddressesSent,
     /// How often news of addresses that came on this line were handed on at once.
     pub handed_on: u32,
 }
@@ -110,7 +119,7 @@ pub(super) struct Greeting {
 }
 
 impl Line {
-    pub(super) fn new(exporter: [u8; 32], now: Instant) -> Self {
+    pub(super) fn new(exporter: [u8; 32], addresses_sent: AddressesSent, now: Instant) -> Self {
         Self {
             exporter: Secret(exporter),
             last_frame: now,
@@ -124,6 +133,8 @@ impl Line {
             heard: false,
             unknown: Vec::new(),
             knocks: 0,
+            proposals: 0,
+            passed_over: 0,
             waiting: Vec::new(),
             in_flight: 0,
             taken: 0,
@@ -131,7 +142,7 @@ impl Line {
             given_back: 0,
             told_out: BTreeMap::new(),
             admission_shown: BTreeSet::new(),
-            addresses_sent: BTreeMap::new(),
+            addresses_sent,
             handed_on: 0,
         }
     }

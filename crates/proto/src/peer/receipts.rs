@@ -243,6 +243,7 @@ impl<S: Store> Peer<S> {
             return Ok(false);
         }
         let device = owner.device;
+        self.note_heard(device);
         self.store.put(&receipt_key(no, &receipt.log), &receipt.to_bytes())?;
         if let Some(shared) = self.shared(peer, no) {
             shared.receipts_sent.insert(receipt.log.prefix(), receipt.counter);

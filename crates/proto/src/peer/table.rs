@@ -6,6 +6,8 @@ use crate::store::{EntryKey, LogNo, RoomNo};
 
 /// Single values: [`super::record::Me`].
 pub(super) const ME: &[u8] = b"M";
+/// Whether invitations of strangers are refused: there is nothing where they are taken.
+pub(super) const NO_PROPOSALS: &[u8] = b"N";
 /// `R` room: [`super::record::RoomRecord`].
 pub(super) const ROOMS: u8 = b'R';
 /// `L` log: [`super::record::LogRecord`].

@@ -294,7 +294,8 @@ impl WhyNot {
             Self::NotSeenYet => "is there, not seen yet".to_owned(),
             Self::OnItsWay => "has a line to this node; on its way".to_owned(),
             Self::LastSeen { minutes } => {
-                format!("not reached: last seen {minutes} min ago; others who hold it may hand it on")
+                let unit = if minutes == 1 { "minute" } else { "minutes" };
+                format!("not reached: last seen {minutes} {unit} ago; others who hold it may hand it on")
             }
             Self::NeverSeen => "not reached: never seen by this node; others who hold it may hand it on".to_owned(),
         }

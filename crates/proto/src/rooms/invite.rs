@@ -12,7 +12,7 @@ use crate::crypto::{self, KeyPair, Secret};
 use crate::history::RoomId;
 use crate::identity::DeviceId;
 use crate::rooms::Role;
-use crate::wire::{Reader, Wire, WireError};
+use crate::wire::{Reader, Wire, WireError, digits};
 use crate::wire_struct;
 
 /// The most members that an invite names.
@@ -27,6 +27,7 @@ pub const SCHEME: &str = "offhook:";
 const INVITE_KEY: &str = "offhook 1 invite key";
 const INVITE_CHECKSUM: &str = "offhook 1 invite checksum";
 const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+const BASE32_BITS: u32 = 5;
 
 /// A socket address on the wire: family byte, address, port in network order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -193,37 +194,23 @@ pub(super) fn checksum(body: &[u8]) -> [u8; 4] {
 }
 
 pub(crate) fn base32(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 8 / 5 + 1);
-    let (mut bits, mut held) = (0u32, 0);
-    for byte in bytes {
-        bits = (bits << 8) | u32::from(*byte);
-        held += 8;
-        while held >= 5 {
-            held -= 5;
-            text.push(char::from(BASE32[(bits >> held) as usize & 31]));
-        }
-        bits &= (1 << held) - 1;
-    }
-    if held > 0 {
-        text.push(char::from(BASE32[(bits << (5 - held)) as usize & 31]));
-    }
-    text
+    let digits = digits::pack(bytes, BASE32_BITS);
+    digits
+        .into_iter()
+        .map(|digit| char::from(BASE32[usize::from(digit)]))
+        .collect()
 }
 
 pub(crate) fn unbase32(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() * 5 / 8);
-    let (mut bits, mut held) = (0u32, 0);
-    for c in text.bytes() {
-        let digit = BASE32.iter().position(|b| *b == c)?;
-        bits = (bits << 5) | u32::try_from(digit).ok()?;
-        held += 5;
-        if held >= 8 {
-            held -= 8;
-            bytes.push(u8::try_from(bits >> held).ok()?);
-            bits &= (1 << held) - 1;
-        }
-    }
-    (held < 5 && bits == 0).then_some(bytes)
+    let digit = |c: u8| {
+        BASE32
+            .iter()
+            .position(|b| *b == c)
+            .and_then(|at| u16::try_from(at).ok())
+    };
+    let read: Vec<u16> = text.bytes().map(digit).collect::<Option<_>>()?;
+    let (bytes, left) = digits::unpack(read, BASE32_BITS)?;
+    (left < BASE32_BITS).then_some(bytes)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use bip39::Language;
 
 use super::invite::{BadInvite, Invite, checksum};
 use crate::crypto;
-use crate::wire::Wire;
+use crate::wire::{Wire, digits};
 
 /// The longest text that is read as words, in bytes.
 pub const TEXT_BYTES_MAX: usize = 8 * 1024;
@@ -30,7 +30,7 @@ impl Invite {
         let mut bytes = checksum(&body).to_vec();
         bytes.extend_from_slice(&body);
         let list = Language::English.word_list();
-        let digits = digits(&bytes);
+        let digits = digits::pack(&bytes, WORD_BITS);
         let lines = digits.chunks(LINE_WORDS - 1).zip(0..);
         let line = |(line, number): (&[u16], u32)| {
             let all = line.iter().copied().chain([check(number, line)]);
@@ -124,39 +124,11 @@ fn digit(word: &str) -> Option<u16> {
     english.find_word(word).or_else(|| english.find_word(by_letters()?))
 }
 
-fn digits(bytes: &[u8]) -> Vec<u16> {
-    let mut digits = Vec::with_capacity(bytes.len() * 8 / WORD_BITS as usize + 1);
-    let (mut held, mut bits) = (0u32, 0);
-    for byte in bytes {
-        held = held << 8 | u32::from(*byte);
-        bits += 8;
-        if bits >= WORD_BITS {
-            bits -= WORD_BITS;
-            digits.push((held >> bits) as u16);
-            held &= (1 << bits) - 1;
-        }
-    }
-    if bits > 0 {
-        digits.push((held << (WORD_BITS - bits)) as u16);
-    }
-    digits
-}
-
 /// The bytes, and whether the last may be nothing but what filled up the last word; none where that is not zero.
 fn bytes(digits: &[u16]) -> Option<(Vec<u8>, bool)> {
-    let mut bytes = Vec::with_capacity(digits.len() * WORD_BITS as usize / 8);
-    let (mut held, mut bits) = (0u32, 0);
-    for digit in digits {
-        held = held << WORD_BITS | u32::from(*digit);
-        bits += WORD_BITS;
-        while bits >= 8 {
-            bits -= 8;
-            bytes.push((held >> bits) as u8);
-            held &= (1 << bits) - 1;
-        }
-    }
+    let (bytes, left) = digits::unpack(digits.iter().copied(), WORD_BITS)?;
     // Eight bits more than these are still less than a word.
-    (held == 0).then_some((bytes, bits < WORD_BITS - 8))
+    Some((bytes, left < WORD_BITS - 8))
 }
 
 #[cfg(test)]
@@ -252,7 +224,7 @@ mod tests {
 
         #[test]
         fn bytes_survive_and_their_filling_is_told(data in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let (again, is_filled) = bytes(&digits(&data)).unwrap();
+            let (again, is_filled) = bytes(&digits::pack(&data, WORD_BITS)).unwrap();
             let longer = again.len() - data.len();
             prop_assert!(longer == 0 || longer == 1 && is_filled && again.last() == Some(&0));
             prop_assert_eq!(&again[..data.len()], &data[..]);

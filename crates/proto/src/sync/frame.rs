@@ -8,6 +8,7 @@ use crate::crypto::{Secret, Signature};
 use crate::history::{Entry, EpochId, IntervalSet, LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityBundle, PersonId};
 use crate::keeper::{Answer, Ask};
+use crate::rooms::proposal::Token;
 use crate::rooms::{Address, Invite, InviteUse, LogCertificate, RelayUrl};
 use crate::sync::vector::Changes;
 use crate::wire::{Reader, Wire, WireError, put_varint};
@@ -335,6 +336,27 @@ pub struct ShownEntry {
 }
 wire_struct!(ShownEntry { log, entry, key });
 
+/// The answer to a `Propose`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProposalAnswer {
+    /// It is shown to the person, who has not answered yet.
+    Shown {},
+    /// The person says no.
+    Declined {},
+    /// No invitations are taken now.
+    NotTaken {},
+    /// The person says yes, and is about to knock.
+    Accepted {},
+    /// The person says yes to a room of two, and has made it.
+    Chat {
+        /// Who.
+        person: PersonId,
+        /// The way in.
+        invite: Invite,
+    },
+}
+wire_enum!(ProposalAnswer { 0 => Shown {}, 1 => Declined {}, 2 => NotTaken {}, 3 => Accepted {}, 4 => Chat { person, invite } });
+
 /// A frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
@@ -527,6 +549,24 @@ pub enum Frame {
         /// An [`AddressRecord`].
         sealed: Vec<u8>,
     },
+    /// Somebody nearby invites the receiver's person.
+    Propose {
+        /// What the answer calls it.
+        token: Token,
+        /// Who invites.
+        person: PersonId,
+        /// Shows that the sender is a device of that person; with the name.
+        identity: IdentityBundle,
+        /// The way in; absent: the receiver is asked for a room of two.
+        invite: Option<Invite>,
+    },
+    /// Answers a `Propose`.
+    Proposed {
+        /// Which.
+        token: Token,
+        /// How.
+        answer: ProposalAnswer,
+    },
     /// Asks something of the receiver as a keeper.
     ToKeeper {
         /// What.
@@ -566,7 +606,21 @@ wire_enum!(Frame {
     24 => Found { token, salt, sealed: bytes(SEALED_RECORD_BYTES_MAX) },
     32 => ToKeeper { ask },
     33 => Keeper { answer },
+    64 => Propose { token, person, identity, invite },
+    65 => Proposed { token, answer },
 });
+
+/// Frames from this tag on can be left out: who does not know one passes over it, where an unknown one below ends the line.
+pub const OPTIONAL_FROM: u64 = 64;
+/// Tags are below this.
+const TAGS_MAX: u64 = 128;
+
+/// Whether these bytes are a frame of a kind that is not known here, and that can be passed over.
+pub fn may_be_passed_over(bytes: &[u8]) -> bool {
+    let unknown = matches!(Frame::from_bytes(bytes), Err(WireError::Unknown("Frame")));
+    let tag = Reader::new(bytes).varint();
+    unknown && tag.is_ok_and(|tag| (OPTIONAL_FROM..TAGS_MAX).contains(&tag))
+}
 
 /// The name of the room that a frame is about.
 macro_rules! name_in {
@@ -597,6 +651,8 @@ macro_rules! name_in {
             | Frame::Offer { .. }
             | Frame::Seek { .. }
             | Frame::Found { .. }
+            | Frame::Propose { .. }
+            | Frame::Proposed { .. }
             | Frame::ToKeeper { .. }
             | Frame::Keeper { .. } => None,
         }
@@ -630,12 +686,27 @@ mod tests {
         }
 
         #[test]
-        fn any_tagged_bytes_decode_or_are_refused(tag in 0u8..34, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn any_tagged_bytes_decode_or_are_refused(tag in prop_oneof![0u8..34, 64u8..66], bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut framed = vec![tag];
             framed.extend_from_slice(&bytes);
             if let Ok(frame) = Frame::from_bytes(&framed) {
                 prop_assert_eq!(frame.to_bytes(), framed);
             }
+        }
+    }
+
+    #[test]
+    fn only_what_is_unknown_and_optional_is_passed_over() {
+        for (bytes, expected) in [
+            (&[66, 1, 2][..], true),
+            (&[127], true),
+            (&[0x80, 1, 7], false),
+            (&[40, 1, 2], false),
+            (&[64, 1, 2], false),
+            (&[7, 1], false),
+            (&[], false),
+        ] {
+            assert_eq!(may_be_passed_over(bytes), expected, "{bytes:?}");
         }
     }
 

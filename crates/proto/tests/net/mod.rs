@@ -159,8 +159,8 @@ impl Net {
                     self.queue.push_back((at, Input::DialFailed { peer }));
                 }
             }
-            Output::CatchingUp(_) => {}
             Output::Dht(job) => self.ask_dht(at, job),
+            Output::CatchingUp(_) | Output::Announce(_) => {}
             Output::Close { peer, .. } => {
                 let to = self.at(&peer);
                 self.disconnect(at, to);

@@ -16,12 +16,12 @@ use offhook_proto::rooms::{
     LogCertificate, Op, RelayUrl, Role, RoomKind, Slot, VaultId,
 };
 use offhook_proto::sync::frame::{
-    AddressRecord, AnswerEnd, Ends, EpochGift, LogName, LogRanges, Receipt, RoomHello, RoomName, Run, Runs, ShownEntry,
-    Side,
+    AddressRecord, AnswerEnd, Ends, EpochGift, LogName, LogRanges, ProposalAnswer, Receipt, RoomHello, RoomName, Run,
+    Runs, ShownEntry, Side,
 };
 use offhook_proto::sync::vector::{Change, Changes, Held};
 use offhook_proto::sync::{Frame, Vector};
-use offhook_proto::wire::Wire as _;
+use offhook_proto::wire::{Wire as _, put_bytes};
 
 /// Samples of one target by name.
 pub(crate) type Samples = Vec<(&'static str, Vec<u8>)>;
@@ -212,7 +212,39 @@ fn lines() -> Samples {
         ("twice", honest().chain(honest()).collect()),
         ("then-changed", honest().chain(changed).collect()),
         ("then-every-kind", honest().chain(kinds).collect()),
+        ("invitations", honest().chain(invitations()).collect()),
     ]
+}
+
+/// Mallory, whose keys are those of the fuzzer's scene, invites Ada and is answered in every way.
+fn invitations() -> Vec<u8> {
+    let (root, device) = (
+        RootKey::from_entropy(Secret([2; 32])),
+        DeviceKey(KeyPair::from_seed(&Secret([102; 32]))),
+    );
+    let identity = IdentityBundle {
+        records: vec![root.certify(device.device(), 1)],
+    };
+    let mut program = Vec::new();
+    for (token, answer) in [(1, 5), (2, 6), (3, 7)] {
+        let propose = Frame::Propose {
+            token: [token; 16],
+            person: root.person(),
+            identity: identity.clone(),
+            invite: None,
+        };
+        let shown = ProposalAnswer::Shown {};
+        let proposed = Frame::Proposed {
+            token: [token; 16],
+            answer: shown,
+        };
+        for frame in [propose.clone(), propose, proposed] {
+            program.push(3);
+            put_bytes(&mut program, &frame.to_bytes());
+        }
+        program.push(answer);
+    }
+    program
 }
 
 fn said() -> Samples {
@@ -452,11 +484,37 @@ fn frames() -> Samples {
             },
         ),
     ];
-    let frames = frames.into_iter().chain(keeper_frames());
+    let frames = frames.into_iter().chain(proposals()).chain(keeper_frames());
     frames
         .into_iter()
         .map(|(name, frame)| (name, frame.to_bytes()))
         .collect()
+}
+
+fn proposals() -> Vec<(&'static str, Frame)> {
+    let propose = |invite| Frame::Propose {
+        token: [15; 16],
+        person: person(),
+        identity: identity(),
+        invite,
+    };
+    let proposed = |answer| Frame::Proposed {
+        token: [15; 16],
+        answer,
+    };
+    let chat = ProposalAnswer::Chat {
+        person: person(),
+        invite: invite(),
+    };
+    vec![
+        ("propose", propose(Some(invite()))),
+        ("propose-chat", propose(None)),
+        ("proposed-shown", proposed(ProposalAnswer::Shown {})),
+        ("proposed-declined", proposed(ProposalAnswer::Declined {})),
+        ("proposed-not-taken", proposed(ProposalAnswer::NotTaken {})),
+        ("proposed-accepted", proposed(ProposalAnswer::Accepted {})),
+        ("proposed-chat", proposed(chat)),
+    ]
 }
 
 fn shown_entry() -> ShownEntry {

@@ -1,10 +1,16 @@
 //! Entries as numbers: said, pushed, announced, fetched.
 
+use std::collections::BTreeSet;
+
 use super::{Crowd, Event, Said, device, pair};
 use crate::clock::{MILLI, Micros, SECOND};
 
 /// What is new is collected for so long before it is announced.
 const ANNOUNCE: Micros = 150 * MILLI;
+
+/// A member says how far it has got so long after something came, where there are no more members than this.
+const RECEIPT: Micros = 5 * SECOND;
+const RECEIPTS_MAX: usize = 50;
 
 impl Crowd<'_> {
     pub(super) fn place(&self, room: u32, node: usize) -> Option<usize> {
@@ -51,6 +57,7 @@ impl Crowd<'_> {
         });
         self.take(room, node, entry);
         self.spoken(node, room);
+        self.heard(node, room);
         let carried = self.neighbours(node, room);
         let now = self.clock.at(self.now);
         if carried.is_empty() {
@@ -152,6 +159,9 @@ impl Crowd<'_> {
     pub(super) fn receive(&mut self, node: usize, room: u32, entry: u32) {
         self.take(room, node, entry);
         let said = self.said[room as usize][entry as usize];
+        if said.in_run && self.plan.rooms[room as usize].len() <= RECEIPTS_MAX {
+            self.after(RECEIPT, Event::Heard { node, room });
+        }
         let state = &self.nodes[node];
         if said.in_run && state.up_since <= said.at {
             self.report.delays_ms.push((self.now - said.at) / MILLI);
@@ -161,6 +171,23 @@ impl Crowd<'_> {
             self.missing = self.missing.saturating_sub(1);
             if self.missing == 0 {
                 self.report.caught_up_ms = Some((self.now - state.up_since) / MILLI);
+            }
+        }
+    }
+
+    /// A member says how far it has got, and those to whom lines of the room lead hear of it.
+    pub(super) fn heard(&mut self, node: usize, room: u32) {
+        let now = self.clock.at(self.now);
+        let mut open = vec![node];
+        let mut reached = BTreeSet::from([node]);
+        while let Some(at) = open.pop() {
+            for other in self.neighbours(at, room) {
+                if reached.insert(other) {
+                    open.push(other);
+                    if let Some(peer) = self.nodes[other].sight.peers.get_mut(&device(node)) {
+                        peer.heard = Some(now);
+                    }
+                }
             }
         }
     }

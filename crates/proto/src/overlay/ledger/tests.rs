@@ -285,6 +285,62 @@ impl Gateway {
     }
 }
 
+#[test]
+fn what_a_gateway_remembers_of_the_last_run_is_counted() {
+    let (mut before, now) = ledger(60, 40);
+    assert!(matches!(
+        before.ask(ask(1, &[1, 2], Urgency::Cover), now),
+        Answer::Go(_)
+    ));
+    assert!(before.may_send(at(1), now) && before.may_send(at(2), now));
+    before.heard(at(1), now);
+    assert!(before.hold(To::Tcp("relay".to_owned()), Kind::Relay, "the home relay", now));
+    let ended = now + Duration::from_secs(20);
+    let remembered = before.remembered(ended);
+
+    let mut after = FlowLedger::new(before.limits());
+    after.take_up(remembered.clone(), true, ended);
+    assert_eq!(after.in_use(ended), 3);
+    // The socket has the same port again: who was called before costs nothing. A connection has another one.
+    assert!(matches!(after.ask(ask(1, &[1], Urgency::Cover), ended), Answer::Go(_)));
+    assert_eq!(after.in_use(ended), 3);
+    assert!(after.hold(To::Tcp("relay".to_owned()), Kind::Relay, "the home relay", ended));
+    assert_eq!(after.in_use(ended), 4);
+    // Nobody answered at the second: 32 s after the last packet it is forgotten. The first was answered; the connection was there to the end.
+    assert_eq!(after.in_use(now + UNANSWERED), 3);
+    assert_eq!(after.in_use(now + ANSWERED), 2);
+    assert_eq!(after.in_use(ended + ANSWERED), 1);
+
+    // From another port, every call is a new flow.
+    let mut elsewhere = FlowLedger::new(before.limits());
+    elsewhere.take_up(remembered, false, ended);
+    assert!(matches!(
+        elsewhere.ask(ask(1, &[1], Urgency::Cover), ended),
+        Answer::Go(_)
+    ));
+    assert_eq!(elsewhere.in_use(ended), 4);
+}
+
+#[test]
+fn nothing_is_sent_anew_while_a_full_account_of_the_last_run_is_remembered() {
+    let (mut before, now) = ledger(8, 4);
+    for n in 0..8 {
+        assert!(before.hold(To::Tcp(n.to_string()), Kind::Relay, "a relay", now));
+    }
+    let mut after = FlowLedger::new(before.limits());
+    after.take_up(before.remembered(now), true, now);
+    assert_eq!(after.ask(ask(1, &[1], Urgency::Urgent), now), Answer::Waits);
+    assert_eq!(
+        after.poll(now + ANSWERED).len(),
+        0,
+        "an ask that nobody repeats is forgotten"
+    );
+    assert!(matches!(
+        after.ask(ask(1, &[1], Urgency::Urgent), now + ANSWERED),
+        Answer::Go(_)
+    ));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 

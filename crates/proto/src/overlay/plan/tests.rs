@@ -35,6 +35,7 @@ fn peer(rooms: impl IntoIterator<Item = u32>, now: Instant) -> Peer {
         address: None,
         is_near: false,
         seen_ms: 0,
+        heard: None,
     }
 }
 
@@ -109,6 +110,85 @@ impl Play {
     }
 }
 
+/// One room of `peers` members, one of whom has a line, in which something was said at `said`.
+fn spoken_room(peers: usize, said: Instant) -> Sight {
+    let mut sight = sight(1, (0..peers).map(|_| peer([0], said)).collect());
+    sight.rooms.get_mut(&0).unwrap().spoken = Some(said);
+    sight
+}
+
+fn spread(play: &Play) -> Vec<DeviceId> {
+    let calls = play.dials.iter().filter(|dial| dial.2 == Reason::Spread);
+    calls.map(|dial| dial.1).collect()
+}
+
+#[test]
+fn those_of_whom_nothing_came_are_called_until_there_are_lines_enough() {
+    let now = start();
+    let mut play = Play::new(spoken_room(20, now), now);
+    play.run_for(SPREAD_FOR);
+    let called = spread(&play);
+    // Some of the lines are for mixing.
+    assert!(
+        called.len() > 1 && called.len() + COVER_ACTIVE <= SPREAD_LINES,
+        "{called:?}"
+    );
+    let at = |device: &DeviceId| play.dials.iter().find(|dial| dial.1 == *device).unwrap().0;
+    assert!(called.iter().all(|device| at(device) >= now + SPREAD_AFTER));
+    assert!(called.windows(2).all(|two| at(&two[1]) >= at(&two[0]) + SPREAD_GAP));
+}
+
+#[test]
+fn who_was_heard_of_since_or_keeps_failing_is_not_called() {
+    let now = start();
+    let mut sight = spoken_room(20, now);
+    for (n, peer) in sight.peers.values_mut().enumerate() {
+        match n % 3 {
+            0 => peer.heard = Some(now + SECOND),
+            1 => peer.failures = FAILURES,
+            _ => peer.heard = now.checked_sub(SECOND),
+        }
+    }
+    let silent: BTreeSet<DeviceId> = (1..).map(device).take(20).skip(2).step_by(3).collect();
+    let mut play = Play::new(sight, now);
+    play.run_for(SPREAD_FOR);
+    let called = spread(&play);
+    assert!(
+        !called.is_empty() && called.iter().all(|device| silent.contains(device)),
+        "{called:?}"
+    );
+}
+
+#[test]
+fn whoever_does_not_answer_is_not_called_again_at_every_word() {
+    let now = start();
+    let mut sight = spoken_room(3, now);
+    let line = Line {
+        since: now,
+        last_frame: now,
+        greeted: BTreeSet::from([0]),
+        is_busy: false,
+        is_own: true,
+    };
+    for n in 1..=COVER_ACTIVE as u16 {
+        sight.peers.get_mut(&device(n)).unwrap().line = Some(line.clone());
+    }
+    let mut planner = Planner::new(Limits::default());
+    let mut calls = Vec::new();
+    for second in 0..600 {
+        let now = now + SECOND * second;
+        // Something is said all the time; the other is due at once, and never answers.
+        sight.rooms.get_mut(&0).unwrap().spoken = now.checked_sub(SPREAD_AFTER);
+        let dials = planner.plan(&sight, now).dial;
+        calls.extend(dials.iter().filter(|dial| dial.1 == Reason::Spread).map(|_| now));
+    }
+    assert!(!calls.is_empty());
+    assert!(
+        calls.windows(2).all(|two| two[1] >= two[0] + SPREAD_PERIOD),
+        "{calls:?}"
+    );
+}
+
 #[test]
 fn one_peer_that_shares_all_rooms_is_enough() {
     let now = start();
@@ -161,7 +241,8 @@ fn rooms_that_share_no_member_are_visited_once_and_then_in_turn() {
     let so_far = play.dials.len();
     play.run_for(SECOND * 1800);
     let later = play.dials.len() - so_far;
-    assert!((15..=31).contains(&later), "about one visit a minute: {later}");
+    let visits = (1_800 / VISIT_GAP.as_secs()) as usize;
+    assert!((visits - 6..=visits + 6).contains(&later), "{later} for {visits} turns");
     assert!(play.plans < 2_000, "{} plans in half an hour", play.plans);
 }
 
@@ -242,6 +323,7 @@ fn one_block_of_addresses_cannot_have_all_lines() {
     let hostile = |n: u8| Peer {
         address: Some(SocketAddr::from(([198, 51, 100, n], 1))),
         seen_ms: 1_000,
+        heard: None,
         ..peer([0, 1, 2], now)
     };
     let honest = |n: u8| Peer {
@@ -287,6 +369,7 @@ fn the_local_network_comes_first_among_equals() {
     };
     let far = Peer {
         seen_ms: 10,
+        heard: None,
         ..peer([0], now)
     };
     let mut planner = Planner::new(Limits::default());
@@ -419,6 +502,7 @@ fn any_peer(now: Instant) -> impl Strategy<Value = Peer> {
             address: (flags != 4).then(|| SocketAddr::from(([203, 0, net % 3, net], 1))),
             is_near: flags == 5,
             seen_ms: idle,
+            heard: (failures == 4).then_some(now),
             rooms,
         })
 }
