@@ -17,7 +17,8 @@
 //!   after [`LACKING_MISSES`] goes on with what it has: late is better than never.
 //!
 //! Where packets go out and none come in, claims alone would keep the witnesses from granting anybody else. So whoever
-//! claims in vain soon does so rarely ([`RARELY`]): a promise is over long before the next one.
+//! claims in vain soon does so rarely ([`RARELY`]): a promise is over long before the next one. Soonest a claimant that no
+//! majority answers: it may be heard and not hear, beside an owner of the same fate.
 //!
 //! Clocks need not agree, only run: no time of one machine is compared with another's. A witness that restarts has
 //! forgotten its promise and must keep silent for one lease ([`Witness::restarted`]).
@@ -40,6 +41,8 @@ pub const RARELY: u64 = 10;
 /// answer for a whole lease by then; a claimant has to wait the former owner's lease out.
 const VAIN_ROUNDS_OWNER: u8 = 2;
 const VAIN_ROUNDS_CLAIMANT: u8 = 10;
+/// Rounds in a row that too few witnesses answered, before a claimant claims rarely until they do.
+const SILENT_ROUNDS: u8 = 2;
 
 /// Durations; the defaults suit one network with a 20 ms heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -266,6 +269,10 @@ pub struct Member {
     next: Moment,
     /// Rounds of claims since it last had a majority.
     vain_rounds: u8,
+    /// Of a claimant: how many have answered since its last round, counted up to a majority, and the rounds in a row in
+    /// which fewer did.
+    answers: u8,
+    silent_rounds: u8,
 }
 
 /// A message and whom it is for.
@@ -297,6 +304,8 @@ impl Member {
             heard: None,
             next: now,
             vain_rounds: 0,
+            answers: 0,
+            silent_rounds: 0,
         }
     }
 
@@ -400,7 +409,10 @@ impl Member {
             self.epoch = self.epoch.saturating_add(1);
             self.grants.clear();
             self.invited = false;
+        } else if self.role == Role::Claimant && !self.is_answered() {
+            self.silent_rounds = (self.silent_rounds + 1).min(SILENT_ROUNDS);
         }
+        self.answers = 0;
         let acts = self.may_act(timing, now);
         self.vain_rounds = if acts { 0 } else { self.vain_rounds.saturating_add(1) };
         let rounds = if self.in_vain() { RARELY } else { 1 };
@@ -440,7 +452,23 @@ impl Member {
             Role::Owner => VAIN_ROUNDS_OWNER,
             _ => VAIN_ROUNDS_CLAIMANT,
         };
-        self.vain_rounds > patience
+        self.vain_rounds > patience || self.silent_rounds == SILENT_ROUNDS
+    }
+
+    /// Whether a majority has answered its last round.
+    fn is_answered(&self) -> bool {
+        usize::from(self.answers) > self.witnesses.len() / 2
+    }
+
+    /// A witness has answered a claimant: enough of them, and it goes on at its usual pace.
+    fn answered(&mut self, timing: Timing, now: Moment) {
+        if self.role != Role::Claimant || self.is_answered() {
+            return;
+        }
+        self.answers += 1;
+        if self.is_answered() && std::mem::take(&mut self.silent_rounds) == SILENT_ROUNDS && !self.in_vain() {
+            self.next = self.next.min(now.plus_ms(timing.heartbeat_ms));
+        }
     }
 
     /// Stops acting at once and lets `successor` claim without waiting.
@@ -460,6 +488,9 @@ impl Member {
     /// Takes a message.
     pub fn handle(&mut self, message: Message, timing: Timing, now: Moment) {
         self.look(timing, now);
+        if matches!(message, Message::Granted { .. } | Message::Refused { .. }) {
+            self.answered(timing, now);
+        }
         match message {
             Message::Heartbeat { epoch, told } => self.heartbeat(epoch, told, now),
             Message::Handover { epoch, told } if epoch >= self.epoch && self.role == Role::Standby => {
@@ -513,6 +544,7 @@ impl Member {
             return;
         }
         self.role = Role::Owner;
+        (self.answers, self.silent_rounds) = (0, 0);
         if std::mem::take(&mut self.vain_rounds) > 0 {
             self.next = self.next.min(now.plus_ms(timing.heartbeat_ms));
         }
@@ -526,5 +558,6 @@ impl Member {
         self.heard = Some(now);
         self.invited = false;
         self.vain_rounds = 0;
+        (self.answers, self.silent_rounds) = (0, 0);
     }
 }

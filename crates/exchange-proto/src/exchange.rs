@@ -334,7 +334,12 @@ impl Exchange {
             Input::Drain => self.draining = true,
             Input::Timeout => self.timeout(now),
         }
-        self.outputs.send.extend(self.transactions.drain_transmits());
+        let transmits = self.transactions.drain_transmits();
+        if self.outputs.send.is_empty() {
+            self.outputs.send = transmits;
+        } else {
+            self.outputs.send.extend(transmits);
+        }
         std::mem::take(&mut self.outputs)
     }
 

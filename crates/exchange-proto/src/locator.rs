@@ -96,10 +96,12 @@ impl Locator {
         }
     }
 
-    /// Forgets who has been silent for long.
+    /// Forgets who has been silent for long. Who hears nobody forgets nobody: it is the engine that is gone.
     pub fn expire(&mut self, now: Moment) {
-        self.instances
-            .retain(|_, (_, heard)| now.since_ms(*heard) < FORGOTTEN_MS);
+        if self.alive(now).next().is_some() {
+            self.instances
+                .retain(|_, (_, heard)| now.since_ms(*heard) < FORGOTTEN_MS);
+        }
     }
 
     /// Every instance that is remembered, with its silence in ms.
@@ -221,6 +223,9 @@ mod tests {
         locator.heard(successor, Moment(1));
         assert_eq!(locator.shards()[&1].1, 2);
         locator.expire(Moment(FORGOTTEN_MS + 1));
-        assert!(locator.shards().is_empty());
+        assert_eq!(locator.shards().len(), 2, "nobody was heard of for long");
+        locator.heard(hello(3, "b", "b"), Moment(FORGOTTEN_MS + 1));
+        locator.expire(Moment(FORGOTTEN_MS + 1));
+        assert!(locator.shards().keys().eq(&[3]));
     }
 }

@@ -5,6 +5,7 @@
 //! it fails. Bindings live [`EXPIRES_DEFAULT_S`] unless asked otherwise. GRUU is not implemented.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,8 @@ pub const EXPIRES_S_MIN: u32 = 60;
 pub const EXPIRES_S_MAX: u32 = 3_600;
 /// Most bindings of one account.
 pub const BINDINGS_MAX: usize = 16;
+/// So much of a User-Agent is remembered.
+const USER_AGENT_CHARS: usize = 120;
 /// Longest Path, entries.
 pub const PATH_MAX: usize = 16;
 
@@ -83,9 +86,9 @@ pub enum Change {
     /// The account's bindings are now these.
     Bindings {
         /// The account.
-        account: String,
+        account: Arc<str>,
         /// All of its bindings.
-        bindings: Vec<Binding>,
+        bindings: Arc<[Binding]>,
     },
 }
 
@@ -101,11 +104,11 @@ pub enum Refused {
 /// All bindings.
 #[derive(Clone, Debug, Default)]
 pub struct Registrar {
-    bindings: BTreeMap<String, Vec<Binding>>,
+    bindings: BTreeMap<Arc<str>, Arc<[Binding]>>,
     /// First expiry of each account, so that the next deadline is found without a search.
-    expiries: BTreeSet<(Moment, String)>,
+    expiries: BTreeSet<(Moment, Arc<str>)>,
     /// Accounts by flow.
-    flows: BTreeSet<(Flow, String)>,
+    flows: BTreeMap<Flow, BTreeSet<Arc<str>>>,
 }
 
 impl Registrar {
@@ -129,10 +132,7 @@ impl Registrar {
                 .collect::<Result<Vec<_>, _>>()?;
             self.merge(account, wanted)?;
         }
-        let change = changed.then(|| Change::Bindings {
-            account: account.to_owned(),
-            bindings: self.bindings_of(account).to_vec(),
-        });
+        let change = changed.then(|| self.change_of(account));
         Ok((self.ok_response(request, account, now), change))
     }
 
@@ -159,7 +159,8 @@ impl Registrar {
         if kept.count() + added.count() > BINDINGS_MAX {
             return Err(Refused::Status(403));
         }
-        let mut merged = self.take(account);
+        let held = held.iter().filter(|h| !wanted.iter().any(|w| w.binding.replaces(h)));
+        let mut merged: Vec<Binding> = held.cloned().collect();
         for Wanted { binding, remove } in wanted {
             merged.retain(|known| !binding.replaces(known));
             if !remove {
@@ -172,28 +173,45 @@ impl Registrar {
 
     /// The one place where bindings and their indexes change.
     fn set(&mut self, account: &str, bindings: Vec<Binding>) {
-        self.take(account);
-        if bindings.is_empty() {
-            return;
+        let held = self.bindings.get_key_value(account);
+        let (name, before) = match held {
+            Some((name, held)) => (name.clone(), held.clone()),
+            None => (Arc::from(account), Arc::default()),
+        };
+        let first = |bindings: &[Binding]| bindings.iter().map(|b| b.expires_at).min();
+        if let Some(at) = first(&before) {
+            self.expiries.remove(&(at, name.clone()));
         }
-        self.expiries.extend(
-            bindings
-                .iter()
-                .map(|b| b.expires_at)
-                .min()
-                .map(|at| (at, account.to_owned())),
-        );
-        self.flows.extend(bindings.iter().map(|b| (b.flow, account.to_owned())));
-        self.bindings.insert(account.to_owned(), bindings);
+        self.expiries.extend(first(&bindings).map(|at| (at, name.clone())));
+        for binding in before.iter().filter(|b| bindings.iter().all(|new| new.flow != b.flow)) {
+            if let Some(accounts) = self.flows.get_mut(&binding.flow) {
+                accounts.remove(&name);
+                if accounts.is_empty() {
+                    self.flows.remove(&binding.flow);
+                }
+            }
+        }
+        for binding in bindings.iter().filter(|b| before.iter().all(|old| old.flow != b.flow)) {
+            self.flows.entry(binding.flow).or_default().insert(name.clone());
+        }
+        if bindings.is_empty() {
+            self.bindings.remove(&name);
+        } else {
+            self.bindings.insert(name, bindings.into());
+        }
     }
 
-    fn take(&mut self, account: &str) -> Vec<Binding> {
-        let bindings = self.bindings.remove(account).unwrap_or_default();
-        for binding in &bindings {
-            self.expiries.remove(&(binding.expires_at, account.to_owned()));
-            self.flows.remove(&(binding.flow, account.to_owned()));
+    fn change_of(&self, account: &str) -> Change {
+        match self.bindings.get_key_value(account) {
+            Some((account, bindings)) => Change::Bindings {
+                account: account.clone(),
+                bindings: bindings.clone(),
+            },
+            None => Change::Bindings {
+                account: account.into(),
+                bindings: Arc::default(),
+            },
         }
-        bindings
     }
 
     fn ok_response(&self, request: &Message, account: &str, now: Moment) -> Message {
@@ -202,10 +220,10 @@ impl Registrar {
             let seconds = binding.expires_at.since_ms(now) / 1_000;
             response.push("Contact", format!("<{}>;expires={seconds}", binding.contact));
         }
-        for path in request.all("Path") {
-            response.push("Path", path);
+        for path in request.texts("Path") {
+            response.push("Path", path.clone());
         }
-        if request.list("Contact").iter().any(|contact| contact.contains("reg-id"))
+        if request.all("Contact").any(|contacts| contacts.contains("reg-id"))
             && request.has_token("Supported", "outbound")
         {
             response.push("Require", "outbound");
@@ -215,7 +233,7 @@ impl Registrar {
 
     /// The bindings of an account.
     pub fn bindings_of(&self, account: &str) -> &[Binding] {
-        self.bindings.get(account).map_or(&[], Vec::as_slice)
+        self.bindings.get(account).map_or(&[], |held| held)
     }
 
     /// Where to call, in groups to be rung one after another: higher q first, second flows of a phone last. `elsewhere`
@@ -262,15 +280,9 @@ impl Registrar {
 
     /// Drops the bindings made on a connection that closed.
     pub fn flow_closed(&mut self, flow: Flow) -> Vec<Change> {
-        let from = (flow, String::new());
-        let accounts: Vec<_> = self
-            .flows
-            .range(from..)
-            .take_while(|(f, _)| *f == flow)
-            .map(|(_, name)| name.clone())
-            .collect();
+        let accounts = self.flows.get(&flow).cloned().unwrap_or_default();
         accounts
-            .into_iter()
+            .iter()
             .map(|account| self.retain(account, |b| b.flow != flow))
             .collect()
     }
@@ -284,16 +296,15 @@ impl Registrar {
             .map(|(_, name)| name.clone())
             .collect();
         accounts
-            .into_iter()
+            .iter()
             .map(|account| self.retain(account, |b| b.expires_at > now))
             .collect()
     }
 
-    fn retain(&mut self, account: String, keep: impl Fn(&Binding) -> bool) -> Change {
-        let mut bindings = self.bindings_of(&account).to_vec();
-        bindings.retain(|binding| keep(binding));
-        self.set(&account, bindings.clone());
-        Change::Bindings { account, bindings }
+    fn retain(&mut self, account: &str, keep: impl Fn(&Binding) -> bool) -> Change {
+        let kept = self.bindings_of(account).iter().filter(|binding| keep(binding));
+        self.set(account, kept.cloned().collect());
+        self.change_of(account)
     }
 
     fn expire_account(&mut self, account: &str, now: Moment) {
@@ -302,7 +313,7 @@ impl Registrar {
             .iter()
             .any(|binding| binding.expires_at <= now)
         {
-            self.retain(account.to_owned(), |binding| binding.expires_at > now);
+            let _ = self.retain(account, |binding| binding.expires_at > now);
         }
     }
 
@@ -320,15 +331,12 @@ impl Registrar {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Binding)> {
         self.bindings
             .iter()
-            .flat_map(|(account, list)| list.iter().map(move |binding| (account.as_str(), binding)))
+            .flat_map(|(account, list)| list.iter().map(move |binding| (&**account, binding)))
     }
 
     /// Whether a phone is registered on this flow.
     pub fn knows_flow(&self, flow: Flow) -> bool {
-        self.flows
-            .range((flow, String::new())..)
-            .next()
-            .is_some_and(|(known, _)| *known == flow)
+        self.flows.contains_key(&flow)
     }
 }
 
@@ -363,18 +371,17 @@ fn wanted_binding(request: &Message, contact: &str, flow: Flow, now: Moment) -> 
         flow,
         call_id: request.get("Call-ID").unwrap_or_default().to_owned(),
         cseq: request.get("CSeq").and_then(CSeq::parse).ok_or(bad)?.number,
-        user_agent: request
-            .get("User-Agent")
-            .unwrap_or_default()
-            .chars()
-            .take(120)
-            .collect(),
+        user_agent: first_chars(request.get("User-Agent").unwrap_or_default(), USER_AGENT_CHARS).to_owned(),
         contact: contact.raw_uri.to_owned(),
     };
     Ok(Wanted {
         binding,
         remove: asked_s == 0,
     })
+}
+
+fn first_chars(text: &str, count: usize) -> &str {
+    text.char_indices().nth(count).map_or(text, |(at, _)| &text[..at])
 }
 
 /// `0`, `0.5`, `1.000`; anything else counts as 1.

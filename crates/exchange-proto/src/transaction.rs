@@ -7,6 +7,7 @@
 //! for all retransmission. The core sends the ACK of a 2xx and hands it over with [`Transactions::keep_ack`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use crate::flow::{Flow, Transport};
@@ -73,7 +74,10 @@ pub enum Elapsed {
 /// What a message's transaction is found by, hashed: branches of one peer begin alike, and there are many of them.
 type Key = [u8; 16];
 
-fn key_of(text: &str) -> Key {
+fn key_of(words: fmt::Arguments<'_>) -> Key {
+    // Most branches fit.
+    let mut text = String::with_capacity(256);
+    let _ = text.write_fmt(words);
     let mut key = Key::default();
     key.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
     key
@@ -595,7 +599,7 @@ fn server_key_for(request: &Message, method: &Method) -> Option<Key> {
         .and_then(|branch| branch.strip_prefix("z9hG4bK"))
         .filter(|rest| !rest.is_empty())
     {
-        Some(rest) => Some(key_of(&format!("{rest}|{}:{:?}|{method}", via.host, via.port))),
+        Some(rest) => Some(key_of(format_args!("{rest}|{}:{:?}|{method}", via.host, via.port))),
         None => {
             let from_tag = crate::sip::NameAddr::parse(request.get("From")?)
                 .ok()?
@@ -603,7 +607,7 @@ fn server_key_for(request: &Message, method: &Method) -> Option<Key> {
                 .unwrap_or("")
                 .to_owned();
             let number = CSeq::parse(request.get("CSeq")?)?.number;
-            Some(key_of(&format!(
+            Some(key_of(format_args!(
                 "2543|{}|{from_tag}|{}|{number}|{top}|{method}",
                 request.uri()?,
                 request.get("Call-ID")?
@@ -615,7 +619,7 @@ fn server_key_for(request: &Message, method: &Method) -> Option<Key> {
 fn client_key(message: &Message) -> Option<Key> {
     let via = Via::parse(message.elements("Via").next()?)?;
     let method = CSeq::parse(message.get("CSeq")?)?.method;
-    Some(key_of(&format!("{}|{method}", via.branch()?)))
+    Some(key_of(format_args!("{}|{method}", via.branch()?)))
 }
 
 fn to_tag(message: &Message) -> String {
@@ -642,8 +646,8 @@ fn failure_ack(request: &Message, response: &Message) -> Message {
         ack.push("Via", via);
     }
     for name in ["From", "Call-ID", "Max-Forwards"] {
-        if let Some(value) = request.get(name) {
-            ack.push(name, value);
+        if let Some(value) = request.texts(name).next() {
+            ack.push(name, value.clone());
         }
     }
     ack.push("To", response.get("To").unwrap_or_default());

@@ -12,7 +12,7 @@ use offhook_exchange_proto::fuzzing::TARGETS;
 use offhook_exchange_proto::locator::{Hello, Role};
 use offhook_exchange_proto::sip::Method;
 use offhook_exchange_proto::time::Moment;
-use offhook_exchange_proto::wire::{Live, Notice, encode};
+use offhook_exchange_proto::wire::{Live, Notice, Wire};
 use phones::{Lab, Phone, talk};
 
 fn folder() -> PathBuf {
@@ -72,7 +72,11 @@ fn samples() -> Vec<(&'static str, String, Vec<u8>)> {
         holds: vec![3],
         leaving: false,
     };
-    samples.push(("exchange_instance", "hello".to_owned(), encode(&Notice::Hello(hello))));
+    samples.push((
+        "exchange_instance",
+        "hello".to_owned(),
+        Wire::default().encode(&Notice::Hello(hello)),
+    ));
     let live = Live {
         shard: 1,
         stream: 2,
@@ -81,11 +85,15 @@ fn samples() -> Vec<(&'static str, String, Vec<u8>)> {
         whole: None,
         records: all.into_iter().take(4).collect(),
     };
-    samples.push(("exchange_instance", "live".to_owned(), encode(&Notice::Live(live))));
+    samples.push((
+        "exchange_instance",
+        "live".to_owned(),
+        Wire::default().encode(&Notice::Live(live)),
+    ));
     samples.push((
         "exchange_instance",
         "resync".to_owned(),
-        encode(&Notice::Resync { shard: 1, standby: 2 }),
+        Wire::default().encode(&Notice::Resync { shard: 1, standby: 2 }),
     ));
     samples
 }

@@ -119,7 +119,7 @@ proptest! {
     fn what_is_written_reads_back(names in prop::collection::vec("[A-Z][a-z]{1,8}", 0..6), value in "[ -~]{0,40}", body in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut message = Message::request(Method::Options, "sip:a@b");
         for name in names {
-            message.headers.push((format!("X-{name}").into(), value.trim().to_owned()));
+            message.headers.push((format!("X-{name}").into(), value.trim().into()));
         }
         message.body = body;
         let length = message.body.len();

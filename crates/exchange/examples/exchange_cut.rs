@@ -2,7 +2,7 @@
 //!
 //! `exchange_cut [--cut process|machine|data-centre|one-way|pause|engine-server|engine|nothing|stop|newcomer]
 //! [--calls N] [--audio N] [--ringing N] [--seconds N] [--direct] [--burn] [--burn-hard] [--flows] [--translated]
-//! [--no-replication]`
+//! [--stranger VERSION] [--no-replication] [--picture FILE]`
 
 #[path = "../tests/plug/mod.rs"]
 mod plug;
@@ -11,16 +11,20 @@ use plug::{Cut, Outcome, Plan};
 
 fn main() {
     plug::run_part_if_one();
-    let plan = plan(std::env::args().skip(1)).unwrap_or_else(|word| {
+    let (plan, picture) = plan(std::env::args().skip(1)).unwrap_or_else(|word| {
         eprintln!("exchange_cut: cannot use {word}");
         std::process::exit(2)
     });
     let outcome = plug::play(&plan);
     println!("{}", json(&plan, &outcome));
+    if let Some(file) = picture {
+        std::fs::write(&file, plug::picture::draw(&plan, &outcome)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    }
 }
 
-/// The plan that the words describe, or the first one that cannot be understood.
-fn plan(mut words: impl Iterator<Item = String>) -> Result<Plan, String> {
+/// The plan that the words describe and the file for a picture, or the first word that cannot be understood.
+fn plan(mut words: impl Iterator<Item = String>) -> Result<(Plan, Option<String>), String> {
+    let mut picture = None;
     let mut plan = Plan {
         calls: 60,
         audio: 20,
@@ -41,12 +45,14 @@ fn plan(mut words: impl Iterator<Item = String>) -> Result<Plan, String> {
             "--burn-hard" => plan.burn = 9,
             "--flows" => plan.flows = true,
             "--translated" => plan.translated = true,
+            "--picture" => picture = Some(value()?),
+            "--stranger" => plan.stranger = Some(number()? as u8),
             "--no-replication" => plan.replicate = false,
             "--cut" => plan.cut = Cut::named(&value()?).ok_or(word)?,
             _ => return Err(word),
         }
     }
-    Ok(plan)
+    Ok((plan, picture))
 }
 
 fn json(plan: &Plan, outcome: &Outcome) -> String {
@@ -82,6 +88,10 @@ fn json(plan: &Plan, outcome: &Outcome) -> String {
     ];
     for (name, value) in numbers {
         line += &format!(",\"{name}\":{value}");
+    }
+    if let (Some(average), Some(busy)) = (outcome.load.average, outcome.load.busy) {
+        line += &format!(",\"load_average\":[{:.1},{:.1}]", average.0, average.1);
+        line += &format!(",\"busy_percent\":[{:.1},{:.1}]", busy.0, busy.1);
     }
     line + "}"
 }

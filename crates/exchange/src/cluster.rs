@@ -1,8 +1,10 @@
 //! One instance of a cluster: it finds the others, stands by for some, and goes on with what they owned.
 //!
 //! * [`engine`] NATS: discovery, live state, durable copies
-//! * [`detector`] the thread that decides who may act; [`lease`] what it says, for everything that sends
+//! * [`detector`] the thread that decides who may act; [`lease`] what it says, for everything that sends; [`mailbox`] what
+//!   it is told, and [`turn`] what it tells
 //! * [`own`] shards that this instance speaks for; [`standby`] shards held ready; [`place`] who does which
+//! * [`stranger`] instances of other versions, which are named and left alone
 //! * [`shared`] what all have in common: witnesses, accounts, bindings; [`address`] the address that moves
 //!
 //! Each instance begins with one *shard*: the calls and bindings of its own address. A shard has one owner at a time,
@@ -14,10 +16,13 @@ mod address;
 mod detector;
 pub(crate) mod engine;
 pub(crate) mod lease;
+mod mailbox;
 mod own;
 mod place;
 mod shared;
 mod standby;
+mod stranger;
+mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,23 +30,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use offhook_exchange_proto::Input;
 use offhook_exchange_proto::detector::{NodeId, Timing};
 use offhook_exchange_proto::locator::{Hello, Locator, Role, Shard};
 use offhook_exchange_proto::protection::Follow;
 use offhook_exchange_proto::registrar::Binding;
 use offhook_exchange_proto::route::Account;
-use offhook_exchange_proto::wire::{Ack, Notice};
-use offhook_exchange_proto::{Input, wire};
+use offhook_exchange_proto::wire::{Ack, Announcement, Live, Notice, Wire, WireError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
-use self::detector::{Command, Turn};
+use self::detector::Command;
 use self::engine::{Bucket, Change, Engine};
 use self::lease::{Lease, Progress, clock};
+use self::mailbox::Orders;
 use self::own::Own;
 use self::shared::Agreed;
 pub(crate) use self::shared::binding_key;
 use self::standby::Held;
+use self::stranger::Strangers;
+use self::turn::Heard;
 use crate::driver::{self, Asker, Order};
 use crate::store::Store;
 use crate::view::MemberView;
@@ -54,6 +62,8 @@ const HELLO_TICKS: u64 = 5;
 /// Watched changes stored in one transaction.
 const CHANGES_MAX: usize = 256;
 const HELLO_SUBJECT: &str = "offhook.hello";
+/// Where instances of all versions say which one they are.
+const VERSION_SUBJECT: &str = "offhook.version";
 
 /// Settings of one instance of a cluster.
 #[derive(Clone, Debug)]
@@ -74,6 +84,8 @@ pub struct ClusterSettings {
     pub copies: usize,
     /// Whether calls are told to standbys. Off is the control of measurements only.
     pub replicate: bool,
+    /// The version spoken between instances. Another one than usual is for trials only.
+    pub wire: Wire,
 }
 
 impl ClusterSettings {
@@ -88,6 +100,7 @@ impl ClusterSettings {
             monitor_port: 8222,
             copies: 3,
             replicate: true,
+            wire: Wire::default(),
         }
     }
 }
@@ -112,8 +125,9 @@ pub(crate) struct Instance {
     nonces: [u8; 32],
     asker: Asker,
     locator: Locator,
-    detector: std::sync::mpsc::Sender<Command>,
-    turns: mpsc::UnboundedReceiver<Turn>,
+    strangers: Strangers,
+    detector: Orders<Command>,
+    turns: Heard,
     messages_in: mpsc::Sender<bytes::Bytes>,
     messages: mpsc::Receiver<bytes::Bytes>,
     changes: mpsc::Receiver<Change>,
@@ -142,10 +156,12 @@ impl Instance {
         make_ready(&settings, &cluster)?;
         let store = Store::open(&settings.home)?;
         let node = store.node_id()?;
-        let engine = Engine::connect(&cluster.engine, cluster.monitor_port, cluster.copies).await?;
+        let (port, copies) = (cluster.monitor_port, cluster.copies);
+        let engine = Engine::connect(&cluster.engine, port, copies, cluster.wire).await?;
         let Agreed { nonces, secret } = shared::agree(&engine, &store, &settings).await?;
         let listen = SocketAddr::new(settings.listen, cluster.detector_port);
-        let (detector, turns) = detector::start(node, listen, secret, Timing::default(), settings.home.clone())?;
+        let memory = settings.home.clone();
+        let (detector, turns) = detector::start(node, listen, secret, cluster.wire, Timing::default(), memory)?;
         let (messages_in, messages) = mpsc::channel(4_096);
         let (changes_in, changes) = mpsc::channel(1_024);
         let (recorded_in, recorded) = mpsc::unbounded_channel();
@@ -154,7 +170,11 @@ impl Instance {
         for bucket in [Bucket::Config, Bucket::Bindings, Bucket::Records] {
             tasks.spawn(engine.clone().watch(bucket, changes_in.clone()));
         }
-        for subject in [HELLO_SUBJECT.to_owned(), owner_subject(node)] {
+        for subject in [
+            VERSION_SUBJECT.to_owned(),
+            HELLO_SUBJECT.to_owned(),
+            owner_subject(node),
+        ] {
             tasks.spawn(listen_to(engine.clone(), subject, messages_in.clone()));
         }
         let mut instance = Self {
@@ -167,6 +187,7 @@ impl Instance {
             nonces,
             asker,
             locator: Locator::default(),
+            strangers: Strangers::default(),
             detector,
             turns,
             messages_in,
@@ -202,7 +223,7 @@ impl Instance {
         loop {
             tokio::select! {
                 biased;
-                Some(turn) = self.turns.recv() => self.turned(turn).await?,
+                Some(turn) = self.turns.next() => self.turned(turn).await?,
                 Some(bytes) = self.messages.recv() => self.message(&bytes),
                 _ = &mut ending => break,
                 count = self.changes.recv_many(&mut changes, CHANGES_MAX) => {
@@ -225,8 +246,18 @@ impl Instance {
     }
 
     fn message(&mut self, bytes: &[u8]) {
-        // One of another version, or damaged, is as good as lost; its sender shows in the list of instances.
-        let Ok(notice) = wire::decode(bytes) else { return };
+        if let Some(announcement) = Announcement::parse(bytes) {
+            return self.strangers.announced(announcement, self.cluster.wire, clock());
+        }
+        match self.cluster.wire.decode(bytes) {
+            Ok(notice) => self.noticed(notice),
+            // As good as lost; its sender shows in the list of instances.
+            Err(WireError::Version(version)) => self.strangers.heard(version, self.cluster.wire, clock()),
+            Err(WireError::Damaged) => {}
+        }
+    }
+
+    fn noticed(&mut self, notice: Notice) {
         match notice {
             Notice::Hello(hello) => self.hello_heard(hello),
             Notice::Live(live) => self.live(live),
@@ -259,7 +290,7 @@ impl Instance {
         }
     }
 
-    fn live(&mut self, live: wire::Live) {
+    fn live(&mut self, live: Live) {
         let (shard, stream) = (live.shard, live.stream);
         let Some(held) = self.held.get_mut(&shard) else { return };
         let owner = held.owner;
@@ -302,6 +333,9 @@ impl Instance {
         self.give_back();
         if self.ticks.is_multiple_of(HELLO_TICKS) {
             self.locator.expire(clock());
+            self.strangers.expire(clock());
+            let witnesses: Vec<NodeId> = self.witnesses.iter().map(|(node, _)| *node).collect();
+            self.strangers.look_at_witnesses(&witnesses, clock());
             self.say_hello();
         }
         self.asker.set_members(self.members());
@@ -309,8 +343,7 @@ impl Instance {
     }
 
     fn tell_detector(&self, command: Command) {
-        // The thread ends only with us.
-        let _ = self.detector.send(command);
+        self.detector.put(command);
     }
 
     fn hello(&self) -> Hello {
@@ -339,6 +372,14 @@ impl Instance {
     }
 
     fn say_hello(&self) {
+        let announcement = Announcement {
+            version: self.cluster.wire.0,
+            node: self.node,
+            address: self.settings.listen,
+            site: self.cluster.site.clone(),
+        };
+        self.engine
+            .publish_bytes(VERSION_SUBJECT.to_owned(), announcement.to_string().into_bytes());
         self.engine
             .publish(HELLO_SUBJECT.to_owned(), &Notice::Hello(self.hello()));
     }
@@ -358,8 +399,21 @@ impl Instance {
             owns: hello.owns.iter().map(shard).collect(),
             stands_by: hello.holds.iter().map(|id| format!("{id:x}")).collect(),
             silent_ms,
+            version: self.cluster.wire.0,
+            understood: true,
         };
-        locator.all(clock()).map(view).collect()
+        let strangers = self.strangers.all(clock()).map(|(stranger, silent_ms)| MemberView {
+            node: format!("{:x}", stranger.node),
+            site: stranger.site.clone(),
+            address: stranger.address.to_string(),
+            witness: self.witnesses.iter().any(|(node, _)| *node == stranger.node),
+            owns: Vec::new(),
+            stands_by: Vec::new(),
+            silent_ms,
+            version: stranger.version,
+            understood: false,
+        });
+        locator.all(clock()).map(view).chain(strangers).collect()
     }
 }
 

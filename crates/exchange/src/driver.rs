@@ -496,13 +496,20 @@ pub(crate) struct Driver<S> {
 }
 
 impl Running {
-    /// Does what is left of adoption, then runs until its orders end.
-    pub(crate) async fn run(self, adopted: Vec<Outputs>) -> Result<(), Error> {
+    /// Does what is left of adoption, then runs until its orders end, and lets go of its addresses.
+    pub(crate) async fn run(mut self, adopted: Vec<Outputs>) -> Result<(), Error> {
+        let ended = self.run_until_the_end(adopted).await;
+        drop(self.arrivals);
+        self.driver.signalling.close().await;
+        ended
+    }
+
+    async fn run_until_the_end(&mut self, adopted: Vec<Outputs>) -> Result<(), Error> {
         let Self {
-            mut driver,
-            mut arrivals,
-            mut questions,
-            mut orders,
+            driver,
+            arrivals,
+            questions,
+            orders,
         } = self;
         driver.perform(adopted).await?;
         let mut batch = Vec::with_capacity(BATCH);
@@ -514,7 +521,7 @@ impl Running {
                     if count == 0 {
                         return Ok(());
                     }
-                    driver.gather(&mut arrivals, &mut batch).await;
+                    driver.gather(arrivals, &mut batch).await;
                     inputs.extend(batch.drain(..).map(input));
                 }
                 () = tokio::time::sleep_until(deadline) => inputs.push(Input::Timeout),
@@ -613,12 +620,7 @@ impl<S: SipSignalling> Driver<S> {
     }
 
     async fn perform(&mut self, outputs: Vec<Outputs>) -> Result<(), Error> {
-        let store: Vec<_> = outputs
-            .iter()
-            .flat_map(|outputs| outputs.store.iter().cloned())
-            .collect();
-        if !store.is_empty() {
-            self.store.commit(&store)?;
+        if self.store.commit(outputs.iter().flat_map(|outputs| &outputs.store))? {
             self.committed = Instant::now();
         }
         let Some(replication) = &mut self.replication else {

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use offhook_exchange_proto::flow::{Flow, Transport};
 use offhook_exchange_proto::sip::Framer;
 use offhook_exchange_proto::sip::message::{Frame, MESSAGE_BYTES_MAX};
@@ -22,7 +23,7 @@ use rsipstack::transport::stream::StreamConnectionInner;
 use rsipstack::transport::udp::{UdpConnection, UdpInner};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -39,6 +40,8 @@ pub const QUEUE: usize = 256;
 pub const HALF_MESSAGE_S: u64 = 15;
 /// How long a connection may say nothing, seconds.
 pub const IDLE_S: u64 = 7_200;
+/// How long the receiver sleeps between two looks while datagrams keep coming: one wake takes in many of them.
+const NAP: Duration = Duration::from_millis(2);
 /// Receive buffer asked of the system, octets: bursts of registrations do not fit the default.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
@@ -72,7 +75,9 @@ pub struct Listen {
 pub struct Rsipstack {
     udp: UdpConnection,
     connections: Arc<Connections>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
+    /// Resolves when the receiving thread has let go of its socket.
+    received: oneshot::Receiver<()>,
 }
 
 #[derive(Default)]
@@ -129,12 +134,12 @@ impl Rsipstack {
             ..Connections::default()
         });
         let address = SocketAddr::new(listen.address, listen.port);
-        let udp = open_udp(address).await.map_err(|source| Error::Listen {
+        let receiving = receive_datagrams(address, arrivals.clone()).await;
+        let (udp, received) = receiving.map_err(|source| Error::Listen {
             address,
             transport: "UDP",
             source,
         })?;
-        tasks.spawn(receive_datagrams(udp.clone(), arrivals.clone()));
         let tcp = TcpListener::bind(address).await.map_err(|source| Error::Listen {
             address,
             transport: "TCP",
@@ -153,8 +158,16 @@ impl Rsipstack {
         Ok(Self {
             udp,
             connections,
-            _tasks: tasks,
+            tasks,
+            received,
         })
+    }
+
+    /// Returns when the addresses can be listened on again. The receiver of arrivals must be gone.
+    pub(crate) async fn close(mut self) {
+        self.tasks.shutdown().await;
+        drop(self.udp);
+        let _ = self.received.await;
     }
 }
 
@@ -199,21 +212,60 @@ fn rsip_address(transport: RsipTransport, address: SocketAddr) -> SipAddr {
     SipAddr::new(transport, address.into())
 }
 
-async fn receive_datagrams(udp: UdpConnection, arrivals: mpsc::Sender<Arrival>) {
-    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-    loop {
-        // An error belongs to an earlier send (port unreachable), not to the socket.
-        let Ok((length, from)) = udp.recv_raw(&mut buffer).await else {
-            continue;
-        };
-        let Ok(remote) = from.get_socketaddr() else { continue };
-        if arrivals
-            .send(Arrival::Message(Flow::udp(remote), buffer[..length].to_vec()))
-            .await
-            .is_err()
-        {
-            return;
+/// Opens the socket on a thread of its own, with a reactor of its own: while that sleeps, what arrives wakes nobody. It
+/// ends with the receiver of `arrivals`.
+async fn receive_datagrams(
+    address: SocketAddr,
+    arrivals: mpsc::Sender<Arrival>,
+) -> std::io::Result<(UdpConnection, oneshot::Receiver<()>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (opened, socket) = oneshot::channel();
+    let (ended, received) = oneshot::channel();
+    let receive = async move {
+        let udp = open_udp(address).await;
+        let again = udp.as_ref().ok().cloned();
+        // Whoever opens it may be gone.
+        if let (Ok(()), Some(udp)) = (opened.send(udp), again) {
+            tokio::select! {
+                () = pass_on(&udp, &arrivals) => {}
+                () = arrivals.closed() => {}
+            }
         }
+    };
+    std::thread::Builder::new().name("sip-udp".to_owned()).spawn(move || {
+        runtime.block_on(receive);
+        drop(runtime);
+        // Whoever waits for it may be gone.
+        let _ = ended.send(());
+    })?;
+    let udp = socket
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::BrokenPipe.into()))?;
+    Ok((udp, received))
+}
+
+async fn pass_on(udp: &UdpConnection, arrivals: &mpsc::Sender<Arrival>) {
+    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+    let mut looked = Instant::now();
+    loop {
+        let mut received = Some(udp.recv_raw(&mut buffer).await);
+        let begun = Instant::now();
+        while let Some(datagram) = received {
+            // An error belongs to an earlier send (port unreachable), not to the socket.
+            if let Ok((length, from)) = datagram
+                && let Ok(remote) = from.get_socketaddr()
+            {
+                let arrival = Arrival::Message(Flow::udp(remote), buffer[..length].to_vec());
+                if arrivals.send(arrival).await.is_err() {
+                    return;
+                }
+            }
+            received = udp.recv_raw(&mut buffer).now_or_never();
+        }
+        if begun.duration_since(looked) < 2 * NAP {
+            std::thread::sleep(NAP);
+        }
+        looked = begun;
     }
 }
 

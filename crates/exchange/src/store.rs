@@ -246,10 +246,11 @@ impl Store {
         Ok(all)
     }
 
-    /// Stores a batch in one transaction.
-    pub fn commit(&mut self, batch: &[StoreCommand]) -> Result<(), Error> {
-        if batch.is_empty() {
-            return Ok(());
+    /// Stores a batch in one transaction; whether there was anything.
+    pub fn commit<'a>(&mut self, batch: impl IntoIterator<Item = &'a StoreCommand>) -> Result<bool, Error> {
+        let mut batch = batch.into_iter().peekable();
+        if batch.peek().is_none() {
+            return Ok(false);
         }
         let transaction = self.connection.transaction()?;
         for command in batch {
@@ -260,7 +261,8 @@ impl Store {
                 StoreCommand::Record(record) => write_record(&transaction, record)?,
             }
         }
-        Ok(transaction.commit()?)
+        transaction.commit()?;
+        Ok(true)
     }
 
     /// Call records, newest first.

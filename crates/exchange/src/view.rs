@@ -65,6 +65,10 @@ pub struct MemberView {
     pub stands_by: Vec<String>,
     /// Since it was last heard of.
     pub silent_ms: u64,
+    /// What it speaks between instances.
+    pub version: u8,
+    /// Whether the instance that was asked speaks that, too: else it knows no more of it.
+    pub understood: bool,
 }
 
 /// Registered phones.

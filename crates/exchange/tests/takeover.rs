@@ -59,6 +59,37 @@ fn calls_of_phones_behind_a_translator_stay_up_when_their_data_centre_is_lost() 
     calls_of_stay_up(&plan);
 }
 
+/// Heartbeats need no engine. One instance that is starved here for a moment may be asked for; all would be, without.
+#[test]
+fn heartbeats_go_on_while_the_engine_is_gone() {
+    let plan = Plan {
+        seconds: 8,
+        ringing: 0,
+        ..Plan::new(Cut::Engine)
+    };
+    let outcome = calls_of_stay_up(&plan);
+    let asking = outcome
+        .remarks
+        .iter()
+        .filter(|(_, remark)| remark.contains("asking the witnesses"));
+    assert!(asking.count() < 4, "{outcome:?}");
+}
+
+/// In the middle of an upgrade: it is named on both sides, stands by for nobody, and nobody is worse off for it.
+#[test]
+fn calls_stay_up_beside_an_instance_of_another_version() {
+    let plan = Plan {
+        stranger: Some(9),
+        ..Plan::new(Cut::DataCentre)
+    };
+    let outcome = calls_of_stay_up(&plan);
+    assert_eq!(outcome.strangers, [1, 4], "{outcome:?}");
+    let said = outcome.stranger_said.join("\n");
+    let words = "speaks version 2 between instances, and this one 9: neither stands by for the other's calls";
+    assert!(said.contains(words), "{said}");
+    assert!(said.contains("3 of 3 witnesses speak another version"), "{said}");
+}
+
 /// The control: the same cut must be able to end calls.
 #[test]
 fn calls_drop_without_replication() {

@@ -4,7 +4,7 @@ use super::Exchange;
 use crate::flow::Flow;
 use crate::sip::digest::{Algorithm, Credentials, Freshness, Secret, challenge};
 use crate::sip::header::tag_of;
-use crate::sip::{Message, NameAddr};
+use crate::sip::{Message, NameAddr, Uri};
 use crate::time::Moment;
 
 /// What a request proved.
@@ -56,7 +56,7 @@ impl Exchange {
             return Identity::Challenge { stale: true };
         }
         self.guard.succeeded(source, &credentials.username);
-        Identity::Account(credentials.username)
+        Identity::Account(credentials.username.into_owned())
     }
 
     /// 401 in the forms to choose from, made as they are looked at: with both algorithms, with MD5 alone, and as short
@@ -102,7 +102,8 @@ fn gives_up_on_sha256(request: &Message) -> bool {
 /// Without authentication a phone is who it says it is.
 fn unproved_account(request: &Message) -> Option<String> {
     let from = NameAddr::parse(request.get("From")?).ok()?;
-    from.uri.map(|uri| uri.user).filter(|user| !user.is_empty())
+    let user = from.uri?.user;
+    (!user.is_empty()).then(|| user.into_owned())
 }
 
 /// The digest URI must name what is asked for, else credentials of one request would serve for another. Some clients
@@ -112,8 +113,7 @@ fn same_uri(digest_uri: &str, request: &Message) -> bool {
     if digest_uri == asked {
         return true;
     }
-    let parse = |text: &str| crate::sip::Uri::parse(text).ok();
-    let (Some(named), Some(asked)) = (parse(digest_uri), parse(asked)) else {
+    let (Ok(named), Ok(asked)) = (Uri::parse(digest_uri), Uri::parse(asked)) else {
         return false;
     };
     named.host == asked.host && (named.user == asked.user || named.user.is_empty())
@@ -123,6 +123,6 @@ fn same_uri(digest_uri: &str, request: &Message) -> bool {
 pub(super) fn tag_to(response: &mut Message, tag: &str) {
     let untagged = |to: &&str| !tag.is_empty() && tag_of(to).is_none();
     if let Some(to) = response.get("To").filter(untagged) {
-        response.replace("To", format!("{to};tag={tag}"));
+        response.replace("To", [to, ";tag=", tag].concat());
     }
 }

@@ -88,7 +88,7 @@ impl Exchange {
             self.sent_by(flow.transport),
             self.tokens.next_branch()
         );
-        request.headers.insert(0, ("Via".into(), via));
+        request.headers.insert(0, ("Via".into(), via.into()));
         if !matches!(request.method(), Some(Method::Bye | Method::Cancel)) {
             request.push("Contact", self.contact(flow.transport));
         }

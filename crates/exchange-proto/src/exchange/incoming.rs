@@ -285,7 +285,7 @@ impl Exchange {
         let dialled = request
             .uri()
             .and_then(|uri| Uri::parse(uri).ok())
-            .map(|uri| uri.user)
+            .map(|uri| uri.user.into_owned())
             .unwrap_or_default();
         let Destination::Account(callee) = route(&self.tables, &dialled) else {
             return self.respond(server, request, 404, &[], now);
@@ -454,7 +454,7 @@ impl Exchange {
             return ReferTarget::Nobody(400);
         };
         self.counters.transfers += 1;
-        if let Some(replaces) = uri.headers.as_deref().and_then(replaces_in) {
+        if let Some(replaces) = uri.headers.and_then(replaces_in) {
             return self
                 .partner_named_by(key, owner, &replaces, now)
                 .map_or(ReferTarget::Nobody(481), |leg| ReferTarget::Partner(Box::new(leg)));
@@ -553,7 +553,7 @@ fn replaces_in(headers: &str) -> Option<String> {
         let (name, value) = header.split_once('=')?;
         name.eq_ignore_ascii_case("Replaces").then_some(value)
     })?;
-    crate::sip::uri::unescape(value).ok()
+    Some(crate::sip::uri::unescape(value).ok()?.into_owned())
 }
 
 /// Notes in the topmost Via where the request came from (RFC 3261 section 18.2.1, RFC 3581).
@@ -562,14 +562,17 @@ fn stamp_via(request: &mut Message, flow: Flow) {
         return;
     };
     let value = request.headers[at].1.clone();
-    let top = crate::sip::header::split_commas(&value)
+    let top = crate::sip::header::split_commas(value.as_str())
         .next()
-        .unwrap_or_default()
-        .to_owned();
-    let Some(via) = Via::parse(&top) else { return };
-    let mut stamped = top.clone();
-    let source = flow.remote.ip().to_string();
-    if wants_rport(&via) {
+        .unwrap_or_default();
+    let Some(via) = Via::parse(top) else { return };
+    let source = flow.remote.ip();
+    let asks = wants_rport(&via);
+    if !asks && via.host.parse() == Ok(source) {
+        return;
+    }
+    let mut stamped = top.to_owned();
+    if asks {
         let port = format!("rport={}", flow.remote.port());
         stamped = stamped
             .split(';')
@@ -577,15 +580,13 @@ fn stamp_via(request: &mut Message, flow: Flow) {
             .collect::<Vec<_>>()
             .join(";");
     }
-    if wants_rport(&via) || via.host != source {
-        stamped = stamped
-            .split(';')
-            .filter(|part| !is_param(part, "received"))
-            .collect::<Vec<_>>()
-            .join(";");
-        stamped.push_str(&format!(";received={source}"));
-    }
-    request.headers[at].1 = value.replacen(&top, &stamped, 1);
+    stamped = stamped
+        .split(';')
+        .filter(|part| !is_param(part, "received"))
+        .collect::<Vec<_>>()
+        .join(";");
+    stamped.push_str(&format!(";received={source}"));
+    request.headers[at].1 = value.as_str().replacen(top, &stamped, 1).into();
 }
 
 fn is_param(part: &str, name: &str) -> bool {

@@ -67,8 +67,8 @@ impl Exchange {
         bindings.extend(new);
         self.registrar.restore(account, bindings.clone());
         self.binding_changed(crate::registrar::Change::Bindings {
-            account: account.to_owned(),
-            bindings,
+            account: account.into(),
+            bindings: bindings.into(),
         });
     }
 
@@ -103,7 +103,7 @@ impl Exchange {
         let user = |value: Option<&str>| {
             value
                 .and_then(|value| NameAddr::parse(value).ok()?.uri)
-                .map(|uri| uri.user)
+                .map(|uri| uri.user.into_owned())
         };
         let here = |exchange: &Self, account: Option<String>, contact: Option<&str>, flow| match place {
             Place::Same => flow,

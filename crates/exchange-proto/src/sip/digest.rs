@@ -4,6 +4,7 @@
 //! that was overheard is worthless from another address and after [`NONCE_LIFE_S`]. Within that time and from that
 //! address a request can be replayed; over UDP in the clear only TLS prevents that. `auth-int` is not offered.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use md5::Md5;
@@ -73,19 +74,19 @@ impl Secret {
 /// The parameters of an Authorization header field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub struct Credentials {
-    pub username: String,
-    pub realm: String,
-    pub nonce: String,
-    pub uri: String,
-    pub response: String,
+pub struct Credentials<'a> {
+    pub username: Cow<'a, str>,
+    pub realm: Cow<'a, str>,
+    pub nonce: Cow<'a, str>,
+    pub uri: Cow<'a, str>,
+    pub response: Cow<'a, str>,
     pub algorithm: Algorithm,
-    pub qop: Option<(String, String)>,
+    pub qop: Option<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
-impl Credentials {
+impl<'a> Credentials<'a> {
     /// Parses `Digest ...`; other schemes and unknown algorithms give `None`.
-    pub fn parse(value: &str) -> Option<Self> {
+    pub fn parse(value: &'a str) -> Option<Self> {
         let (scheme, rest) = value.split_once(char::is_whitespace)?;
         if !scheme.eq_ignore_ascii_case("Digest") {
             return None;
@@ -97,7 +98,7 @@ impl Credentials {
         }
         let mut get = |name: &str| {
             let found = params.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| std::mem::take(value).into_owned())
+            found.map(|(_, value)| std::mem::take(value))
         };
         let algorithm = match get("algorithm").as_deref() {
             None => Algorithm::Md5,

@@ -111,7 +111,7 @@ pub struct NameAddr<'a> {
     /// The URI as written.
     pub raw_uri: &'a str,
     /// The URI, when its scheme is sip or sips.
-    pub uri: Option<Uri>,
+    pub uri: Option<Uri<'a>>,
     /// Header parameters.
     pub params: Params<'a>,
 }
@@ -203,7 +203,7 @@ pub struct Via<'a> {
     /// Transport token in capitals: UDP, TCP, TLS, ...
     pub transport: Cow<'a, str>,
     /// Host of the sender.
-    pub host: String,
+    pub host: Cow<'a, str>,
     /// Port of the sender.
     pub port: Option<u16>,
     /// Parameters.
@@ -215,8 +215,7 @@ impl<'a> Via<'a> {
     pub fn parse(text: &'a str) -> Option<Self> {
         let (protocol, rest) = split_protocol(text)?;
         let mut parts = split_outside(rest, ';');
-        let sent_by: String = parts.next()?.split_whitespace().collect();
-        let (host, port) = parse_host_port(&sent_by).ok()?;
+        let (host, port) = parse_sent_by(parts.next()?.trim())?;
         let params = parse_via_params(parts)?;
         Some(Self {
             transport: protocol,
@@ -230,6 +229,16 @@ impl<'a> Via<'a> {
     pub fn branch(&self) -> Option<&str> {
         find_param(&self.params, "branch").filter(|branch| !branch.is_empty())
     }
+}
+
+/// There may be white space around the colon.
+fn parse_sent_by(text: &str) -> Option<(Cow<'_, str>, Option<u16>)> {
+    if !text.contains(char::is_whitespace) {
+        return parse_host_port(text).ok();
+    }
+    let joined: String = text.split_whitespace().collect();
+    let (host, port) = parse_host_port(&joined).ok()?;
+    Some((Cow::Owned(host.into_owned()), port))
 }
 
 /// Via's `received` may hold a bare IPv6 address, which is no token.

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::fmt::Write as _;
 
+use super::text::{Source, Text};
+
 /// Longest message taken from any transport, octets.
 pub const MESSAGE_BYTES_MAX: usize = 65_535;
 /// Most header fields in one message.
@@ -97,7 +99,7 @@ pub enum StartLine {
         /// 100 to 699.
         status: u16,
         /// Free text.
-        reason: String,
+        reason: Cow<'static, str>,
     },
 }
 
@@ -126,7 +128,7 @@ pub enum Flaw {
 }
 
 /// Header fields: names of RFC 3261 and its extensions are not copied, others are.
-pub type Headers = Vec<(Cow<'static, str>, String)>;
+pub type Headers = Vec<(Cow<'static, str>, Text)>;
 
 /// One SIP message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +162,7 @@ impl Message {
         Self {
             start: StartLine::Response {
                 status,
-                reason: reason_phrase(status).to_owned(),
+                reason: Cow::Borrowed(reason_phrase(status)),
             },
             headers: Vec::new(),
             body: Vec::new(),
@@ -171,9 +173,10 @@ impl Message {
     /// A response to `request`: copies Via, From, To, Call-ID and CSeq (RFC 3261 section 8.2.6.2).
     pub fn response_to(request: &Message, status: u16) -> Self {
         let mut response = Self::response(status);
+        response.headers.reserve(HEADERS_USUAL);
         for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
-            for value in request.all(name) {
-                response.headers.push((Cow::Borrowed(name), value.to_owned()));
+            for value in request.texts(name) {
+                response.headers.push((Cow::Borrowed(name), value.clone()));
             }
         }
         response
@@ -189,7 +192,7 @@ impl Message {
         let mut lines = head.split(|&b| b == b'\n').map(trim_cr);
         let first = lines.next().ok_or(ParseError::NotSip)?;
         let (start, mut flaw) = parse_start_line(first)?;
-        let (headers, header_flaw) = parse_headers(lines)?;
+        let (headers, header_flaw) = parse_headers(lines, &Source::new(head))?;
         flaw = flaw.or(header_flaw);
         let mut message = Self {
             start,
@@ -231,7 +234,10 @@ impl Message {
     fn write(&self, compact: bool) -> Vec<u8> {
         const START_AND_LENGTH: usize = 64;
         let uri = self.uri().map_or(0, str::len);
-        let fields = self.headers.iter().map(|(name, value)| name.len() + value.len() + 4);
+        let fields = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.as_str().len() + 4);
         let mut text = String::with_capacity(START_AND_LENGTH + uri + fields.sum::<usize>() + self.body.len());
         // Writing into a String cannot fail.
         let _ = match &self.start {
@@ -248,7 +254,7 @@ impl Message {
             text.push_str("\r\n");
             text.push_str(name_of(name));
             text.push_str(separator);
-            text.push_str(value);
+            text.push_str(value.as_str());
         }
         let length = self.body.len();
         let _ = write!(text, "\r\n{}{separator}{length}\r\n\r\n", name_of("Content-Length"));
@@ -288,10 +294,15 @@ impl Message {
 
     /// All values of a header field, one per line.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.texts(name).map(Text::as_str)
+    }
+
+    /// The same, to be kept without copying them.
+    pub fn texts<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Text> {
         self.headers
             .iter()
             .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+            .map(|(_, value)| value)
     }
 
     /// The elements of a comma-separated header field, over all its lines.
@@ -310,13 +321,13 @@ impl Message {
     }
 
     /// Adds a header field at the end.
-    pub fn push(&mut self, name: &'static str, value: impl Into<String>) {
+    pub fn push(&mut self, name: &'static str, value: impl Into<Text>) {
         self.headers.push((Cow::Borrowed(name), value.into()));
     }
 
     /// Adds a header field at the end and returns the message.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub fn with(mut self, name: &'static str, value: impl Into<Text>) -> Self {
         self.push(name, value);
         self
     }
@@ -330,7 +341,7 @@ impl Message {
     }
 
     /// Replaces all values of a header field by one.
-    pub fn replace(&mut self, name: &'static str, value: impl Into<String>) {
+    pub fn replace(&mut self, name: &'static str, value: impl Into<Text>) {
         let at = self
             .headers
             .iter()
@@ -414,7 +425,7 @@ fn parse_status_line(rest: &str) -> Result<(StartLine, Option<Flaw>), ParseError
     Ok((
         StartLine::Response {
             status,
-            reason: reason.to_owned(),
+            reason: Cow::Owned(reason.to_owned()),
         },
         None,
     ))
@@ -425,7 +436,10 @@ fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> 
     head.eq_ignore_ascii_case(prefix).then(|| &text[prefix.len()..])
 }
 
-fn parse_headers<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<(Headers, Option<Flaw>), ParseError> {
+fn parse_headers<'a>(
+    lines: impl Iterator<Item = &'a [u8]>,
+    source: &Source<'_>,
+) -> Result<(Headers, Option<Flaw>), ParseError> {
     let mut headers: Headers = Vec::with_capacity(HEADERS_USUAL);
     let mut flaw = None;
     for line in lines.take_while(|line| !line.is_empty()) {
@@ -445,7 +459,7 @@ fn parse_headers<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<(Headers, 
         }
         match text.split_once(':').map(|(name, value)| (name.trim_end(), value)) {
             Some((name, value)) if is_token(name) => {
-                headers.push((canonical_name(name), value.trim().to_owned()));
+                headers.push((canonical_name(name), source.text(value.trim())));
             }
             _ => flaw = Some(Flaw::HeaderLine),
         }
@@ -453,12 +467,14 @@ fn parse_headers<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<(Headers, 
     Ok((headers, flaw))
 }
 
-fn unfold(value: &mut String, continuation: &str) {
-    let continuation = continuation.trim();
-    if !value.is_empty() && !continuation.is_empty() {
-        value.push(' ');
-    }
-    value.push_str(continuation);
+fn unfold(value: &mut Text, continuation: &str) {
+    let (before, continuation) = (value.as_str(), continuation.trim());
+    let between = if before.is_empty() || continuation.is_empty() {
+        ""
+    } else {
+        " "
+    };
+    *value = [before, between, continuation].concat().into();
 }
 
 /// Whether the text is a `token` of RFC 3261's grammar.

@@ -1,22 +1,23 @@
 //! SIP URIs (RFC 3261 section 19.1): scheme, user, host, port, parameters, headers.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// A `sip:` or `sips:` URI. Other schemes do not parse: the caller answers 416.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uri {
+pub struct Uri<'a> {
     /// `sips` rather than `sip`.
     pub secure: bool,
     /// User part, unescaped; empty when there is none.
-    pub user: String,
+    pub user: Cow<'a, str>,
     /// Host as written, lower case; IPv6 in brackets.
-    pub host: String,
+    pub host: Cow<'a, str>,
     /// Port, when given.
     pub port: Option<u16>,
     /// Parameters in order.
-    pub params: Vec<(String, Option<String>)>,
+    pub params: Vec<(&'a str, Option<&'a str>)>,
     /// What follows `?`, raw.
-    pub headers: Option<String>,
+    pub headers: Option<&'a str>,
 }
 
 /// Why a URI was refused.
@@ -30,9 +31,9 @@ pub enum UriError {
     Malformed,
 }
 
-impl Uri {
+impl<'a> Uri<'a> {
     /// Parses a URI without angle brackets.
-    pub fn parse(text: &str) -> Result<Self, UriError> {
+    pub fn parse(text: &'a str) -> Result<Self, UriError> {
         let (scheme, rest) = text.split_once(':').ok_or(UriError::Malformed)?;
         let secure = match scheme {
             s if s.eq_ignore_ascii_case("sip") => false,
@@ -49,10 +50,10 @@ impl Uri {
         // The user part may hold ';' and '?', so it is cut off first.
         let (user, rest) = match rest.split_once('@') {
             Some((user, rest)) => (unescape(user.split(':').next().unwrap_or(user))?, rest),
-            None => (String::new(), rest),
+            None => (Cow::Borrowed(""), rest),
         };
         let (rest, headers) = match rest.split_once('?') {
-            Some((rest, headers)) => (rest, Some(headers.to_owned())),
+            Some((rest, headers)) => (rest, Some(headers)),
             None => (rest, None),
         };
         let mut parts = rest.split(';');
@@ -73,11 +74,11 @@ impl Uri {
         self.params
             .iter()
             .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_deref())
+            .map(|(_, value)| *value)
     }
 
     /// Equivalence as needed for Contact matching (RFC 3261 section 19.1.4, without header comparison).
-    pub fn same_address(&self, other: &Uri) -> bool {
+    pub fn same_address(&self, other: &Uri<'_>) -> bool {
         self.secure == other.secure
             && self.user == other.user
             && self.host == other.host
@@ -93,22 +94,22 @@ fn is_scheme(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
 }
 
-fn parse_param(text: &str) -> Result<(String, Option<String>), UriError> {
+fn parse_param(text: &str) -> Result<(&str, Option<&str>), UriError> {
     match text.split_once('=') {
         Some(("", _)) => Err(UriError::Malformed),
-        Some((name, value)) => Ok((name.to_owned(), Some(value.to_owned()))),
+        Some((name, value)) => Ok((name, Some(value))),
         None if text.is_empty() => Err(UriError::Malformed),
-        None => Ok((text.to_owned(), None)),
+        None => Ok((text, None)),
     }
 }
 
 /// Host and optional port, of URIs and Via.
-pub fn parse_host_port(text: &str) -> Result<(String, Option<u16>), UriError> {
+pub fn parse_host_port(text: &str) -> Result<(Cow<'_, str>, Option<u16>), UriError> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (address, rest) = rest.split_once(']').ok_or(UriError::Malformed)?;
         address.parse::<std::net::Ipv6Addr>().map_err(|_| UriError::Malformed)?;
         (
-            format!("[{address}]"),
+            Cow::Borrowed(&text[..address.len() + 2]),
             rest.strip_prefix(':')
                 .or(rest.is_empty().then_some(""))
                 .ok_or(UriError::Malformed)?,
@@ -118,7 +119,11 @@ pub fn parse_host_port(text: &str) -> Result<(String, Option<u16>), UriError> {
         if text.ends_with(':') || !is_host(host) {
             return Err(UriError::Malformed);
         }
-        (host.to_ascii_lowercase(), port)
+        let lower = match host.bytes().any(|b| b.is_ascii_uppercase()) {
+            true => Cow::Owned(host.to_ascii_lowercase()),
+            false => Cow::Borrowed(host),
+        };
+        (lower, port)
     };
     let port = match port {
         "" => None,
@@ -133,7 +138,10 @@ fn is_host(host: &str) -> bool {
 }
 
 /// Undoes %-escapes; a stray `%` is malformed.
-pub fn unescape(text: &str) -> Result<String, UriError> {
+pub fn unescape(text: &str) -> Result<Cow<'_, str>, UriError> {
+    if !text.contains('%') {
+        return Ok(Cow::Borrowed(text));
+    }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -147,7 +155,8 @@ pub fn unescape(text: &str) -> Result<String, UriError> {
         };
         bytes.push((high * 16 + low) as u8);
     }
-    String::from_utf8(bytes).map_err(|_| UriError::Malformed)
+    let text = String::from_utf8(bytes).map_err(|_| UriError::Malformed)?;
+    Ok(Cow::Owned(text))
 }
 
 /// Escapes what may not stand in a user part.
@@ -162,7 +171,7 @@ pub fn escape_user(text: &str) -> String {
     })
 }
 
-impl fmt::Display for Uri {
+impl fmt::Display for Uri<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.secure { "sips:" } else { "sip:" })?;
         if !self.user.is_empty() {

@@ -84,7 +84,7 @@ impl Lab {
             match command {
                 StoreCommand::Record(record) => self.records.push(record),
                 StoreCommand::Bindings(offhook_exchange_proto::registrar::Change::Bindings { account, bindings }) => {
-                    self.stored_bindings.insert(account, bindings.len());
+                    self.stored_bindings.insert(account.to_string(), bindings.len());
                 }
             }
         }

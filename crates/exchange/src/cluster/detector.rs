@@ -4,30 +4,39 @@
 //! The thread asks for real-time priority; where the system refuses, it runs as it can, and a machine at full load may
 //! lose its lease for a moment. Nothing is lost by that but time: see [`offhook_exchange_proto::detector`]. What has
 //! arrived is read before any silence is judged.
+//!
+//! It never waits for a thread that does not go first: on a busy machine that one may be put aside for a tenth of a
+//! second while it holds a lock, which is a takeover. So it looks at its [`mailbox`] only when nobody else does, frees
+//! no memory of others and gives none of its own away, tells its [`Turn`]s through a socket, and prints nothing.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use offhook_exchange_proto::detector::{Envelope, Member, Message, NodeId, Role, Timing, Witness};
 use offhook_exchange_proto::locator::INSTANCES_MAX;
-use offhook_exchange_proto::wire::{DATAGRAM_BYTES_MAX, Datagram, seal, unseal};
+use offhook_exchange_proto::wire::{DATAGRAM_BYTES_MAX, Datagram, Wire};
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
     thread_native_id,
 };
-use tokio::sync::mpsc;
 
 use super::lease::{Lease, Progress, clock};
+use super::mailbox::{self, Letters, Orders};
+use super::turn::{self, Turn, Turns};
 use crate::Error;
 
 /// Longest sleep, so that commands are seen.
 const NAP_MS: u64 = 10;
 /// Most datagrams read before the members are looked after.
 const READ_AT_ONCE: usize = 256;
+
+/// Longest wait for room to send, ms.
+const SEND_MS_MAX: u64 = 1;
 
 /// What the detector is told.
 pub(crate) enum Command {
@@ -50,6 +59,7 @@ pub(crate) enum Command {
 }
 
 /// Taking part in a shard.
+#[derive(Clone)]
 pub(crate) struct Join {
     pub(crate) shard: NodeId,
     /// It begins here: claim it when nobody is heard.
@@ -59,34 +69,28 @@ pub(crate) struct Join {
     pub(crate) progress: Arc<Progress>,
 }
 
-/// What the detector tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// The shard is ours under this epoch.
-    Owned { shard: NodeId, epoch: u64 },
-    /// The shard is somebody else's.
-    Lost { shard: NodeId },
-}
-
-/// Starts the thread. It ends when the command channel closes.
+/// Starts the thread. It ends when nobody can tell it anything any more.
 pub(crate) fn start(
     node: NodeId,
     listen: SocketAddr,
     key: [u8; 32],
+    wire: Wire,
     timing: Timing,
     memory: PathBuf,
-) -> Result<(Sender<Command>, mpsc::UnboundedReceiver<Turn>), Error> {
+) -> Result<(Orders<Command>, turn::Heard), Error> {
     let socket = UdpSocket::bind(listen).map_err(|source| Error::Listen {
         address: listen,
         transport: "detector",
         source,
     })?;
-    let (commands, receiver) = channel();
-    let (turns, turned) = mpsc::unbounded_channel();
+    let no_thread = |error| Error::Cluster(format!("no thread for the detector: {error}"));
+    let (orders, letters) = mailbox::open();
+    let (turns, heard) = turn::open().map_err(no_thread)?;
     let detector = Detector {
         node,
         socket,
         key,
+        wire,
         timing,
         memory,
         addresses: BTreeMap::new(),
@@ -98,12 +102,10 @@ pub(crate) fn start(
     let thread = std::thread::Builder::new().name("detector".to_owned());
     let run = move || {
         go_first();
-        detector.run(receiver);
+        detector.run(&letters);
     };
-    thread
-        .spawn(run)
-        .map_err(|error| Error::Cluster(format!("no thread for the detector: {error}")))?;
-    Ok((commands, turned))
+    thread.spawn(run).map_err(no_thread)?;
+    Ok((orders, heard))
 }
 
 /// Real-time priority for this thread, where the system grants it.
@@ -117,14 +119,21 @@ struct Detector {
     node: NodeId,
     socket: UdpSocket,
     key: [u8; 32],
+    wire: Wire,
     timing: Timing,
     memory: PathBuf,
     addresses: BTreeMap<NodeId, SocketAddr>,
     witnesses: Vec<NodeId>,
     /// What we have promised as witness, by shard.
-    promises: BTreeMap<NodeId, Witness>,
+    promises: BTreeMap<NodeId, Promise>,
     members: BTreeMap<NodeId, Part>,
-    turns: mpsc::UnboundedSender<Turn>,
+    turns: Turns,
+}
+
+/// As witness: what has been promised, and where that is remembered over a restart of this process.
+struct Promise {
+    witness: Witness,
+    memory: Option<File>,
 }
 
 /// Our part in a shard.
@@ -137,20 +146,14 @@ struct Part {
 }
 
 impl Detector {
-    fn run(mut self, commands: Receiver<Command>) {
+    fn run(mut self, letters: &Letters<Command>) {
         let mut buffer = [0; DATAGRAM_BYTES_MAX + 32];
-        loop {
-            loop {
-                match commands.try_recv() {
-                    Ok(command) => self.command(command),
-                    Err(std::sync::mpsc::TryRecvError::Empty) => break,
-                    Err(std::sync::mpsc::TryRecvError::Disconnected) => return self.end(),
-                }
-            }
+        let _ = self.socket.set_write_timeout(Some(Duration::from_millis(SEND_MS_MAX)));
+        while letters.read(|command| self.command(command)) {
             let now = clock();
             self.promises
                 .values_mut()
-                .for_each(|promise| promise.handle_timeout(self.timing, now));
+                .for_each(|promise| promise.witness.handle_timeout(self.timing, now));
             let due: Vec<NodeId> = self.members.keys().copied().collect();
             for shard in due {
                 self.wake(shard);
@@ -160,13 +163,12 @@ impl Detector {
             let _ = self.socket.set_read_timeout(Some(nap.max(Duration::from_millis(1))));
             if self.read(&mut buffer) {
                 let _ = self.socket.set_nonblocking(true);
-                let more = (0..READ_AT_ONCE).take_while(|_| self.read(&mut buffer)).count();
+                // What is left is read in the next round.
+                let _ = (0..READ_AT_ONCE).take_while(|_| self.read(&mut buffer)).count();
                 let _ = self.socket.set_nonblocking(false);
-                if more == READ_AT_ONCE {
-                    eprintln!("offhook exchange: the detector gets more messages than it can read");
-                }
             }
         }
+        self.members.values().for_each(|part| part.lease.set(None));
     }
 
     /// Takes one datagram; whether there was one.
@@ -174,16 +176,12 @@ impl Detector {
         let Ok((length, _)) = self.socket.recv_from(buffer) else {
             return false;
         };
-        if let Ok(datagram) = unseal(&buffer[..length], &self.key)
+        if let Ok(datagram) = self.wire.unseal(&buffer[..length], &self.key)
             && datagram.to == self.node
         {
             self.received(datagram);
         }
         true
-    }
-
-    fn end(&self) {
-        self.members.values().for_each(|part| part.lease.set(None));
     }
 
     fn nap_ms(&self) -> u64 {
@@ -195,28 +193,29 @@ impl Detector {
         next.map(|at| at.since_ms(now)).min().unwrap_or(NAP_MS).min(NAP_MS)
     }
 
-    fn command(&mut self, command: Command) {
+    /// What is said here stays where it is, and is copied where it is needed.
+    fn command(&mut self, command: &Command) {
         match command {
-            Command::Addresses(addresses) => self.addresses = addresses,
+            Command::Addresses(addresses) => self.addresses = addresses.clone(),
             Command::Witnesses(witnesses) => {
                 for part in self.members.values_mut() {
                     part.member.set_witnesses(witnesses.clone());
                 }
-                self.witnesses = witnesses;
+                self.witnesses = witnesses.clone();
             }
-            Command::Join(join) => self.join(join),
+            Command::Join(join) => self.join(join.clone()),
             Command::Adjust { shard, misses, peers } => {
-                if let Some(part) = self.members.get_mut(&shard) {
-                    part.member.set_misses(misses);
-                    part.member.set_peers(peers);
+                if let Some(part) = self.members.get_mut(shard) {
+                    part.member.set_misses(*misses);
+                    part.member.set_peers(peers.clone());
                 }
             }
             Command::Leave(shard) => {
-                if let Some(part) = self.members.remove(&shard) {
+                if let Some(part) = self.members.remove(shard) {
                     part.lease.set(None);
                 }
             }
-            Command::Release { shard, successor } => {
+            &Command::Release { shard, successor } => {
                 let Some(part) = self.members.get_mut(&shard) else {
                     return;
                 };
@@ -263,11 +262,8 @@ impl Detector {
         let before = part.member.role();
         let out = part.member.handle_timeout(self.timing, clock());
         if before == Role::Standby && part.member.role() == Role::Claimant {
-            let lacking = match part.member.lacks() {
-                true => ", though not all is here that phones were told",
-                false => "",
-            };
-            eprintln!("offhook exchange: nobody speaks for {shard:x}: asking the witnesses{lacking}");
+            let lacking = part.member.lacks();
+            self.turns.say(Turn::Asking { shard, lacking });
         }
         self.send_all(shard, out);
         self.settle(shard);
@@ -295,24 +291,30 @@ impl Detector {
             return None;
         }
         let now = clock();
-        let file = self.memory.join(format!("witness-{shard:x}"));
         if !self.promises.contains_key(&shard) {
             if self.promises.len() >= 2 * INSTANCES_MAX {
                 return None;
             }
-            let text = std::fs::read_to_string(&file).unwrap_or_default();
-            let promise = match text.trim().parse() {
-                Ok(epoch) => Witness::recalled(self.node, epoch, self.timing, now),
-                Err(_) => Witness::new(self.node, now),
+            let file = self.memory.join(format!("witness-{shard:x}"));
+            let witness = match recalled(&file) {
+                Some(epoch) => Witness::recalled(self.node, epoch, self.timing, now),
+                None => Witness::new(self.node, now),
             };
-            self.promises.insert(shard, promise);
+            let memory = File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&file)
+                .ok();
+            self.promises.insert(shard, Promise { witness, memory });
         }
-        let promise = self.promises.get_mut(&shard)?;
-        let before = promise.epoch();
-        let answer = promise.handle(message, self.timing, now);
-        if promise.epoch() != before {
-            // Losing it to a power cut costs no safety while the other witnesses remember: see docs.
-            let _ = std::fs::write(&file, promise.epoch().to_string());
+        let Promise { witness, memory } = self.promises.get_mut(&shard)?;
+        let before = witness.epoch();
+        let answer = witness.handle(message, self.timing, now);
+        if let (Some(memory), true) = (memory, witness.epoch() != before) {
+            // In place, so that the file system has little to do. Losing it to a power cut costs no safety while the
+            // other witnesses remember: see docs.
+            let _ = memory.write_all_at(format!("{:020}", witness.epoch()).as_bytes(), 0);
         }
         answer
     }
@@ -331,8 +333,10 @@ impl Detector {
             Some(_) if part.member.role() == Role::Standby => Turn::Lost { shard },
             _ => return,
         };
-        part.owned = acts.then_some(epoch);
-        let _ = self.turns.send(turn);
+        // Else it is told the next time.
+        if self.turns.say(turn) {
+            part.owned = acts.then_some(epoch);
+        }
     }
 
     fn send_all(&mut self, shard: NodeId, out: Vec<Envelope>) {
@@ -361,8 +365,13 @@ impl Detector {
             message,
         };
         // Lost datagrams are what the protocol is made for.
-        let _ = self.socket.send_to(&seal(&datagram, &self.key), address);
+        let _ = self.socket.send_to(&self.wire.seal(&datagram, &self.key), address);
     }
+}
+
+/// The epoch that this witness granted last, in an earlier process.
+fn recalled(file: &Path) -> Option<u64> {
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 /// Where a detector on this address listens.

@@ -14,7 +14,7 @@ use async_nats::jetstream::stream::StorageType;
 use async_nats::{Client, ConnectOptions};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use offhook_exchange_proto::wire::{Notice, encode};
+use offhook_exchange_proto::wire::{Notice, Wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
@@ -73,6 +73,7 @@ pub(crate) struct Change {
 #[derive(Clone)]
 pub(crate) struct Engine {
     client: Client,
+    wire: Wire,
     stores: Arc<BTreeMap<Bucket, Store>>,
     notices: mpsc::Sender<(String, Bytes)>,
     durable: Arc<Durable>,
@@ -90,7 +91,12 @@ struct Durable {
 
 impl Engine {
     /// Connects, and checks what the engine must be: its version, and that it writes before it acknowledges.
-    pub(crate) async fn connect(urls: &[String], monitor_port: u16, replicas: usize) -> Result<Self, Error> {
+    pub(crate) async fn connect(
+        urls: &[String],
+        monitor_port: u16,
+        replicas: usize,
+        wire: Wire,
+    ) -> Result<Self, Error> {
         let options = ConnectOptions::new()
             .name("offhook-exchange")
             .ping_interval(Duration::from_secs(2))
@@ -115,6 +121,7 @@ impl Engine {
         tokio::spawn(publish(client.clone(), queue));
         Ok(Self {
             client,
+            wire,
             stores: Arc::new(stores),
             notices,
             durable: Arc::default(),
@@ -128,8 +135,13 @@ impl Engine {
 
     /// Sends a message to whoever listens; never waits.
     pub(crate) fn publish(&self, subject: String, notice: &Notice) {
+        self.publish_bytes(subject, self.wire.encode(notice));
+    }
+
+    /// The same with words of our own.
+    pub(crate) fn publish_bytes(&self, subject: String, bytes: Vec<u8>) {
         if self.is_connected() {
-            let _ = self.notices.try_send((subject, encode(notice).into()));
+            let _ = self.notices.try_send((subject, bytes.into()));
         }
     }
 

@@ -10,9 +10,10 @@ use offhook_exchange_proto::{Input, Place};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::detector::{Command, Join, Turn};
+use super::detector::{Command, Join};
 use super::lease::Lease;
 use super::standby::Held;
+use super::turn::Turn;
 use super::{HELLO_TICKS, Instance, WITNESSES, address};
 use crate::Error;
 use crate::driver::{self, Opening, Order, Replication};
@@ -90,6 +91,14 @@ impl Instance {
 
     pub(super) async fn turned(&mut self, turn: Turn) -> Result<(), Error> {
         match turn {
+            Turn::Asking { shard, lacking } => {
+                let lacking = match lacking {
+                    true => ", though not all is here that phones were told",
+                    false => "",
+                };
+                eprintln!("offhook exchange: nobody speaks for {shard:x}: asking the witnesses{lacking}");
+                return Ok(());
+            }
             Turn::Owned { shard, epoch } => self.owned(shard, epoch).await?,
             Turn::Lost { shard } => self.lost(shard).await?,
         }

@@ -118,8 +118,8 @@ impl Instance {
     }
 
     pub(super) fn place_own(&mut self) {
-        let now = clock();
-        let everyone: Vec<NodeId> = self.locator.alive(now).map(|hello| hello.node).collect();
+        // Also who has not been heard of lately: that may be the engine's fault, and heartbeats do not need it.
+        let everyone: Vec<NodeId> = self.locator.all(clock()).map(|(hello, _)| hello.node).collect();
         for own in self.own.values() {
             let standbys = self.standbys(&own.shard, self.node);
             let nodes: Vec<NodeId> = standbys.iter().map(|(node, _)| *node).collect();

@@ -80,7 +80,8 @@ impl Instance {
         }
         let (node, site) = (self.node, self.cluster.site.clone());
         let add = move |held: Option<&[u8]>| {
-            let mut witnesses: Vec<(NodeId, String)> = held.and_then(|held| decode(held).ok()).unwrap_or_default();
+            // Those that another version has written are not replaced.
+            let mut witnesses: Vec<(NodeId, String)> = held.map_or(Some(Vec::new()), |held| decode(held).ok())?;
             let full = witnesses.len() >= WITNESSES;
             if full || witnesses.iter().any(|(id, at)| *id == node || *at == site) {
                 return None;
@@ -94,12 +95,23 @@ impl Instance {
     /// Read once before anything is spoken for: with all witnesses there, only a lease allows that.
     pub(super) async fn read_witnesses(&mut self) -> Result<(), Error> {
         let held = self.engine.get(Bucket::Config, "witnesses").await?;
+        let readable = held
+            .as_deref()
+            .is_none_or(|held| decode::<Vec<(NodeId, String)>>(held).is_ok());
+        if !readable {
+            let refused = "the witnesses of this cluster were written down by another version: use that one";
+            return Err(Error::Cluster(refused.to_owned()));
+        }
         self.witnesses_changed(held.as_deref());
         Ok(())
     }
 
     pub(super) fn witnesses_changed(&mut self, value: Option<&[u8]>) {
-        self.witnesses = value.and_then(|value| decode(value).ok()).unwrap_or_default();
+        match value.map(decode) {
+            None => self.witnesses.clear(),
+            Some(Ok(witnesses)) => self.witnesses = witnesses,
+            Some(Err(error)) => eprintln!("offhook exchange: the witnesses stay as they were known: {error}"),
+        }
         if self.witnesses.len() == WITNESSES {
             let nodes = self.witnesses.iter().map(|(node, _)| *node).collect();
             self.tell_detector(Command::Witnesses(nodes));
@@ -139,8 +151,12 @@ impl Instance {
         let Some(name) = key.strip_prefix("account.").and_then(unhex) else {
             return Ok(());
         };
-        match value.and_then(|value| decode::<AccountRow>(value).ok()) {
-            Some((sha256, md5, extension)) => {
+        match value.map(decode::<AccountRow>) {
+            Some(Err(error)) => {
+                eprintln!("offhook exchange: the account {name} stays as it was known: {error}");
+                return Ok(());
+            }
+            Some(Ok((sha256, md5, extension))) => {
                 let account = Account {
                     name: name.clone(),
                     secret: Secret { sha256, md5 },

@@ -5,8 +5,10 @@
 
 pub mod cost;
 pub mod engine;
+pub mod load;
 pub mod net;
 pub mod phones;
+pub mod picture;
 pub mod sound;
 pub mod watch;
 
@@ -21,6 +23,7 @@ use std::time::{Duration, Instant};
 use net::{Net, PHONES, address};
 use offhook_exchange::cluster::ClusterSettings;
 use offhook_exchange::proto::MediaPath;
+use offhook_exchange::proto::wire::Wire;
 use offhook_exchange::store::Store;
 use offhook_exchange::{Settings, account, control};
 
@@ -134,6 +137,8 @@ pub struct Plan {
     pub flows: bool,
     /// Phones are behind an address translator.
     pub translated: bool,
+    /// One more instance is there that speaks this version between instances.
+    pub stranger: Option<u8>,
 }
 
 impl Plan {
@@ -149,6 +154,7 @@ impl Plan {
             burn: 0,
             flows: false,
             translated: false,
+            stranger: None,
         }
     }
 }
@@ -181,6 +187,17 @@ pub struct Outcome {
     pub records_doubled: usize,
     /// After how many ms from the start of its process a new instance answered, and carried a call.
     pub newcomer_ms: (u64, u64),
+    /// While nothing was cut.
+    pub load: load::Load,
+    /// How many instances of another version the first instance and the one of another version knew of.
+    pub strangers: Vec<usize>,
+    /// What that one said to its operator.
+    pub stranger_said: Vec<String>,
+    /// How many phones hear sound, and each silence since the cut: phone, begin and length in ms.
+    pub hearing: u64,
+    pub silences: Vec<[u64; 3]>,
+    /// What instances said since the cut, and when, ms.
+    pub remarks: Vec<(u64, String)>,
 }
 
 /// In a part's process: runs it and never returns. Elsewhere: nothing.
@@ -201,7 +218,7 @@ pub fn run_part_if_one() {
     std::process::exit(0);
 }
 
-/// `instance HOME NETWORK HOST REPLICATE DIRECT`.
+/// `instance HOME NETWORK HOST REPLICATE DIRECT [VERSION]`.
 async fn instance(words: &[&str]) {
     let (network, host): (u8, u8) = (words[1].parse().unwrap(), words[2].parse().unwrap());
     let mut settings = Settings::new(words[0]);
@@ -218,6 +235,9 @@ async fn instance(words: &[&str]) {
     let mut cluster = ClusterSettings::new(engine::urls(network), format!("dc{network}"));
     cluster.movable = Some(address(network, MOVABLE + host - 1).parse().unwrap());
     cluster.replicate = words[3] == "true";
+    if let Some(version) = words.get(5) {
+        cluster.wire = Wire(version.parse().unwrap());
+    }
     settings.cluster = Some(cluster);
     let mut stopped = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
     let end = async move {
@@ -376,6 +396,9 @@ const GUESTS: usize = 3;
 pub fn play(plan: &Plan) -> Outcome {
     let mut outcome = Outcome::default();
     let mut lab = Lab::open(plan);
+    if let Some(version) = plan.stranger {
+        lab.let_in(version, &mut outcome);
+    }
     lab.call(&mut outcome);
     lab.cut(&mut outcome);
     lab.look(&mut outcome);
@@ -423,7 +446,7 @@ impl Lab {
         timeline.say("three data centres with an engine server in each");
 
         let pairs = plan.calls + plan.ringing;
-        let mut accounts = make_accounts(&folder.0.join("a1"), 2 * pairs + 2 + GUESTS);
+        let mut accounts = make_accounts(&folder.0.join("a1"), 2 * pairs + 3 + GUESTS);
         let instances: Vec<Part> = MACHINES
             .iter()
             .map(|machine| start_instance(&net, &folder, plan, *machine))
@@ -492,6 +515,42 @@ impl Lab {
         matches!(self.plan.cut, Cut::DataCentre | Cut::OneWay)
     }
 
+    /// An instance of another version comes, to the data centre that goes on when the first is lost.
+    fn let_in(&mut self, version: u8, outcome: &mut Outcome) {
+        let part = start_instance_of(&self.net, &self.folder, &self.plan, NEWCOMER, Some(version));
+        self.timeline.say(&format!(
+            "one of version {version}: {}",
+            part.hear(Duration::from_secs(60))
+        ));
+        let homes = ["a1", NEWCOMER.0].map(|name| self.home(name));
+        let mut strange = Vec::new();
+        wait_for("both versions know of each other", Duration::from_secs(60), || {
+            strange = homes.iter().map(|home| strangers(home)).collect();
+            // The one knows of one stranger, the other of all the others.
+            strange == [1, MACHINES.len()]
+        });
+        outcome.strangers = strange;
+        let said = || {
+            part.remarks
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|(_, line)| line.contains("witnesses speak"))
+        };
+        wait_for("it says that it takes no calls", Duration::from_secs(60), said);
+        outcome.stranger_said = part
+            .remarks
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(_, line)| line.clone())
+            .collect();
+        for line in &outcome.stranger_said {
+            self.timeline.say(&format!("it says: {line}"));
+        }
+        self.instances.push(part);
+    }
+
     fn call(&mut self, outcome: &mut Outcome) {
         let before = self.processor_us();
         outcome.up_before = self.phones.ask("call")[0] as usize;
@@ -548,13 +607,37 @@ impl Lab {
                     .collect();
                 self.timeline.say("the engine is there again");
             }
-            Cut::Nothing => wait(self.plan.seconds, self.plan.burn),
+            Cut::Nothing => self.wait(outcome),
             Cut::Stop => self.instances[0].process.signal("TERM"),
             Cut::Newcomer => self.newcomer(outcome),
         }
         std::thread::sleep(settle);
         outcome.epochs = epochs(&self.home("b1")).saturating_sub(self.epochs);
         self.timeline.say(&format!("epochs begun since: {}", outcome.epochs));
+    }
+
+    /// Lets time pass, with every processor kept busy by so many threads, and says now and then how it is.
+    fn wait(&self, outcome: &mut Outcome) {
+        const REPORT: Duration = Duration::from_secs(300);
+        let until = Instant::now() + Duration::from_secs(self.plan.seconds);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let (mut load, mut report) = (load::Load::new(), Instant::now() + REPORT);
+        std::thread::scope(|scope| {
+            for _ in 0..self.plan.burn * processors {
+                scope.spawn(|| while Instant::now() < until {});
+            }
+            while Instant::now() < until {
+                std::thread::sleep(load::STEP.min(until.saturating_duration_since(Instant::now())));
+                load.look();
+                if Instant::now() > report {
+                    report += REPORT;
+                    let since = epochs(&self.home("b1")).saturating_sub(self.epochs);
+                    self.timeline.say(&format!("epochs begun so far: {since}; {load}"));
+                }
+            }
+        });
+        self.timeline.say(&load.to_string());
+        outcome.load = load;
     }
 
     /// Starts one more instance, with phones that wait for it.
@@ -576,7 +659,7 @@ impl Lab {
     }
 
     /// What the instances said since the cut.
-    fn tell_remarks(&self) {
+    fn tell_remarks(&self, outcome: &mut Outcome) {
         let mut all = Vec::new();
         for (instance, (name, ..)) in self.instances.iter().zip(MACHINES) {
             let remarks = instance.remarks.lock().unwrap();
@@ -587,13 +670,16 @@ impl Lab {
         for (at, name, line) in all.iter().take(60) {
             let after_ms = (*at - self.cut_at).as_millis();
             let line = line.trim_start_matches("offhook exchange: ");
+            outcome.remarks.push((after_ms as u64, format!("{name}: {line}")));
             self.timeline
                 .say_of(*at, &format!("{after_ms} ms after the cut, {name}: {line}"));
         }
     }
 
     fn look(&mut self, outcome: &mut Outcome) {
-        self.tell_remarks();
+        self.tell_remarks(outcome);
+        let silences = self.phones.ask("silences");
+        outcome.silences = silences.as_chunks().0.to_vec();
         let gaps = self.phones.ask("gaps");
         [
             outcome.gap_p50_ms,
@@ -601,6 +687,7 @@ impl Lab {
             outcome.gap_max_ms,
             outcome.wrong_samples,
         ] = [gaps[1], gaps[2], gaps[3], gaps[4]];
+        outcome.hearing = gaps[0];
         self.timeline.say(&format!(
             "longest silence of {} phones: half <= {} ms, p99 {} ms, longest {} ms; wrong samples {}",
             gaps[0], gaps[1], gaps[2], gaps[3], gaps[4]
@@ -646,9 +733,22 @@ impl Lab {
             "held and resumed, by callers and callees in turn: {}",
             outcome.held
         ));
-        let spare = self.accounts[self.accounts.len() - 2].0.clone();
-        outcome.transferred = self.phones.ask(&format!("transfer 0 {spare}"))[0] == 1;
-        self.timeline.say(&format!("transferred: {}", outcome.transferred));
+        // The caller of the first call, the callee of the second.
+        let spare = self.accounts.iter().rev().skip(1).map(|(name, _)| name.clone());
+        let orders: Vec<String> = [0, 3]
+            .into_iter()
+            .zip(spare)
+            .map(|(who, whom)| format!("transfer {who} {whom}"))
+            .collect();
+        let mut done = orders
+            .iter()
+            .take(self.plan.calls)
+            .map(|order| self.phones.ask(order)[0] == 1);
+        outcome.transferred = done.all(|done| done);
+        self.timeline.say(&format!(
+            "transferred, by a caller and by a callee: {}",
+            outcome.transferred
+        ));
         outcome.hung = self.phones.ask("hang")[0] as usize;
         self.timeline
             .say(&format!("hung up, by callers and callees in turn: {}", outcome.hung));
@@ -679,18 +779,6 @@ impl Lab {
     }
 }
 
-/// Lets time pass, with every processor kept busy by so many threads.
-fn wait(seconds: u64, burn: usize) {
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..burn * processors {
-            scope.spawn(|| while Instant::now() < until {});
-        }
-        std::thread::sleep(Duration::from_secs(seconds));
-    });
-}
-
 /// All shards' epochs, added. An instance that is busy may take a while to say.
 fn epochs(home: &Path) -> u64 {
     let members = std::iter::repeat_with(|| control::ask(home, control::Ask::Members)).take(5);
@@ -708,6 +796,14 @@ fn epochs(home: &Path) -> u64 {
         *known = epoch(shard).unwrap_or(0).max(*known);
     }
     newest.values().sum()
+}
+
+/// How many instances of other versions an instance knows of.
+fn strangers(home: &Path) -> usize {
+    match control::ask(home, control::Ask::Members) {
+        Ok(control::Answer::Members(members)) => members.iter().filter(|member| !member.understood).count(),
+        _ => 0,
+    }
 }
 
 /// Whether all four speak for their own, and each is held by somebody.
@@ -732,10 +828,15 @@ fn wait_for(what: &str, patience: Duration, mut probe: impl FnMut() -> bool) {
 }
 
 fn start_instance(net: &Net, folder: &Folder, plan: &Plan, machine: (&str, u8, u8)) -> Part {
+    start_instance_of(net, folder, plan, machine, None)
+}
+
+fn start_instance_of(net: &Net, folder: &Folder, plan: &Plan, machine: (&str, u8, u8), version: Option<u8>) -> Part {
     let (name, network, host) = machine;
     let home = folder.0.join(name);
+    let version = version.map(|version| format!(" {version}")).unwrap_or_default();
     let part = format!(
-        "instance {} {network} {host} {} {}",
+        "instance {} {network} {host} {} {}{version}",
         home.display(),
         plan.replicate,
         plan.direct

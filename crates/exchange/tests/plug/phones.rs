@@ -19,6 +19,9 @@ use super::sound::{Ear, PACKET_SAMPLES, packet};
 const PATIENCE: Duration = Duration::from_secs(32);
 /// After how long without any answer a phone dials over its next flow: three repetitions.
 const FAILOVER: Duration = Duration::from_millis(3_500);
+/// How long a registration lasts, and after how long a phone renews it at the earliest, each at a time of its own.
+const LASTS_S: u32 = 600;
+const RENEWAL: Duration = Duration::from_secs(300);
 /// In how long those that ring at the cut are dialled.
 pub const DIALLING: Duration = Duration::from_secs(2);
 
@@ -239,7 +242,9 @@ impl Phone {
         let contact = request.get("Contact").unwrap_or_default().to_owned();
         let instance = format!("\"<urn:uuid:00000000-0000-4000-8000-0000{:08x}>\"", self.own.port());
         request.replace("Contact", format!("{contact};reg-id={reg_id};+sip.instance={instance}"));
-        let request = request.with("Supported", "outbound").with("Expires", "600");
+        let request = request
+            .with("Supported", "outbound")
+            .with("Expires", LASTS_S.to_string());
         self.transact(request, server)
             .await
             .is_some_and(|answer| answer.status() == Some(200))
@@ -479,6 +484,8 @@ impl Phone {
 
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut buffer = vec![0; 8_192];
+        let renewal = RENEWAL + Duration::from_secs(u64::from(self.own.port()) % 100);
+        let mut renew = Instant::now() + renewal;
         loop {
             let rung = self.ringing.as_ref().map(|(since, _)| *since + self.ring);
             let rung = rung.unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
@@ -491,6 +498,12 @@ impl Phone {
                     }
                 }
                 () = tokio::time::sleep_until(rung.into()) => self.answer_when_rung().await,
+                () = tokio::time::sleep_until(renew.into()) => {
+                    renew += renewal;
+                    if !self.register().await {
+                        eprintln!("{}: its registration was not renewed", self.name);
+                    }
+                }
                 order = orders.recv() => match order {
                     None => return,
                     Some(Order::Call(whom, done)) => drop(done.send(self.call(&whom).await)),
@@ -568,8 +581,12 @@ impl Probe {
                 format!("<sip:{}@{}>", phone.name, phone.domain),
             );
             let (from, call_id) = (format!("{address};tag={}", phone.fresh()), phone.fresh());
+            let mut renewal = tokio::time::interval(RENEWAL);
+            renewal.reset();
             loop {
                 tokio::select! {
+                    // A stranger would be answered less often.
+                    _ = renewal.tick() => drop(phone.register().await),
                     _ = rhythm.tick() => {
                         let request = phone.request(Method::Options, &uri, &from, &format!("<{uri}>"), &call_id);
                         phone.send(&request.to_bytes(), phone.server).await;
@@ -611,7 +628,7 @@ pub struct Cast {
     pub own: std::net::IpAddr,
     /// Where the probe is: strangers are answered so often and no more from one address.
     pub probe: std::net::IpAddr,
-    /// Names and passwords: callers at even places, each followed by whom it calls; then two more.
+    /// Names and passwords: callers at even places, each followed by whom it calls; then three more.
     pub accounts: Vec<(String, String)>,
     /// So many pairs send sound.
     pub audio: usize,
@@ -653,7 +670,7 @@ pub async fn run(cast: Cast) {
     }
 }
 
-/// All phones: callers at even places, each followed by whom it calls; then one to be transferred to, and the probe.
+/// All phones: callers at even places, each followed by whom it calls; then two to be transferred to, and the probe.
 struct Crowd {
     cast: Cast,
     orders: Vec<mpsc::UnboundedSender<Order>>,
@@ -725,6 +742,7 @@ impl Crowd {
             }
             ["mark"] => self.mark(),
             ["gaps"] => self.gaps(),
+            ["silences"] => self.silences(),
             ["moved"] => self.moved.tell(),
             ["probe"] => format!("probe {}", self.probe.longest_ms()),
             ["up"] => format!(
@@ -793,6 +811,19 @@ impl Crowd {
         "marked 0".to_owned()
     }
 
+    /// Phone, begin after the mark in ms, length in ms, of each silence; a trailing zero so that there is a number.
+    fn silences(&self) -> String {
+        let marked = self.begun + Duration::from_millis(self.moved.times_ms.lock().unwrap().0);
+        let mut words = String::from("silences");
+        for (n, ear) in self.ears.iter().enumerate() {
+            for (at, length) in ear.lock().unwrap().silences() {
+                let after_ms = at.saturating_duration_since(marked).as_millis();
+                words += &format!(" {n} {after_ms} {}", length.as_millis());
+            }
+        }
+        words + " 0"
+    }
+
     /// Of how many phones, gaps in ms at 50 %, 99 %, 100 %, wrong samples.
     fn gaps(&self) -> String {
         let now = Instant::now();
@@ -841,7 +872,7 @@ impl Moved {
 
 impl Cast {
     fn pairs(&self) -> usize {
-        (self.accounts.len() - 2) / 2
+        (self.accounts.len() - 3) / 2
     }
 
     async fn phone(&self, n: usize, moved: Arc<Moved>, begun: Instant) -> Phone {

@@ -11,6 +11,8 @@ const RATE: u32 = 8_000;
 /// How long a phone holds sound back to even out its journey.
 const PLAYOUT_DELAY: Duration = Duration::from_millis(60);
 const HEADER: usize = 12;
+/// So many silences are remembered.
+const SILENCES_MAX: usize = 256;
 
 /// Sample `number` of a speaker, as an octet of PCMU.
 pub fn sample(speaker: u32, number: u32) -> u8 {
@@ -36,6 +38,8 @@ pub struct Ear {
     /// The next sample that has not been played.
     next: u32,
     longest_silence: u32,
+    /// When each silence since the mark would have been heard, and how many samples long it was.
+    silences: Vec<(Instant, u32)>,
     pub wrong: u64,
     pub heard: u64,
 }
@@ -61,6 +65,9 @@ impl Ear {
         let end = first + PACKET_SAMPLES;
         if begin < end {
             self.longest_silence = self.longest_silence.max(begin - self.next);
+            if begin > self.next && self.silences.len() < SILENCES_MAX {
+                self.silences.push((origin + duration(self.next), begin - self.next));
+            }
             self.heard += u64::from(end - begin);
             self.next = end;
         }
@@ -76,6 +83,12 @@ impl Ear {
 
     pub fn mark(&mut self) {
         self.longest_silence = 0;
+        self.silences.clear();
+    }
+
+    /// Each silence since the mark that is over: when it began, and how long it was.
+    pub fn silences(&self) -> impl Iterator<Item = (Instant, Duration)> {
+        self.silences.iter().map(|(at, samples)| (*at, duration(*samples)))
     }
 
     /// The longest silence since the mark, the one that lasts included, ms.

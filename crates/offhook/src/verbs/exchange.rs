@@ -192,8 +192,15 @@ fn members(context: &Context) -> Done {
         let witness = if member.witness { "witness" } else { "" };
         let (owns, holds) = (member.owns.join(", "), member.stands_by.join(", "));
         let silent_s = member.silent_ms / 1_000;
+        let does = match member.understood {
+            true => format!("speaks for [{owns}] stands by for [{holds}]"),
+            false => format!(
+                "of version {}, not understood here: upgrade the older one",
+                member.version
+            ),
+        };
         format!(
-            "{:<16} {:<10} {:<15} {witness:<7} speaks for [{owns}] stands by for [{holds}] heard {silent_s} s ago",
+            "{:<16} {:<10} {:<15} {witness:<7} {does} heard {silent_s} s ago",
             member.node,
             clean_line(&member.site),
             member.address
