@@ -11,9 +11,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -354,7 +354,7 @@ impl Machine {
         let mine = dir.join(name_of(&self.me));
         let here = local_addresses(&self.bound);
         let name = self.announced.borrow_and_update().clone();
-        let mut presence = match Presence::announce(&mine, &here, name.as_deref()) {
+        let presence = match Presence::announce(&mine, &here, name.as_deref()) {
             Ok(presence) => presence,
             Err(error) => {
                 tracing::info!(%error, "other homes on this machine are not told of this one");
@@ -368,9 +368,8 @@ impl Machine {
             period.tick().await;
             if self.announced.has_changed().unwrap_or(false) {
                 let name = self.announced.borrow_and_update().clone();
-                // The file that is there stays where another cannot be written; the next change tries again.
-                if let Ok(fresh) = Presence::announce(&mine, &here, name.as_deref()) {
-                    presence.replace(fresh);
+                if let Err(error) = presence.say(&here, name.as_deref()) {
+                    tracing::info!(%error, "other homes on this machine are not told of the name");
                 }
             }
             if scan % SCANS_PER_REMINDER == 0 {
@@ -403,9 +402,8 @@ impl Machine {
 
 /// A node's file, locked while it runs and removed when it ends.
 struct Presence {
-    /// None once another has taken its place.
-    path: Option<PathBuf>,
-    _file: File,
+    path: PathBuf,
+    file: File,
 }
 
 impl Presence {
@@ -413,35 +411,35 @@ impl Presence {
     fn announce(path: &Path, addresses: &[SocketAddr], name: Option<&str>) -> io::Result<Self> {
         let fresh = path.with_extension(format!("{}.new", std::process::id()));
         let _ = fs::remove_file(&fresh);
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .create_new(true)
             .write(true)
             .mode(0o600)
             .open(&fresh)?;
         file.lock()?;
-        let addresses = addresses.iter().map(ToString::to_string);
-        let lines: Vec<String> = addresses.chain(name.map(|name| said_of(Some(name)))).collect();
-        file.write_all(lines.join("\n").as_bytes())?;
+        let presence = Self {
+            path: path.to_owned(),
+            file,
+        };
+        presence.say(addresses, name)?;
         fs::rename(&fresh, path)?;
-        Ok(Self {
-            path: Some(path.to_owned()),
-            _file: file,
-        })
+        Ok(presence)
     }
 
-    /// Takes over from the file whose name the fresh one has.
-    fn replace(&mut self, fresh: Self) {
-        self.path = None;
-        *self = fresh;
+    /// Writes it anew, in place: another file would look like a leftover to whoever has the old one open. Who reads half of it reads it again soon.
+    fn say(&self, addresses: &[SocketAddr], name: Option<&str>) -> io::Result<()> {
+        let addresses = addresses.iter().map(ToString::to_string);
+        let lines: Vec<String> = addresses.chain(name.map(|name| said_of(Some(name)))).collect();
+        let text = lines.join("\n");
+        self.file.write_all_at(text.as_bytes(), 0)?;
+        self.file.set_len(text.len() as u64)
     }
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
         // A leftover is removed by whoever finds it.
-        if let Some(path) = &self.path {
-            let _ = fs::remove_file(path);
-        }
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -539,12 +537,12 @@ mod tests {
             addresses: vec![at],
             claim: claim.map(str::to_owned),
         };
-        let mut presence = Presence::announce(&path, &[at], None).unwrap();
+        let presence = Presence::announce(&path, &[at], None).unwrap();
         assert_eq!(
             others(dir.path(), &device(2)),
             BTreeMap::from([(device(1), seen(None))])
         );
-        presence.replace(Presence::announce(&path, &[at], Some("Ada L.")).unwrap());
+        presence.say(&[at], Some("Ada L.")).unwrap();
         assert_eq!(
             others(dir.path(), &device(2)),
             BTreeMap::from([(device(1), seen(Some("Ada L.")))])
