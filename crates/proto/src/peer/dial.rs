@@ -549,6 +549,7 @@ impl<S: Store> Peer<S> {
             signature,
         };
         self.my_addresses = Some(record);
+        self.own_addresses_changed();
         let peers: Vec<DeviceId> = self.lines.keys().copied().collect();
         for peer in peers {
             self.send_addresses(peer);
