@@ -1,6 +1,6 @@
 //! Looking at the network from inside: what can be found out without asking a host that is not configured.
 //!
-//! Each look has a time limit and a token of the flow ledger. Nothing is asked of anybody but the configured relay; the rest is read off the lines that are up, and one datagram is sent to a multicast group
+//! Each look has a time limit and a token of the flow ledger. Nothing is asked of anybody but the configured relay, and of the DHT where it is used; the rest is read off the lines that are up, and one datagram is sent to a multicast group
 //! of the local network and must come back.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+use crate::dht::DhtCheck;
 use crate::endpoint::PathView;
 use crate::flows::Flows;
 
@@ -37,6 +38,8 @@ pub struct Checkup {
     pub relay: Option<RelayCheck>,
     /// Whether multicast comes back from the local network.
     pub multicast: Multicast,
+    /// How it stands with the DHT, where it is used.
+    pub dht: Option<DhtCheck>,
 }
 
 /// The configured relay.

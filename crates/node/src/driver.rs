@@ -17,6 +17,7 @@ use offhook_proto::peer::{Command, Event, Input, Output, Peer, Reply, Secrets};
 use offhook_proto::store::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 
+use crate::dht;
 use crate::endpoint::Order;
 use crate::home::{self, Home};
 use crate::journal::{self, LocalChange, Numbering, Wording};
@@ -92,6 +93,8 @@ pub(crate) struct Parts {
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) flows: Limits,
+    /// Where the DHT is asked, if it may be.
+    pub(crate) dht: Option<dht::Line>,
     /// How events are written down; without it they are not.
     pub(crate) wording: Option<Wording>,
     /// The number of the newest event that is written down.
@@ -165,8 +168,7 @@ impl Driver {
                 return;
             }
         };
-        let limits = Input::FlowLimits(self.parts.flows);
-        self.process(vec![Message::Input(wall_clock()), Message::Input(limits)]);
+        self.process(self.parts.first_inputs().map(Message::Input).into());
         while let Some(mut batch) = runtime.block_on(self.next_batch()) {
             self.add_clock_inputs(&mut batch);
             self.process(batch);
@@ -349,9 +351,9 @@ impl Driver {
                     self.numbering = numbering;
                 }
                 self.state = State::Open(peer);
-                let limits = Some(Input::FlowLimits(self.parts.flows));
-                let inputs = [Some(wall_clock()), limits, self.desk.own_addresses.clone()];
-                self.apply(inputs.into_iter().flatten().map(Message::Input).collect());
+                let inputs = self.parts.first_inputs().into_iter();
+                let inputs = inputs.chain(self.desk.own_addresses.clone());
+                self.apply(inputs.map(Message::Input).collect());
             }
             Err((error, readable)) => {
                 failure.why = words(&error);
@@ -383,6 +385,12 @@ impl Driver {
 }
 
 impl Parts {
+    /// What a peer is told before anything else.
+    fn first_inputs(&self) -> [Input; 3] {
+        let dht = Input::UseDht(self.dht.is_some());
+        [wall_clock(), Input::FlowLimits(self.flows), dht]
+    }
+
     fn order(&self, order: Order) {
         // The network may already be closing.
         let _ = self.orders.send(order);
@@ -509,6 +517,11 @@ fn carry_out((output, generation): Decision, desk: &mut Desk, parts: &Parts) {
             urgency,
             reason,
         }),
+        Output::Dht(job) => {
+            if let Some(dht) = &parts.dht {
+                dht.want(job);
+            }
+        }
         Output::Announce(name) => drop(parts.announced.send_replace(name)),
         Output::CatchingUp(catching_up) => parts.order(Order::CatchingUp(catching_up)),
         Output::Close { peer, reason } => {

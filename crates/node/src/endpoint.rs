@@ -289,7 +289,7 @@ struct Backlog {
 }
 
 impl Switchboard {
-    pub(crate) fn new(endpoint: Endpoint, flows: Arc<Flows>, files: Arc<Files>, no_public: bool) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, flows: Arc<Flows>, files: Arc<Files>, config: &Config) -> Self {
         let (news_in, news) = mpsc::channel(HANDSHAKES_MAX);
         let (own_in, _) = watch::channel(Own::default());
         Self {
@@ -309,7 +309,7 @@ impl Switchboard {
             news_in,
             news,
             own_in,
-            relay_choice: RelayChoice::new(no_public),
+            relay_choice: RelayChoice::new(config.no_public_infrastructure),
         }
     }
 

@@ -196,7 +196,7 @@ fn lock(dir: &Path) -> Result<File, HomeError> {
 }
 
 /// Replaces a file whole: whoever reads sees the old or the new bytes, also after a power cut.
-fn write_whole(dir: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<(), HomeError> {
+pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<(), HomeError> {
     let path = dir.join(name);
     let fresh = dir.join(format!("{name}.new"));
     let write = || -> io::Result<()> {

@@ -18,6 +18,7 @@ use offhook_proto::store::StoreError;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::dht::{self, DhtOptions};
 use crate::doctor::{self, Checkup};
 use crate::driver::{self, Driver, Message};
 use crate::endpoint::{self, Order, Own, PathView, Switchboard};
@@ -57,6 +58,8 @@ pub struct Config {
     pub lan: bool,
     /// Use no public relay of the iroh project, neither own nor of a peer.
     pub no_public_infrastructure: bool,
+    /// Keep this device's addresses in the Mainline DHT, sealed, and look for devices there that are found nowhere else. Without it the DHT is not used.
+    pub dht: Option<DhtOptions>,
     /// How many flows a gateway may see of this node.
     pub flows: Limits,
     /// How large files may be.
@@ -77,6 +80,7 @@ impl Config {
             serve_relay: None,
             lan: true,
             no_public_infrastructure: true,
+            dht: None,
             flows: Limits::default(),
             files: FileLimits::default(),
             wording: None,
@@ -138,8 +142,7 @@ impl Node {
     pub async fn start(mut config: Config) -> Result<NodeHandle, StartError> {
         let home = Home::open(&config.home)?;
         let secrets = home.secrets()?;
-        let device = secrets.device.device();
-        let person = secrets.root.person();
+        let (device, person) = (secrets.device.device(), secrets.root.person());
         let dir = home.dir().to_owned();
 
         let seed = secrets.device.0.seed();
@@ -158,6 +161,7 @@ impl Node {
 
         let lines = endpoint::Lines::default();
         let files = Files::open(&dir, config.files, inbox.clone(), lines.clone()).map_err(StartError::Files)?;
+        let dht = start_dht(&config, &dir, &flows, &inbox, &stopping)?;
         let parts = driver::Parts {
             home,
             secrets,
@@ -167,15 +171,14 @@ impl Node {
             events: events.clone(),
             stopping: stopping.clone(),
             flows: config.flows,
+            dht: dht.clone(),
             wording: config.wording,
             newest_event,
             announced: announced_in,
         };
         start_driver(parts, &endpoint).await?;
 
-        let no_public = config.no_public_infrastructure;
-        let relay_due = relay_due(&config);
-        let switchboard = Switchboard::new(endpoint.clone(), flows.clone(), files.clone(), no_public);
+        let switchboard = Switchboard::new(endpoint.clone(), flows.clone(), files.clone(), &config);
         tokio::spawn(files.clone().run(events.subscribe(), stopping.clone()));
         let own = switchboard.own();
         if config.lan {
@@ -203,7 +206,8 @@ impl Node {
                 endpoint,
                 is_lan_on: config.lan,
                 own,
-                relay_due,
+                relay_due: relay_due(&config),
+                dht,
                 near,
                 newest,
                 device,
@@ -225,6 +229,18 @@ fn go_on_from_last_run(home: &Home, endpoint: &Endpoint, flows: &Flows) -> Resul
 fn relay_due(config: &Config) -> tokio::time::Instant {
     let may_have_one = !config.no_public_infrastructure || !config.relays.is_empty();
     tokio::time::Instant::now() + if may_have_one { RELAY_WAIT } else { Duration::ZERO }
+}
+
+/// Starts the DHT's client where it is to be used.
+fn start_dht(
+    config: &Config,
+    dir: &Path,
+    flows: &Arc<Flows>,
+    inbox: &mpsc::Sender<Message>,
+    stopping: &watch::Receiver<bool>,
+) -> Result<Option<dht::Line>, HomeError> {
+    let start = |options: &DhtOptions| dht::start(options.clone(), dir, flows.clone(), inbox.clone(), stopping.clone());
+    config.dht.as_ref().map(start).transpose()
 }
 
 /// Serves as a relay where asked to, and uses it, too.
@@ -285,6 +301,7 @@ struct Shared {
     own: watch::Receiver<Own>,
     /// Until when a relay that is not known yet may be waited for.
     relay_due: tokio::time::Instant,
+    dht: Option<dht::Line>,
     near: lan::Sightings,
     newest: watch::Receiver<u64>,
     device: DeviceId,
@@ -369,16 +386,24 @@ impl NodeHandle {
         self.shared.flows.history()
     }
 
-    /// Looks at the network. Takes a few seconds at most; asks nobody but the configured relay.
+    /// Looks at the network. Takes a few seconds at most; asks nobody but the configured relay, and the DHT where it is used.
     pub async fn checkup(&self) -> Checkup {
         let shared = &self.shared;
-        let (relay, multicast) = doctor::look(&shared.endpoint, &shared.flows, shared.is_lan_on).await;
+        let dht = async {
+            match &shared.dht {
+                Some(dht) => Some(dht.check().await),
+                None => None,
+            }
+        };
+        let look = doctor::look(&shared.endpoint, &shared.flows, shared.is_lan_on);
+        let ((relay, multicast), dht) = tokio::join!(look, dht);
         Checkup {
             addresses: self.addresses(),
             paths: self.paths(),
             flows: self.flows(),
             relay,
             multicast,
+            dht,
         }
     }
 

@@ -87,7 +87,41 @@ pub(crate) const KEYS: &[Key] = &[
         form: "true or false",
         fits: is_switch,
     },
+    Key {
+        name: "dht",
+        variable: "OFFHOOK_DHT",
+        default: "false",
+        form: "true or false",
+        fits: is_switch,
+    },
+    Key {
+        name: "dht_bootstrap",
+        variable: "OFFHOOK_DHT_BOOTSTRAP",
+        default: "with dht: the public hosts for newcomers",
+        form: "1 to 8 hosts with ports, as [\"dht.example.org:6881\"], or in one text with commas between",
+        fits: |text| hosts(text).is_ok(),
+    },
 ];
+
+/// Hosts for newcomers that can be named.
+const HOSTS_MAX: usize = 8;
+
+/// Hosts with ports, with commas between.
+pub(crate) fn hosts(text: &str) -> Result<Vec<String>, String> {
+    let hosts: Vec<String> = text.split(',').map(|host| host.trim().to_owned()).collect();
+    let is_host = |host: &String| {
+        let (name, port) = host.rsplit_once(':').unwrap_or_default();
+        let is_name =
+            (1..=253).contains(&name.len()) && !name.contains(|c: char| c.is_whitespace() || c == ':' || c == '/');
+        is_name && port.parse::<u16>().is_ok_and(|port| port > 0)
+    };
+    match hosts.len() <= HOSTS_MAX && hosts.iter().all(is_host) {
+        true => Ok(hosts),
+        false => Err(format!(
+            "`{text}` does not fit; it takes hosts with ports, as dht.example.org:6881"
+        )),
+    }
+}
 
 fn is_switch(text: &str) -> bool {
     matches!(text, "true" | "false")
@@ -224,6 +258,10 @@ fn parse(text: &str, path: &Path) -> Result<Vec<(&'static str, String)>, Problem
             toml::Value::String(text) => text,
             toml::Value::Integer(number) => number.to_string(),
             toml::Value::Boolean(on) => on.to_string(),
+            toml::Value::Array(items) if name == "dht_bootstrap" => {
+                let texts = items.iter().map(|item| item.as_str().unwrap_or(item.type_str()));
+                texts.collect::<Vec<_>>().join(",")
+            }
             other => other.type_str().to_owned(),
         };
         if !(key.fits)(&value) {
@@ -281,6 +319,8 @@ pub(crate) fn complete(flags: &mut Up, mut settings: Vec<Setting>) -> Vec<Settin
             "files_send_max" => flags.files_send_max.map(|bytes| bytes.to_string()),
             "files_unasked_max" => flags.files_unasked_max.map(|bytes| bytes.to_string()),
             "keeper" => flags.keeper.then(|| "true".to_owned()),
+            "dht" => flags.dht.then(|| "true".to_owned()),
+            "dht_bootstrap" => (!flags.dht_bootstrap.is_empty()).then(|| flags.dht_bootstrap.join(",")),
             _ => flags.no_public_infrastructure.then(|| "true".to_owned()),
         };
         if typed.is_some() {
@@ -297,6 +337,8 @@ pub(crate) fn complete(flags: &mut Up, mut settings: Vec<Setting>) -> Vec<Settin
             "files_send_max" => flags.files_send_max = size(value).ok(),
             "files_unasked_max" => flags.files_unasked_max = size(value).ok(),
             "keeper" => flags.keeper = value == "true",
+            "dht" => flags.dht = value == "true",
+            "dht_bootstrap" => flags.dht_bootstrap = hosts(value).unwrap_or_default(),
             _ => flags.no_public_infrastructure = value == "true",
         }
     }
@@ -313,10 +355,12 @@ mod tests {
 
     #[test]
     fn every_key_can_be_written() {
-        let text = "name = \"Ada\"\nlisten = \"0.0.0.0:4001\"\nhttp = 8080\nheadless = true\nno_public_infrastructure = false\nkeeper = true\nfiles_send_max = \"1 GB\"\nfiles_unasked_max = 0\n";
+        let text = "name = \"Ada\"\nlisten = \"0.0.0.0:4001\"\nhttp = 8080\nheadless = true\nno_public_infrastructure = false\nkeeper = true\ndht = true\ndht_bootstrap = [\"dht.example.org:6881\", \"192.0.2.1:6881\"]\nfiles_send_max = \"1 GB\"\nfiles_unasked_max = 0\n";
         let values = parsed(text).unwrap();
         assert_eq!(values.len(), KEYS.len());
         assert!(values.contains(&("http", "8080".to_owned())));
+        let both = "dht.example.org:6881,192.0.2.1:6881".to_owned();
+        assert!(values.contains(&("dht_bootstrap", both)));
         assert_eq!(parsed(""), Ok(Vec::new()));
     }
 
@@ -330,6 +374,13 @@ mod tests {
             ("http = \"0.0.0.0:80\"", "`0.0.0.0:80` does not fit"),
             ("files_send_max = \"big\"", "it takes a size"),
             ("http = [1]", "`array` does not fit"),
+            ("dht = 1", "`1` does not fit; it takes true or false"),
+            ("dht_boostrap = []", "did you mean `dht_bootstrap`?"),
+            ("dht_bootstrap = []", "`` does not fit; it takes 1 to 8 hosts"),
+            ("dht_bootstrap = \"example.org\"", "`example.org` does not fit"),
+            ("dht_bootstrap = [\"example.org:0\"]", "`example.org:0` does not fit"),
+            ("dht_bootstrap = [\"http://example.org:1\"]", "does not fit"),
+            ("dht_bootstrap = [1]", "`integer` does not fit"),
             ("name = ", "line 1"),
         ] {
             let detail = parsed(text).unwrap_err();

@@ -296,6 +296,12 @@ pub(crate) struct Up {
     /// Also keep sealed entries for others' rooms
     #[arg(long)]
     pub(crate) keeper: bool,
+    /// Keep own addresses, sealed, in the public Mainline DHT, and look there for those who are found nowhere else
+    #[arg(long)]
+    pub(crate) dht: bool,
+    /// With --dht: begin at this host instead of the public ones; several times for several
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) dht_bootstrap: Vec<String>,
     /// Tell others that they reach this node here, too: a forwarded port; several times for several
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) announce: Vec<SocketAddr>,

@@ -352,3 +352,29 @@ fn a_configuration_is_used_and_what_is_wrong_in_it_is_told() {
         ran.stderr
     );
 }
+
+#[test]
+fn the_dht_needs_hosts_that_may_be_asked_and_the_doctor_tells_how_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ada = Machine::new(folder.path(), "ada");
+    let ran = ada.run(&["up", "--dht", "--no-public-infrastructure"]);
+    assert!(
+        ran.code != 0 && ran.stderr.contains("name others with --dht-bootstrap"),
+        "{}",
+        ran.stderr
+    );
+    ada.up();
+    let doctor = ada.run(&["doctor"]);
+    assert!(
+        doctor.stdout.contains("those who are found neither where they were"),
+        "{}",
+        doctor.stdout
+    );
+    ada.stop();
+    // Nobody listens there.
+    ada.up_with(&["--dht", "--dht-bootstrap", "127.0.0.1:9"]);
+    // It waits its turn behind what the node itself asks there.
+    let answers = (0..20).map(|_| ada.run(&["doctor"]).stdout);
+    let is_told = |text: String| text.contains("nobody in the Mainline DHT answers");
+    assert!(answers.into_iter().any(is_told));
+}

@@ -9,11 +9,14 @@ use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Nonce};
+use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
+use curve25519_dalek::scalar::Scalar;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use hpke::{Deserializable, Kem as _, Serializable};
 use rand_core::CryptoRng;
+use sha2::{Digest, Sha512};
 use thiserror::Error;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::wire::{Reader, Wire, WireError};
 
@@ -113,6 +116,30 @@ impl KeyPair {
         self.0.verifying_key().to_bytes()
     }
 
+    /// Signs `message` as it stands with the key that [`blind`] makes of this one, and tells that key. The signature is an ordinary one of Ed25519 (RFC 8032, 5.1.6), its secret scalar multiplied by
+    /// the blinding factor and its nonce a hash of the seed, that key and the message.
+    pub fn sign_blinded(&self, tweak: &[u8], message: &[u8]) -> ([u8; 32], Signature) {
+        let factor = blinding_factor(&self.public(), tweak);
+        let secret = Zeroizing::new(self.0.to_scalar() * factor);
+        let public = EdwardsPoint::mul_base(&secret).compress().to_bytes();
+        let mut hasher = blake3::Hasher::new_derive_key("offhook 1 blinded nonce");
+        for part in [self.0.as_bytes(), &public, message] {
+            hasher.update(part);
+        }
+        let nonce = Zeroizing::new(Scalar::from_bytes_mod_order_wide(&wide(&hasher)));
+        let commitment = EdwardsPoint::mul_base(&nonce).compress().to_bytes();
+        let mut challenge = Sha512::new();
+        for part in [&commitment[..], &public, message] {
+            challenge.update(part);
+        }
+        let challenge = Scalar::from_bytes_mod_order_wide(&challenge.finalize().into());
+        let answer = *nonce + challenge * *secret;
+        let mut signature = [0; 64];
+        signature[..32].copy_from_slice(&commitment);
+        signature[32..].copy_from_slice(answer.as_bytes());
+        (public, signature)
+    }
+
     /// Signs the hash of `parts` under `context`.
     pub fn sign(&self, context: &str, parts: &[&[u8]]) -> Signature {
         self.0.sign(&hash(context, parts)).to_bytes()
@@ -131,6 +158,41 @@ pub fn verify(public: &[u8; 32], context: &str, parts: &[&[u8]], signature: &Sig
     let signature = ed25519_dalek::Signature::from_bytes(signature);
     key.verify_strict(&hash(context, parts), &signature)
         .map_err(|_| NotAuthentic)
+}
+
+/// Checks an Ed25519 signature over `message` as it stands, for protocols of others.
+pub fn verify_plain(public: &[u8; 32], message: &[u8], signature: &Signature) -> Result<(), NotAuthentic> {
+    let key = VerifyingKey::from_bytes(public).map_err(|_| NotAuthentic)?;
+    let signature = ed25519_dalek::Signature::from_bytes(signature);
+    key.verify_strict(message, &signature).map_err(|_| NotAuthentic)
+}
+
+/// A public key that only those can compute who know `public` and `tweak`, and in which nobody else recognises `public`: the key multiplied by a hash of both, as onion services of
+/// Tor blind theirs (rend-spec-v3, A.2). [`KeyPair::sign_blinded`] signs for it. None where `public` is no key.
+pub fn blind(public: &[u8; 32], tweak: &[u8]) -> Option<[u8; 32]> {
+    let point = CompressedEdwardsY(*public)
+        .decompress()
+        .filter(|point| !point.is_small_order())?;
+    Some((point * blinding_factor(public, tweak)).compress().to_bytes())
+}
+
+fn blinding_factor(public: &[u8; 32], tweak: &[u8]) -> Scalar {
+    let mut hasher = blake3::Hasher::new_derive_key("offhook 1 blinding factor");
+    hasher.update(public);
+    hasher.update(tweak);
+    Scalar::from_bytes_mod_order_wide(&wide(&hasher))
+}
+
+/// 64 bytes, so that the remainder by the group's order is as good as uniform.
+fn wide(hasher: &blake3::Hasher) -> [u8; 64] {
+    let mut bytes = [0; 64];
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// SHA-1, for protocols of others that name places by it; nothing rests on it.
+pub fn sha1(bytes: &[u8]) -> [u8; 20] {
+    sha1_smol::Sha1::from(bytes).digest().bytes()
 }
 
 /// Seals `plain` under a key that is never used again (hence the zero nonce), bound to `aad`.

@@ -4,6 +4,8 @@
 //! to them, by `tests/fuzz_seeds.rs`. Each checks more than that nothing panics: a decoder that accepts bytes must give
 //! the same bytes back, or two peers could hold different bytes to be the same value.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddrV4;
 use std::time::Instant;
 
 use crate::crypto::{SealKeyPair, Secret};
@@ -11,6 +13,7 @@ use crate::files::{Fetch, FileAsk, FileTold, Order};
 use crate::history::{Clock, Entry, EntryId, EntryRef, Header, IntervalSet, LogKey, RoomId, Said};
 use crate::identity::{DeviceId, IdentityBundle};
 use crate::keeper::{Answer, Ask, Caller, KeeperAddress, Limits, Vaults};
+use crate::overlay::dht::{self, Dht, krpc, lookup::ASKED_MAX};
 use crate::rooms::{Control, ControlEntry, ControlGraph, ControlPayload, Invite, Op};
 use crate::store::MemoryStore;
 use crate::sync::vector::Held;
@@ -36,6 +39,7 @@ pub const TARGETS: &[Target] = &[
         name: "control",
         run: |data, _| control(data),
     },
+    Target { name: "dht", run: dht },
     Target {
         name: "entry",
         run: |data, _| entry(data),
@@ -119,6 +123,55 @@ pub fn control(data: &[u8]) -> bool {
     assert!(roster.members.len() <= graph.len() * control.ops.len());
     true
 }
+
+/// An answer of a host of the DHT, also as the first answer to a look-up under way.
+///
+/// Whatever it says, no more hosts are asked than may be, and none twice.
+pub fn dht(data: &[u8], now: Instant) -> bool {
+    let is_answer = krpc::decode(data).is_ok();
+    let mut client = Dht::new([1; 32]);
+    let entries: Vec<SocketAddrV4> = (1..=3).map(|n| SocketAddrV4::new([94, 1, 1, n].into(), 6881)).collect();
+    let _ = client.handle(dht::Input::Remembered(entries), now);
+    let want = dht::Input::Want(dht::Job::Get {
+        key: DHT_KEY,
+        newer_than: 0,
+    });
+    let mut asked = client.handle(want, now).0;
+    let mut places = BTreeSet::new();
+    while let Some(output) = asked.pop() {
+        let dht::Output::Send { to, bytes } = output else {
+            continue;
+        };
+        assert!(places.insert(to), "asked twice");
+        let named = |text: &[u8]| text.windows(5).position(|window| window == b"1:t4:").map(|at| at + 5);
+        let (Some(theirs), Some(ours)) = (named(data), named(&bytes)) else {
+            break;
+        };
+        let mut answer = data.to_vec();
+        if let (Some(place), Some(tx)) = (answer.get_mut(theirs..theirs + 4), bytes.get(ours..ours + 4)) {
+            place.copy_from_slice(tx);
+        }
+        asked.extend(
+            client
+                .handle(
+                    dht::Input::Datagram {
+                        from: to,
+                        bytes: answer,
+                    },
+                    now,
+                )
+                .0,
+        );
+    }
+    assert!(places.len() <= ASKED_MAX);
+    is_answer
+}
+
+/// Of the items in the samples.
+const DHT_KEY: [u8; 32] = [
+    0x77, 0xff, 0x84, 0x90, 0x5a, 0x91, 0x93, 0x63, 0x67, 0xc0, 0x13, 0x60, 0x80, 0x31, 0x04, 0xf9, 0x24, 0x32, 0xfc,
+    0xd9, 0x04, 0xa4, 0x35, 0x11, 0x87, 0x6d, 0xf5, 0xcd, 0xf3, 0xe7, 0xe5, 0x48,
+];
 
 /// A request on a file's stream, or an answer.
 ///

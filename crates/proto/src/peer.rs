@@ -21,6 +21,8 @@ use crate::crypto::{SealKeyPair, Secret};
 use crate::history::{Class, Entry, EntryId, EntryRef, LogKey, RoomId};
 use crate::identity::{DeviceId, IdentityState, NAME_BYTES_MAX, PREKEY_ROTATION_DAYS, PersonId};
 use crate::keeper::Vaults;
+use crate::overlay::dht::Job;
+use crate::overlay::dht::krpc::Item;
 use crate::overlay::directory::Directory;
 use crate::overlay::ledger::{Limits, Urgency};
 use crate::overlay::plan::{Planner, Reason};
@@ -35,6 +37,7 @@ mod answer;
 mod author;
 pub mod command;
 mod commands;
+mod dht;
 mod dial;
 mod exchange;
 mod files;
@@ -47,6 +50,7 @@ mod keyring;
 mod line;
 mod order;
 mod people;
+mod printed;
 mod proposing;
 mod quota;
 mod receipts;
@@ -67,6 +71,7 @@ pub use quota::{QUOTA_BURST_BYTES, QUOTA_BYTES_PER_SECOND};
 pub use timeline::TIMELINE_MAX;
 
 use author::Written;
+use dht::DhtUse;
 use dial::Dial;
 use keeping::Keeping;
 use line::Line;
@@ -157,6 +162,12 @@ pub enum Input {
     },
     /// How many flows there may be: fewer lines are held where there are few.
     FlowLimits(Limits),
+    /// Whether the Mainline DHT may be used: without this it is not.
+    UseDht(bool),
+    /// [`Output::Dht`] found an item, which its key signed.
+    DhtFound(Item),
+    /// What [`Output::Dht`] was to keep is kept by nobody.
+    DhtNotKept,
     /// The network changed or the machine woke up: try everybody again, soon.
     NetworkChanged,
     /// The deadline of [`Peer::poll_timeout`] is due.
@@ -195,6 +206,8 @@ pub enum Output {
     },
     /// Whether what was missed is still coming in. No hole punching meanwhile: flows are for lines.
     CatchingUp(bool),
+    /// Keep or find this in the Mainline DHT.
+    Dht(Job),
     /// What to announce on the local network beside the device: the name of somebody who takes invitations of strangers, or nothing.
     Announce(Option<String>),
     /// Close the line to a device.
@@ -206,46 +219,6 @@ pub enum Output {
     },
     /// Something that clients may want to know.
     Event(Event),
-}
-
-impl std::fmt::Debug for Input {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Command { id, command } => write!(f, "Command({id}, {command:?})"),
-            Self::WallClock { unix_ms } => write!(f, "WallClock({unix_ms})"),
-            Self::LineUp { peer, address, .. } => write!(f, "LineUp({peer:?}, {address:?})"),
-            Self::LineDown { peer } => write!(f, "LineDown({peer:?})"),
-            Self::DialFailed { peer } => write!(f, "DialFailed({peer:?})"),
-            Self::Frame { peer, bytes } => write!(f, "Frame({peer:?}, {} bytes)", bytes.len()),
-            Self::Found { peer, addresses } => write!(f, "Found({peer:?}, {addresses:?})"),
-            Self::Lost { peer } => write!(f, "Lost({peer:?})"),
-            Self::OwnAddresses { addresses, relay } => write!(f, "OwnAddresses({addresses:?}, {relay:?})"),
-            Self::TryPeer { peer } => write!(f, "TryPeer({peer:?})"),
-            Self::FlowLimits(limits) => write!(f, "FlowLimits({limits:?})"),
-            Self::NetworkChanged => write!(f, "NetworkChanged"),
-            Self::Timeout => write!(f, "Timeout"),
-        }
-    }
-}
-
-impl std::fmt::Debug for Output {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Reply { id, reply } => write!(f, "Reply({id}, {reply:?})"),
-            Self::Send { peer, bytes } => write!(f, "Send({peer:?}, {} bytes)", bytes.len()),
-            Self::Dial {
-                peer,
-                addresses,
-                relay,
-                reason,
-                ..
-            } => write!(f, "Dial({peer:?}, {addresses:?}, {relay:?}, {reason})"),
-            Self::CatchingUp(catching_up) => write!(f, "CatchingUp({catching_up})"),
-            Self::Announce(name) => write!(f, "Announce({name:?})"),
-            Self::Close { peer, reason } => write!(f, "Close({peer:?}, {reason})"),
-            Self::Event(event) => write!(f, "Event({event:?})"),
-        }
-    }
 }
 
 /// What changed, for those who watch.
@@ -367,6 +340,7 @@ pub struct Peer<S> {
     /// What questions of where a device is call those in the book.
     tags: BTreeMap<seeking::Tag, DeviceId>,
     directory: Directory,
+    dht: DhtUse,
     /// When a device was looked up last.
     sought: Option<Instant>,
     joins: BTreeMap<RoomNo, Invite>,
@@ -455,6 +429,7 @@ impl<S: Store> Peer<S> {
             book: BTreeMap::new(),
             tags: BTreeMap::new(),
             directory: Directory::default(),
+            dht: DhtUse::default(),
             sought: None,
             joins: BTreeMap::new(),
             knocked: BTreeMap::new(),
@@ -690,12 +665,16 @@ impl<S: Store> Peer<S> {
                 self.planner = Planner::new(limits);
                 self.plan_due = true;
             }
+            Input::UseDht(is_on) => self.use_dht(is_on),
+            Input::DhtNotKept => self.put_again_soon(),
+            Input::DhtFound(item) => self.on_dht_item(&item)?,
             Input::OwnAddresses { addresses, relay } => self.state_own_addresses(&addresses, relay.as_deref())?,
             Input::NetworkChanged => self.dial_everybody_soon(),
             Input::Timeout => self.timeout()?,
         }
         self.tend_keepers()?;
         self.plan_lines();
+        self.tend_dht();
         self.tell_catching_up();
         self.tell_announcement();
         self.save()?;
@@ -756,6 +735,7 @@ impl<S: Store> Peer<S> {
             (self.proposals.next_expiry()).map(|at| (at, "drop invitations that nobody answered")),
             self.next_keeper_step().map(|at| (at, "see to a keeper")),
             self.sweep_at.map(|at| (at, "drop what has expired")),
+            self.next_dht_step().map(|at| (at, "see to the DHT")),
         ];
         due.into_iter().flatten().min_by_key(|(at, _)| *at)
     }

@@ -490,7 +490,7 @@ impl<'a> World<'a> {
         match output {
             Output::Reply { id, reply } => self.answered(node, id, reply),
             Output::Send { peer, bytes } => self.send(node, peer, bytes),
-            Output::CatchingUp(_) | Output::Announce(_) => {}
+            Output::CatchingUp(_) | Output::Announce(_) | Output::Dht(_) => {}
             Output::Dial {
                 peer, addresses, relay, ..
             } => {

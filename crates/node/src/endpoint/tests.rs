@@ -49,7 +49,7 @@ pub(super) async fn end_at(seed: u8, listen: &str, flows: Arc<Flows>) -> End {
         open.clone(),
     )
     .unwrap();
-    let switchboard = Switchboard::new(endpoint.clone(), flows, files, true);
+    let switchboard = Switchboard::new(endpoint.clone(), flows, files, &Config::new("", "Ada"));
     End {
         id: DeviceId(*endpoint.id().as_bytes()),
         address: endpoint.bound_sockets()[0],

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use offhook_node::dht::DhtCheck;
 use offhook_node::doctor::{Checkup, Multicast, Portal, RelayCheck};
 use offhook_node::{PathAddress, PathView};
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,7 @@ pub(crate) struct Doctor {
 /// One check.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Check {
-    /// `network`, `udp`, `nat`, `relay`, `portal`, `clock`, `multicast`, `budget` or `peer`.
+    /// `network`, `udp`, `nat`, `relay`, `portal`, `clock`, `multicast`, `dht`, `budget` or `peer`.
     pub(crate) name: String,
     pub(crate) verdict: Verdict,
     /// What was found.
@@ -131,11 +132,8 @@ async fn examine(surface: &Surface) -> Result<Vec<Check>, Problem> {
         .await?;
     let mut checks = vec![network(&found), udp(&found), nat(&found)];
     checks.extend(relay(found.relay.as_ref()));
-    checks.extend([
-        clock(now_ms, newest_ms),
-        multicast(&found.multicast),
-        budget(&found.flows),
-    ]);
+    checks.extend([clock(now_ms, newest_ms), multicast(&found.multicast)]);
+    checks.extend([dht(found.dht.as_ref()), budget(&found.flows)]);
     Ok(checks)
 }
 
@@ -350,6 +348,39 @@ fn multicast(found: &Multicast) -> Check {
     }
 }
 
+fn dht(found: Option<&DhtCheck>) -> Check {
+    let Some(found) = found else {
+        let text =
+            "not used; those who are found neither where they were nor by asking around are not looked for in public";
+        return check("dht", Verdict::Good, text, "");
+    };
+    let put = match found.put {
+        Some((ago, hosts)) => format!(
+            "{hosts} hosts have kept the own addresses, sealed, for {} minutes",
+            ago.as_secs() / 60
+        ),
+        None => "nobody keeps the own addresses yet".to_owned(),
+    };
+    match found.answers {
+        Some(true) => {
+            let text = format!("the Mainline DHT answers ({} hosts known); {put}", found.hosts);
+            check("dht", Verdict::Good, text, "")
+        }
+        Some(false) => check(
+            "dht",
+            Verdict::Bad,
+            "nobody in the Mainline DHT answers",
+            "some networks block it; everything else works without, but who has moved and whom nobody knows is not found",
+        ),
+        None => check(
+            "dht",
+            Verdict::Unknown,
+            format!("whether the Mainline DHT answers is not known: there was no flow or no time to ask; {put}"),
+            "it goes on by itself once the gateway has forgotten a flow; `offhook flows` lists them",
+        ),
+    }
+}
+
 fn budget(flows: &LedgerView) -> Check {
     let (now, cap, peak) = (flows.now, flows.limits.hard(), flows.peak);
     let text = format!("{now} of {cap} flows in use, {peak} at the most so far");
@@ -416,6 +447,7 @@ mod tests {
             flows: ledger.view(std::time::Instant::now()),
             relay: None,
             multicast: Multicast::Works,
+            dht: None,
         }
     }
 
@@ -439,6 +471,20 @@ mod tests {
         };
         assert!(relay(Some(&captive))[1].advice.as_ref().unwrap().contains("log in"));
         assert_eq!(relay(None).len(), 2);
+        assert!(dht(None).text.contains("not used"));
+        let with = |answers| DhtCheck {
+            answers,
+            hosts: 7,
+            put: Some((Duration::from_secs(180), 9)),
+        };
+        let answers = dht(Some(&with(Some(true))));
+        assert!(
+            answers.text.contains("7 hosts known")
+                && answers.text.contains("9 hosts have kept")
+                && answers.text.contains("3 minutes")
+        );
+        assert_eq!(dht(Some(&with(Some(false)))).verdict, Verdict::Bad);
+        assert_eq!(dht(Some(&with(None))).verdict, Verdict::Unknown);
         assert_eq!(budget(&found(&[]).flows).verdict, Verdict::Good);
     }
 }

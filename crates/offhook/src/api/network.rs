@@ -306,6 +306,7 @@ mod tests {
                 Reason::Steady,
                 Reason::Visit(n),
                 Reason::Mix,
+                Reason::Spread,
                 Reason::Theirs(n),
                 Reason::Surplus,
             ];
@@ -324,7 +325,7 @@ mod tests {
             // One that is new has to be put into the lists above.
             match reasons[0] {
                 Reason::Join | Reason::Write | Reason::Only(_) | Reason::Second(_) | Reason::Steady => {}
-                Reason::Visit(_) | Reason::Mix | Reason::Theirs(_) | Reason::Surplus => {}
+                Reason::Visit(_) | Reason::Mix | Reason::Spread | Reason::Theirs(_) | Reason::Surplus => {}
             }
             match why[0] {
                 WhyNot::NotSeenYet | WhyNot::OnItsWay | WhyNot::LastSeen { .. } | WhyNot::NeverSeen => {}

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use offhook_node::dht::DhtOptions;
 use offhook_node::files::FileLimits;
 use offhook_node::home::{HomeError, control_socket_path};
 use offhook_node::journal::local;
@@ -21,6 +22,7 @@ use super::{Context, Done, Stop, join, keys};
 use crate::api::model::{Event, LoginLink, Room, Standing, Status};
 use crate::api::{self, Surface};
 use crate::client::{Client, Target};
+use crate::config;
 use crate::flags::{Keeper, Up};
 use crate::http;
 use crate::http::patience::{Limits, Patient};
@@ -114,6 +116,7 @@ async fn start(context: &Context, flags: &Up, keeps: Option<keeper::Limits>) -> 
     let mut config = Config::new(&context.home, flags.name.clone().unwrap_or_else(login_name));
     config.listen = flags.listen;
     config.no_public_infrastructure = flags.no_public_infrastructure;
+    config.dht = dht(flags)?;
     config.announce.clone_from(&flags.announce);
     config.relays.clone_from(&flags.use_relay);
     config.serve_relay = flags.relay.then(|| flags.relay_options.options());
@@ -138,6 +141,25 @@ async fn start(context: &Context, flags: &Up, keeps: Option<keeper::Limits>) -> 
         kept.map_err(|error| Problem::new(Kind::Storage, error.to_string()))?;
     }
     Ok(node)
+}
+
+/// The DHT where it is wanted; its public hosts are asked only where public infrastructure may be used.
+fn dht(flags: &Up) -> Result<Option<DhtOptions>, Problem> {
+    if !flags.dht {
+        return Ok(None);
+    }
+    if !flags.dht_bootstrap.is_empty() {
+        let bootstrap =
+            config::hosts(&flags.dht_bootstrap.join(",")).map_err(|why| Problem::new(Kind::BadRequest, why))?;
+        return Ok(Some(DhtOptions { bootstrap }));
+    }
+    match flags.no_public_infrastructure {
+        true => {
+            let detail = "the DHT begins at public hosts, and no public infrastructure is to be used: name others with --dht-bootstrap, or leave one of the two out";
+            Err(Problem::new(Kind::BadRequest, detail))
+        }
+        false => Ok(Some(DhtOptions::default())),
+    }
 }
 
 /// What the person is called on this machine: a first guess that others see until it is changed.

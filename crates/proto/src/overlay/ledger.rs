@@ -773,6 +773,26 @@ impl FlowLedger {
         true
     }
 
+    /// Accounts for a datagram to a host of a directory, if there is space up to the soft cap. Until [`FlowLedger::host_answered`] it counts as one that nobody answered.
+    pub fn ask_host(&mut self, to: To, reason: &'static str, now: Instant) -> bool {
+        self.expire(now);
+        if !self.flows.contains_key(&to) && self.flows.len() >= self.limits.soft() {
+            return false;
+        }
+        self.open(to.clone(), Kind::Lookup, None, reason, now);
+        if let Some(flow) = self.flows.get_mut(&to) {
+            (flow.sent, flow.last) = (true, now);
+        }
+        true
+    }
+
+    /// A host of a directory answered.
+    pub fn host_answered(&mut self, to: &To, now: Instant) {
+        if let Some(flow) = self.flows.get_mut(to) {
+            (flow.answered, flow.last) = (true, now);
+        }
+    }
+
     /// Whether the transport may look for other ways.
     pub fn set_punching(&mut self, punching: Punching) {
         self.punching = punching;

@@ -53,8 +53,8 @@ pub const ACTIVE: Duration = Duration::from_secs(600);
 pub const PAIR_ACTIVE: Duration = Duration::from_secs(120);
 /// A line that covers nothing is closed when nothing was said on it for so long.
 pub const IDLE: Duration = Duration::from_secs(90);
-/// An own line that covers nothing is closed after so long where there are more than are to be held.
-pub const SURPLUS_STAY: Duration = Duration::from_secs(15);
+/// An own line that covers nothing is closed after so long where there are more than are to be held. Less than it takes to find that a line is dead: the other side takes a longer silence for a loss, and calls back.
+pub const SURPLUS_STAY: Duration = Duration::from_secs(10);
 /// A visit ends when nothing was said on its line for so long.
 pub const VISIT_STAY: Duration = Duration::from_secs(2);
 /// A line on which nothing came for so long, with nothing asked for, has its rooms in step.

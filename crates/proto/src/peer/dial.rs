@@ -34,6 +34,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_secs(2);
 /// A line on which nothing was said for so long was closed as idle, whichever end did: it is not dialled again for [`REST`]. Less than [`plan::SETTLED`], for the last frame may have come later here than there.
 const QUIET: Duration = Duration::from_millis(500);
+/// A line that dies unnoticed is found dead after some 15 to 30 s: that is a loss, not a close. More than [`plan::SURPLUS_STAY`].
+const LOST: Duration = Duration::from_secs(12);
 /// How long a device that a line was closed to as idle is left alone, unless somebody waits for it; plus up to as much again.
 const REST: Duration = Duration::from_secs(120);
 /// Addresses kept of one device.
@@ -316,8 +318,7 @@ impl<S: Store> Peer<S> {
         let was_quiet = last_frame.is_some_and(|last| {
             let up = self.book.get(&device).map_or(last, |dial| dial.up_since);
             let quiet = now.saturating_duration_since(last.max(up));
-            // A line that dies unnoticed is found dead after some 15 to 30 s: that is a loss, not a close.
-            quiet >= QUIET && quiet < Duration::from_secs(12) || quiet >= plan::IDLE
+            quiet >= QUIET && quiet < LOST || quiet >= plan::IDLE
         });
         // Not a failed dial: the first try to come back is soon, the next ones are patient.
         if let Some(dial) = self.book.get_mut(&device)
@@ -548,6 +549,7 @@ impl<S: Store> Peer<S> {
             signature,
         };
         self.my_addresses = Some(record);
+        self.own_addresses_changed();
         let peers: Vec<DeviceId> = self.lines.keys().copied().collect();
         for peer in peers {
             self.send_addresses(peer);

@@ -8,7 +8,8 @@ use crate::history::entry::{Class, Entry, Header, LogKey};
 use crate::identity::DeviceId;
 use crate::peer::author::{Written, random8};
 use crate::peer::line::{
-    Asked, Greeting, HAS_PIECES_MAX, PAGE, RoomLine, Unrecognised, WANT_ALL_MAX, WANT_ENTRIES_MAX, WANT_NEWEST,
+    Asked, Greeting, HAS_PIECES_MAX, NO_BASES_MAX, PAGE, RoomLine, Unrecognised, WANT_ALL_MAX, WANT_ENTRIES_MAX,
+    WANT_NEWEST,
 };
 use crate::peer::record::{self, Base};
 use crate::peer::room::{Ingested, Room};
@@ -324,6 +325,12 @@ impl<S: Store> Peer<S> {
             return Ok(());
         };
         shared.summary_sent = false;
+        shared.no_bases += 1;
+        if shared.no_bases > NO_BASES_MAX {
+            // Each would be answered by what led to the last one. The next line begins without a base.
+            self.store.delete(&table::room_device(table::BASES, no, &peer))?;
+            return self.misbehaved(peer, "wants a summary again and again");
+        }
         // A base that the peer used itself is not what it lacks, and its names for logs stand for places in it.
         if !shared.base_confirmed {
             shared.base = None;

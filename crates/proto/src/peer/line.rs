@@ -30,6 +30,8 @@ pub(super) const PASSED_OVER_MAX: u32 = 1024;
 pub(super) const SHOWINGS_MAX: u32 = 32;
 /// News of addresses that are handed on at once for one connection; more wait for the next hello.
 pub(super) const HANDED_ON_MAX: u32 = 256;
+/// How often a peer may say on one line that it does not have the base of a summary: once where bases differ, and where it could not be told of the room before.
+pub(super) const NO_BASES_MAX: u32 = 8;
 /// Pieces of one log that a peer may say it holds.
 pub(super) const HAS_PIECES_MAX: usize = 8192;
 /// Wants that one peer may owe answers to, for one room.
@@ -254,6 +256,8 @@ pub(super) struct RoomLine {
     /// Logs that the peer numbered.
     names_in: Vec<LogKey>,
     pub summary_sent: bool,
+    /// How often the peer said that it does not have the base of a summary.
+    pub no_bases: u32,
     /// A summary came on this line: numbers of logs count from it.
     pub summary_heard: bool,
     /// The peer wants everything (the number of its want), and what it has is not known yet: its summary had a base that is not known here.
@@ -323,6 +327,7 @@ impl RoomLine {
             named_out: 0,
             names_in: Vec::new(),
             summary_sent: false,
+            no_bases: 0,
             summary_heard: false,
             all_wanted: None,
             asked: VecDeque::new(),

@@ -3,7 +3,8 @@
 //! A question names a device by a hash of its key, so that only those who know the device understand whom it is about. An answer is the record that the device signed about itself, sealed under
 //! a key that follows from the device's own: those who pass it on cannot read it. Whoever knows a device's key can ask where it is.
 //!
-//! Asked is for devices that do not answer where they were last: at once where somebody waits for them, else seldom.
+//! Asked is for devices that do not answer where they were last: at once where somebody waits for them, else seldom. Where that finds nobody, and the person chose so, the Mainline DHT is asked
+//! ([`crate::peer::dht`]).
 
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,9 @@ const SPARE_FAILURES: u32 = 2;
 impl<S: Store> Peer<S> {
     /// A call failed: the device may be somewhere else.
     pub(super) fn seek_after_failure(&mut self, device: DeviceId) {
+        if self.lines.is_empty() {
+            self.dht_may_be_asked(false);
+        }
         let failures = self.book.get(&device).map_or(0, |dial| dial.failures);
         if self.is_waited_for(&device) {
             self.seek(device, Effort::Waited);
@@ -92,6 +96,9 @@ impl<S: Store> Peer<S> {
         let mut token: Token = [0; 8];
         self.ctx.rng.fill_bytes(&mut token);
         let asked = (self.directory).ask(token, device, effort, &lines, &mut self.ctx.rng, now);
+        if effort == Effort::Waited {
+            self.dht_may_be_asked(!asked.is_empty());
+        }
         if asked.is_empty() {
             return;
         }
@@ -187,7 +194,7 @@ impl<S: Store> Peer<S> {
     }
 
     /// Devices through which something said here would be heard by anybody, and doors of pending joins.
-    fn waited_for(&self) -> Vec<DeviceId> {
+    pub(super) fn waited_for(&self) -> Vec<DeviceId> {
         let unheard = self.unheard.iter().filter_map(|no| self.rooms.get(no));
         let members = unheard.flat_map(|room| room.devices.keys().copied());
         let doors = self

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use offhook_proto::crypto::{KeyPair, Secret};
 use offhook_proto::history::{EntryId, RoomId};
 use offhook_proto::identity::{DeviceId, DeviceKey, PersonId, RootKey};
+use offhook_proto::overlay::dht::Job;
+use offhook_proto::overlay::dht::krpc::Item;
 use offhook_proto::peer::view::LineView;
 use offhook_proto::peer::{Command, CommandError, Event, Input, Output, Peer, Post, Reply, Secrets};
 use offhook_proto::rooms::{HistoryPolicy, Role};
@@ -42,6 +44,10 @@ pub struct Net {
     reopened: u8,
     pub replies: Vec<(u64, Result<Reply, CommandError>)>,
     pub events: Vec<(usize, Event)>,
+    /// What was asked of the DHT, by whom.
+    pub dht_jobs: Vec<(usize, Job)>,
+    /// What the DHT keeps.
+    pub kept: BTreeMap<[u8; 32], Item>,
     /// Bytes sent, by sender and receiver.
     pub sent: Vec<(usize, usize, Vec<u8>)>,
 }
@@ -78,6 +84,8 @@ impl Net {
             reopened: 0,
             replies: Vec::new(),
             events: Vec::new(),
+            dht_jobs: Vec::new(),
+            kept: BTreeMap::new(),
             sent: Vec::new(),
         }
     }
@@ -151,12 +159,26 @@ impl Net {
                     self.queue.push_back((at, Input::DialFailed { peer }));
                 }
             }
+            Output::Dht(job) => self.ask_dht(at, job),
             Output::CatchingUp(_) | Output::Announce(_) => {}
             Output::Close { peer, .. } => {
                 let to = self.at(&peer);
                 self.disconnect(at, to);
             }
             Output::Event(event) => self.events.push((at, event)),
+        }
+    }
+
+    /// A DHT that keeps and finds everything.
+    fn ask_dht(&mut self, at: usize, job: Job) {
+        self.dht_jobs.push((at, job.clone()));
+        match job {
+            Job::Put(item) => drop(self.kept.insert(item.key, item)),
+            Job::Get { key, newer_than } => {
+                let item = self.kept.get(&key).filter(|item| item.seq > newer_than);
+                self.queue.extend(item.map(|item| (at, Input::DhtFound(item.clone()))));
+            }
+            Job::Check => {}
         }
     }
 

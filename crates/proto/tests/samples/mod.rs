@@ -30,6 +30,7 @@ pub(crate) type Samples = Vec<(&'static str, Vec<u8>)>;
 pub(crate) fn all() -> Vec<(&'static str, Samples)> {
     vec![
         ("control", control()),
+        ("dht", dht_answers()),
         ("entry", entries()),
         ("entry_id", entry_ids()),
         ("file", file_frames()),
@@ -48,6 +49,35 @@ pub(crate) fn all() -> Vec<(&'static str, Samples)> {
         ("said", said()),
         ("vault", vec![("kept-and-fetched", conversation())]),
         ("vector", vec![("two-logs", vector().to_bytes())]),
+    ]
+}
+
+/// Answers of hosts of the Mainline DHT: of one that knows others, of one that keeps the item of BEP 44's test vector, of one that refuses.
+fn dht_answers() -> Samples {
+    let key = b"\x77\xff\x84\x90\x5a\x91\x93\x63\x67\xc0\x13\x60\x80\x31\x04\xf9\x24\x32\xfc\xd9\x04\xa4\x35\x11\x87\x6d\xf5\xcd\xf3\xe7\xe5\x48";
+    let signature = b"\x30\x5a\xc8\xae\xb6\xc9\xc1\x51\xfa\x12\x0f\x12\x0e\xa2\xcf\xb9\x23\x56\x4e\x11\x55\x2d\x06\xa5\xd8\x56\x09\x1e\x5e\x85\x3c\xff\x12\x60\xd3\xf3\x9e\x49\x99\x68\x4a\xa9\x2e\xb7\x3f\xfd\x13\x6e\x6f\x4f\x3e\xcb\xfd\xa0\xce\x53\xa1\x60\x8e\xcd\x7a\xe2\x1f\x01";
+    let nodes: Vec<u8> = (1..=8u8)
+        .flat_map(|n| [&[n; 20][..], &[95, 1, 1, n, 0x1a, 0xe1]].concat())
+        .collect();
+    let near = [
+        &b"d1:rd2:id20:0123456789abcdefghij5:nodes208:"[..],
+        &nodes[..],
+        b"5:token4:abcde1:t4:aaaa1:v4:LT\x01\x021:y1:re",
+    ];
+    let kept = [
+        &b"d1:rd2:id20:0123456789abcdefghij1:k32:"[..],
+        &key[..],
+        b"3:seqi1e3:sig64:",
+        signature,
+        b"5:token4:abcd1:v12:Hello World!e1:t4:aaaa1:y1:re",
+    ];
+    vec![
+        ("kept", kept.concat()),
+        ("near", near.concat()),
+        (
+            "refused",
+            b"d1:eli201e23:A Generic Error Ocurrede1:t4:aaaa1:y1:ee".to_vec(),
+        ),
     ]
 }
 
