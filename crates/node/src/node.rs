@@ -13,7 +13,7 @@ use iroh::Endpoint;
 use offhook_proto::history::{Attachment, ContentId, EntryId};
 use offhook_proto::identity::{DeviceId, PersonId};
 use offhook_proto::overlay::ledger::{LedgerView, Limits};
-use offhook_proto::peer::{Command, CommandError, Event, Input, Peer, Reply};
+use offhook_proto::peer::{Command, CommandError, Event, Input, Peer, Reply, Secrets};
 use offhook_proto::store::StoreError;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -144,12 +144,8 @@ impl Node {
         let secrets = home.secrets()?;
         let (device, person) = (secrets.device.device(), secrets.root.person());
         let dir = home.dir().to_owned();
-
-        let seed = secrets.device.0.seed();
         let relay = serve_relay(&mut config).await?;
-        let flows = Flows::new(config.flows);
-        let endpoint = endpoint::bind(&config, &seed, home.last_port(), &flows).await?;
-        go_on_from_last_run(&home, &endpoint, &flows)?;
+        let (flows, endpoint) = bind(&config, &home, &secrets).await?;
 
         let (inbox, inputs) = mpsc::channel(INBOX_MESSAGES_MAX);
         let (orders_in, orders) = mpsc::unbounded_channel();
@@ -181,9 +177,6 @@ impl Node {
         let switchboard = Switchboard::new(endpoint.clone(), flows.clone(), files.clone(), &config);
         tokio::spawn(files.clone().run(events.subscribe(), stopping.clone()));
         let own = switchboard.own();
-        if config.lan {
-            flows.note_multicast();
-        }
         let near = lan::start(
             &config,
             endpoint.clone(),
@@ -218,11 +211,19 @@ impl Node {
     }
 }
 
-/// Takes up what a gateway remembers of the last run, which counts as the same flows where the port is the same.
-fn go_on_from_last_run(home: &Home, endpoint: &Endpoint, flows: &Flows) -> Result<(), HomeError> {
-    let port = endpoint::port(endpoint);
+/// Binds the sockets, and takes up what a gateway remembers of the last run, which counts as the same flows where the port is the same.
+async fn bind(config: &Config, home: &Home, secrets: &Secrets) -> Result<(Arc<Flows>, Endpoint), StartError> {
+    let flows = Flows::new(config.flows);
+    let endpoint = endpoint::bind(config, &secrets.device.0.seed(), home.last_port(), &flows).await?;
+    let port = endpoint::port(&endpoint);
     flows.keep_in(home.dir(), port.is_some() && port == home.last_port());
-    port.map_or(Ok(()), |port| home.remember_port(port))
+    if let Some(port) = port {
+        home.remember_port(port)?;
+    }
+    if config.lan {
+        flows.note_multicast();
+    }
+    Ok((flows, endpoint))
 }
 
 /// Until when this node may hear of its relay.

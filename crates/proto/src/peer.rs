@@ -796,18 +796,21 @@ impl<S: Store> Peer<S> {
     }
 
     fn frame(&mut self, peer: DeviceId, bytes: &[u8]) -> Result<(), StoreError> {
-        let now = self.ctx.now;
         let Some(line) = self.lines.get_mut(&peer) else {
             return Ok(());
         };
-        line.last_frame = now;
-        let Ok(frame) = Frame::from_bytes(bytes) else {
-            if line.passed_over < line::PASSED_OVER_MAX && may_be_passed_over(bytes) {
+        line.last_frame = self.ctx.now;
+        match Frame::from_bytes(bytes) {
+            Ok(frame) => self.take_frame(peer, frame, bytes.len()),
+            Err(_) if line.passed_over < line::PASSED_OVER_MAX && may_be_passed_over(bytes) => {
                 line.passed_over += 1;
-                return Ok(());
+                Ok(())
             }
-            return self.misbehaved(peer, "a frame that does not decode");
-        };
+            Err(_) => self.misbehaved(peer, "a frame that does not decode"),
+        }
+    }
+
+    fn take_frame(&mut self, peer: DeviceId, frame: Frame, len: usize) -> Result<(), StoreError> {
         match frame {
             Frame::Hello { rooms } => {
                 self.plan_due = true;
@@ -868,7 +871,7 @@ impl<S: Store> Peer<S> {
                 let entries = matches!(frame, Frame::Entries { .. });
                 self.room_frame(peer, frame)?;
                 if entries {
-                    self.note_taken(peer, bytes.len());
+                    self.note_taken(peer, len);
                 }
                 Ok(())
             }
