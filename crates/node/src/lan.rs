@@ -112,14 +112,22 @@ impl Sightings {
     fn note(&self, device: DeviceId, place: Where, seen: Seen) {
         let mut all = self.lock();
         all.retain(|_, sighting| is_fresh(sighting));
+        // What this machine knows itself is not taken back by what is heard.
+        let is_on_machine = |sighting: &Sighting| sighting.place == Where::Machine;
+        if place == Where::Network && all.get(&device).is_some_and(is_on_machine) {
+            return;
+        }
         if all.len() < NEAR_MAX || all.contains_key(&device) {
             let at = Instant::now();
             all.insert(device, Sighting { place, seen, at });
         }
     }
 
-    fn forget(&self, device: &DeviceId) {
-        self.lock().remove(device);
+    /// Somebody is on the network no more. False where it was not seen there.
+    fn forget_on_network(&self, device: &DeviceId) -> bool {
+        let mut all = self.lock();
+        let is_there = |sighting: &Sighting| sighting.place == Where::Network;
+        all.get(device).is_some_and(is_there) && all.remove(device).is_some()
     }
 
     /// Those on the network of whom nothing was heard since.
@@ -273,6 +281,10 @@ impl Neighbourhood {
                 DiscoveryEvent::Discovered { endpoint_info, .. } => {
                     let addresses = endpoint_info.ip_addrs().filter(|at| is_nearby(at)).copied();
                     let addresses: Vec<SocketAddr> = addresses.take(ADDRESSES_MAX).collect();
+                    // Who names no address cannot be called: it has just started, and says more soon.
+                    if addresses.is_empty() {
+                        continue;
+                    }
                     let peer = DeviceId(*endpoint_info.endpoint_id.as_bytes());
                     let claim = endpoint_info.user_data().and_then(|said| claim_in(said.as_ref()));
                     let seen = Seen {
@@ -293,8 +305,7 @@ impl Neighbourhood {
     }
 
     async fn lose(&self, peer: DeviceId) -> bool {
-        self.sightings.forget(&peer);
-        tell(&self.inbox, Input::Lost { peer }).await
+        !self.sightings.forget_on_network(&peer) || tell(&self.inbox, Input::Lost { peer }).await
     }
 
     /// Whoever was seen by an earlier look-up only. False when nobody listens any more.
