@@ -25,7 +25,7 @@ use axum::serve::Listener;
 use offhook_node::journal::local;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::access::Grant;
@@ -52,6 +52,8 @@ pub(crate) struct Irc(Arc<Mutex<Option<Running>>>);
 struct Running {
     at: SocketAddr,
     end: watch::Sender<bool>,
+    /// Held open by those who let clients in.
+    open: mpsc::Receiver<()>,
     served: [JoinHandle<()>; 2],
 }
 
@@ -104,8 +106,10 @@ impl Irc {
 
     /// Turns it off, also for the next runs.
     pub(crate) async fn turn_off(&self, surface: &Surface) -> Result<(), Problem> {
-        if let Some(running) = self.0.lock().await.take() {
+        if let Some(mut running) = self.0.lock().await.take() {
             running.end.send_replace(true);
+            // Nothing is ever sent: it ends when nobody is let in any more.
+            let _ = running.open.recv().await;
         }
         surface.write_local(vec![(RECORD.to_owned(), None)]).await
     }
@@ -133,10 +137,11 @@ impl Irc {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         let (end, ending) = watch::channel(false);
         let (listener, socket) = (Patient::new(listener, LIMITS), Patient::new(socket, LIMITS));
-        let asks = serve(listener, surface.clone(), None, ending.clone());
-        let trusts = serve(socket, surface.clone(), Some(Grant::owner()), ending);
+        let (open_in, open) = mpsc::channel(1);
+        let asks = serve(listener, surface.clone(), None, ending.clone(), open_in.clone());
+        let trusts = serve(socket, surface.clone(), Some(Grant::owner()), ending, open_in);
         let served = [tokio::spawn(asks), tokio::spawn(trusts)];
-        *self.0.lock().await = Some(Running { at, end, served });
+        *self.0.lock().await = Some(Running { at, end, open, served });
         Ok(at)
     }
 }
@@ -147,6 +152,7 @@ async fn serve<L: Listener>(
     surface: Surface,
     grant: Option<Grant>,
     mut ending: watch::Receiver<bool>,
+    open: mpsc::Sender<()>,
 ) where
     L::Io: Sync,
 {
@@ -162,5 +168,7 @@ async fn serve<L: Listener>(
         };
         clients.spawn(session::run(client, surface.clone(), grant.clone(), ending.clone()));
     }
+    // Nobody is let in who would only wait for the others to go.
+    drop((listener, open));
     while clients.join_next().await.is_some() {}
 }
