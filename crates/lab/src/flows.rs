@@ -124,11 +124,11 @@ mod tests {
     #[test]
     fn flows_are_counted_by_who_opened_them() {
         let table = "udp      17 27 src=10.77.0.11 dst=198.18.0.100 sport=40000 dport=3478 packets=1 bytes=30 [UNREPLIED] src=198.18.0.100 dst=198.18.0.10 sport=3478 dport=40000 mark=0 use=1
-tcp      6 431999 ESTABLISHED src=10.77.0.11 dst=198.18.0.9 sport=5 dport=443 packets=9 bytes=9 src=198.18.0.9 dst=198.18.0.10 sport=443 dport=5 [ASSURED] mark=0 use=1
+tcp      6 431999 ESTABLISHED src=10.77.0.11 dst=198.18.0.9 sport=5 dport=443 packets=9 bytes=9 src=198.18.0.9 dst=198.18.0.10 sport=443 dport=5 packets=7 bytes=70 [ASSURED] mark=0 use=1
 udp      17 20 src=10.77.0.12 dst=198.18.0.100 sport=1 dport=2 packets=1 bytes=30 src=198.18.0.100 dst=198.18.0.10 sport=2 dport=1 mark=0 use=1
 ";
         let traffic = traffic_in(table, "10.77.0.11");
-        assert_eq!(traffic["198.18.0.9 443 5"], Traffic { packets: 18, bytes: 18 });
+        assert_eq!(traffic["198.18.0.9 443 5"], Traffic { packets: 16, bytes: 79 });
         assert_eq!(traffic.len(), 2);
         let flows = counted(table);
         assert_eq!(flows["10.77.0.11"], 2);
