@@ -18,7 +18,7 @@ export async function a_stranger_nearby_is_invited_and_says_yes_or_no() {
   const [ada, bea] = [new Node("Ada Anders"), new Node("Bea Bruns")];
   await Promise.all([ada.up(), bea.up()]);
   await ada.run("room", "new", "Terrace");
-  const [adas, beas] = [await open(ada), await open(bea)];
+  const [adas, beas] = [await open(ada, { reducedMotion: "reduce" }), await open(bea, { reducedMotion: "reduce" })];
   globalThis.lastPages = [adas, beas];
 
   // One click opens what there is to invite to, the next one asks.
@@ -50,9 +50,14 @@ export async function a_stranger_nearby_is_invited_and_says_yes_or_no() {
   // A chat of two, declined; then one that is accepted.
   const cleo = new Node("Cleo Conrad");
   await cleo.up();
-  const cleos = await open(cleo);
+  const cleos = await open(cleo, { reducedMotion: "reduce" });
   globalThis.lastPages = [adas, cleos];
   await people(cleos);
+  // Whoever has just started is not seen by the others for a second, and a question of somebody who was not seen is not taken.
+  for (const node of [ada, bea]) {
+    const sees = async () => (await node.run("near")).near.some((near) => near.device === cleo.status.device);
+    await until(`${node.name} sees Cleo`, sees);
+  }
   await invite(cleos, "Ada Anders", "To a chat of two");
   await people(adas);
   await request(adas, "Cleo Conrad").getByRole("button", { name: "Decline" }).click();
