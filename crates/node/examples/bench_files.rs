@@ -43,6 +43,8 @@ async fn main() -> Result<()> {
     let Reply::Room(room) = ada.command(create).await? else {
         bail!("no room was made");
     };
+    let bytes_max = bytes as u64;
+    ada.command(Command::LimitFiles { room, bytes_max }).await?;
     for newcomer in [&bea, &cem] {
         join(&ada, room, newcomer).await?;
     }

@@ -39,7 +39,7 @@ const EAGER: Duration = Duration::from_millis(700);
 /// For so long.
 const EAGER_FOR: Duration = Duration::from_secs(15);
 /// And so far from then on: who comes asks by itself, and every query is answered by all.
-const CALM: Duration = Duration::from_secs(20);
+const CALM: Duration = Duration::from_secs(30);
 /// Whoever was seen before the queries grew rare and does not show in this time is gone.
 const REDISCOVERED: Duration = Duration::from_secs(90);
 /// How often the directory of this machine's nodes is read.

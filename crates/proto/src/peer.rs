@@ -435,7 +435,7 @@ impl<S: Store> Peer<S> {
             knocked: BTreeMap::new(),
             proposals: Proposals::default(),
             given: BTreeMap::new(),
-            takes_proposals: true,
+            takes_proposals: false,
             told_announcement: None,
             offered: BTreeMap::new(),
             pair_invites: BTreeMap::new(),
@@ -656,6 +656,7 @@ impl<S: Store> Peer<S> {
             Input::Frame { peer, bytes } => self.frame(peer, &bytes)?,
             Input::Found { peer, addresses } => {
                 self.note_near(peer);
+                self.consider_unseen_proposal(&peer);
                 self.note_addresses(peer, addresses, None)?;
                 self.dial_soon(peer);
             }

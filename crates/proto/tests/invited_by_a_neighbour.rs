@@ -7,14 +7,19 @@ use std::time::Duration;
 use net::Net;
 use offhook_proto::identity::IdentityBundle;
 use offhook_proto::peer::{Command, CommandError, Event, Input, Reply, Verdict};
-use offhook_proto::rooms::proposal::{QUIET_FOR, Standing, WAITS_FOR};
+use offhook_proto::rooms::proposal::{QUIET_FOR, SEEN_WITHIN, Standing, WAITS_FOR};
 use offhook_proto::sync::frame::Frame;
 use offhook_proto::wire::Wire as _;
 
-/// Ada and Bob, who see each other on the local network and share nothing.
+/// Ada and Bob, who see each other on the local network and share nothing; both are open to strangers.
 fn neighbours() -> (Net, usize, usize) {
     let mut net = Net::new(1);
     let (ada, bob) = (net.add("Ada"), net.add("Bob"));
+    for at in [ada, bob] {
+        assert!(!net.peer(at).takes_proposals(), "nobody is seen who did not say so");
+        net.command(at, Command::TakeProposals { on: true })
+            .expect("it is theirs to say");
+    }
     see(&mut net, ada, bob);
     net.settle();
     assert_eq!(net.dials, [], "to be near is no reason to call");
@@ -196,7 +201,16 @@ fn only_those_who_are_near_are_invited_and_heard() {
     let addresses = vec!["192.0.2.2:4433".parse().expect("an address")];
     net.input(cleo, Input::Found { peer, addresses });
     invite(&mut net, cleo, bob, None).expect("she sees him");
+    assert_eq!(standing(&net, cleo), [Standing::Sent], "she may have just come");
+    assert!(net.peer(bob).proposals().is_empty());
+    net.pass(SEEN_WITHIN);
     assert_eq!(standing(&net, cleo), [Standing::NotTaken]);
+    // Once he sees her, what she asked a moment ago is heard.
+    invite(&mut net, cleo, bob, None).expect("she sees him");
+    see(&mut net, cleo, bob);
+    net.settle();
+    assert_eq!(standing(&net, cleo), [Standing::Shown]);
+    assert_eq!(net.peer(bob).proposals().len(), 1);
     // Ada has gone.
     let peer = net.nodes[ada].device;
     net.input(bob, Input::Lost { peer });

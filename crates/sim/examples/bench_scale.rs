@@ -31,9 +31,9 @@ fn main() -> Result<()> {
     }
     hotel(plots.as_deref())?;
     println!(
-        "\n| nodes | online | run | flows p50 / p99 / most | lines p50 / most | delivery p50 / p95 / p99 ms | not delivered | busiest / median sent | dials failed | plans | CPU s |"
+        "\n| nodes | online | run | flows p50 / p99 / most | lines p50 / most | delivery p50 / p95 / p99 ms | while reachable p95 / p99 / most ms | not delivered | busiest / median sent | dials failed | plans | s |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     let mut drawn = Vec::new();
     for nodes in sizes {
         drawn.push((nodes, row(nodes, "at rest", |plan| plan.liars = LIARS.to_vec())));
@@ -117,7 +117,7 @@ fn row(nodes: usize, name: &str, change: impl FnOnce(&mut CrowdPlan)) -> CrowdRe
     peaks.sort_unstable();
     let busiest = report.sent.last().copied().unwrap_or(0) as f64 / percentile(&report.sent, 0.5).max(1) as f64;
     println!(
-        "| {nodes} | {} | {name} | {} / {} / {} | {} / {} | {} / {} / {} | {} of {} | {busiest:.1} | {} of {} | {} | {:.0} |",
+        "| {nodes} | {} | {name} | {} / {} / {} | {} / {} | {} / {} / {} | {} / {} / {} | {} of {} | {busiest:.1} | {} of {} | {} | {:.0} |",
         report.online,
         percentile(&peaks, 0.5),
         percentile(&peaks, 0.99),
@@ -127,6 +127,9 @@ fn row(nodes: usize, name: &str, change: impl FnOnce(&mut CrowdPlan)) -> CrowdRe
         report.delay_ms(0.5),
         report.delay_ms(0.95),
         report.delay_ms(0.99),
+        percentile(&report.reachable_ms, 0.95),
+        percentile(&report.reachable_ms, 0.99),
+        report.reachable_ms.last().copied().unwrap_or(0),
         report.undelivered,
         report.delays_ms.len(),
         report.dials[1],

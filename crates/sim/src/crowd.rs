@@ -48,6 +48,8 @@ pub struct CrowdReport {
     pub series: Vec<(u64, [u16; 8], usize)>,
     /// Delay of each delivery to a member that was online when it was said and until it came, in milliseconds, ascending.
     pub delays_ms: Vec<u64>,
+    /// The same, counted from when a member that had it came online where none was in between, in milliseconds, ascending.
+    pub reachable_ms: Vec<u64>,
     /// Deliveries to members online all the time that had not come at the end, though they were said a minute before or longer.
     pub undelivered: usize,
     /// How many deliveries there were of what was said in the run.
@@ -173,6 +175,8 @@ struct Node {
 #[derive(Debug, Clone, Copy)]
 struct Said {
     at: Micros,
+    /// Since when some member that has it is online.
+    reachable: Micros,
     in_run: bool,
 }
 
@@ -378,6 +382,7 @@ impl<'a> Crowd<'a> {
         }
         let now = self.clock.at(self.now);
         let sight = self.first_sight(node);
+        self.in_reach(node);
         let state = &mut self.nodes[node];
         (state.up, state.up_since) = (true, self.now);
         state.planner = Planner::new(Limits::default());
@@ -451,6 +456,7 @@ impl<'a> Crowd<'a> {
             self.end_line(node, other);
         }
         self.nodes[node].up = false;
+        self.out_of_reach(node);
         self.nodes[node].plan_number += 1;
         if !for_good {
             let off = self.off_time();
@@ -865,6 +871,7 @@ impl<'a> Crowd<'a> {
     fn report(mut self) -> CrowdReport {
         let mut report = std::mem::take(&mut self.report);
         report.delays_ms.sort_unstable();
+        report.reachable_ms.sort_unstable();
         let shares = &self.plan.liars;
         report.look_ups = shares.iter().map(|liars| self.look_ups(*liars)).collect();
         for node in 0..self.nodes.len() {

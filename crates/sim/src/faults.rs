@@ -111,6 +111,7 @@ impl World<'_> {
                 let writes = self.dice.faults.below(WRITES_BEFORE_ERROR);
                 self.hosts[node].disk.fail_after(writes);
             }
+            Fault::Churn if self.scenario.faults.away_share > 0.0 => self.come_and_go(),
             Fault::Churn => self.switch_off_for_a_while(node),
             Fault::Restore => self.restore_or_copy(node),
             Fault::ClockStep => self.step_clock(node),
@@ -168,6 +169,28 @@ impl World<'_> {
         if self.hosts[node].is_up() {
             let off_for = self.dice.faults.around(self.scenario.faults.off_for_s * SECOND);
             self.kill(node, off_for);
+        }
+    }
+
+    /// Switches off those who are away.
+    pub(crate) fn send_away(&mut self) {
+        let share = self.scenario.faults.away_share;
+        if share > 0.0 {
+            for node in 0..self.hosts.len() {
+                if self.dice.faults.chance(share) {
+                    self.switch(node, false);
+                }
+            }
+        }
+    }
+
+    /// Somebody goes, and somebody else comes.
+    fn come_and_go(&mut self) {
+        let (away, here): (Vec<usize>, Vec<usize>) = (0..self.hosts.len()).partition(|n| self.hosts[*n].switched_off);
+        for (nodes, on) in [(here, false), (away, true)] {
+            if let Some(node) = self.dice.faults.pick(&nodes).copied() {
+                self.switch(node, on);
+            }
         }
     }
 

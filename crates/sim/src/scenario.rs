@@ -32,9 +32,14 @@ pub struct Scenario {
     /// How many nodes there are, hostile ones included.
     pub peers: usize,
     /// How many rooms.
+    #[serde(default)]
     pub rooms: usize,
     /// The fewest and the most members that a room begins with.
+    #[serde(default)]
     pub members: [usize; 2],
+    /// Rooms and their members are drawn as for a crowd ([`crate::crowd::drawn_rooms`]) instead.
+    #[serde(default)]
+    pub drawn: bool,
     /// What newcomers may read.
     #[serde(default)]
     pub history: History,
@@ -185,6 +190,8 @@ pub struct Faults {
     pub churn_s: u64,
     /// For how long, on average.
     pub off_for_s: u64,
+    /// The share of nodes that is off throughout the safety phase; with it, whoever is switched off stays off, and another one comes.
+    pub away_share: f64,
     /// A home is restored from an old copy.
     pub restore_s: u64,
     /// A wall clock is set to some time within [`Clocks::step_years`], or to 1970.
@@ -414,6 +421,12 @@ impl Scenario {
     fn check(&self) -> Result<(), ScenarioError> {
         let senseless = |why| Err(ScenarioError::Senseless(self.name.clone(), why));
         let [fewest, most] = self.members;
+        if self.drawn {
+            if self.rooms != 0 || most != 0 || !self.step.is_empty() || !self.hostile.is_empty() {
+                return senseless("where rooms are drawn, none are counted, scripted or attacked");
+            }
+            return Ok(());
+        }
         if fewest == 0 || fewest > most || most > self.peers {
             return senseless("members must be between 1 and the number of peers");
         }

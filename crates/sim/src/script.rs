@@ -63,7 +63,7 @@ impl World<'_> {
         }
     }
 
-    fn switch(&mut self, node: usize, on: bool) {
+    pub(crate) fn switch(&mut self, node: usize, on: bool) {
         self.hosts[node].switched_off = !on;
         if on {
             self.after(0, Event::Start { node });

@@ -98,6 +98,9 @@ enum Deed {
 impl World<'_> {
     /// Wishes for all rooms and their first members.
     pub(crate) fn make_rooms(&mut self) {
+        if self.scenario.drawn {
+            return self.make_drawn_rooms();
+        }
         let peers = self.scenario.peers;
         for room in 0..self.scenario.rooms {
             self.model.rooms.push(crate::model::RoomModel::default());
@@ -111,6 +114,20 @@ impl World<'_> {
             }
             others.truncate(count - 1);
             self.model.rooms[room].knocking.extend(others);
+            self.wish_in(SECOND, maker, room, Op::Create);
+        }
+    }
+
+    fn make_drawn_rooms(&mut self) {
+        let seed = self.dice.work.below(u64::MAX);
+        for (room, members) in crate::crowd::drawn_rooms(self.scenario.peers, seed)
+            .into_iter()
+            .enumerate()
+        {
+            let mut members = members.into_iter();
+            let Some(maker) = members.next() else { continue };
+            self.model.rooms.push(crate::model::RoomModel::default());
+            self.model.rooms[room].knocking.extend(members);
             self.wish_in(SECOND, maker, room, Op::Create);
         }
     }

@@ -680,6 +680,7 @@ impl<'a> World<'a> {
         self.phase = Phase::Safety;
         self.lose_clocks();
         self.keep_all_homes();
+        self.send_away();
         self.begin_faults();
         self.begin_mischief();
         self.begin_work();

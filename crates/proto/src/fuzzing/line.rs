@@ -65,7 +65,12 @@ pub fn line(data: &[u8], now: Instant) -> bool {
         address: None,
     };
     feed(&mut ada, line_up, now);
-    // Mallory is near, so that her invitations are heard.
+    // Ada is open to strangers and Mallory is near, so that her invitations are heard.
+    let open = Input::Command {
+        id: 0,
+        command: Command::TakeProposals { on: true },
+    };
+    feed(&mut ada, open, now);
     let found = Input::Found {
         peer: scene.mallory,
         addresses: Vec::new(),

@@ -1,6 +1,7 @@
 //! Inviting somebody nearby who need not be known, and being invited: the frames and commands around [`crate::rooms::proposal`].
 //!
-//! Only a device that was found on the local network or on this machine is invited, or heard. The asker shows that its device is its person's; the name
+//! Nobody is asked who did not say so ([`crate::peer::Command::TakeProposals`]). Only a device that was found on the local network or on this machine is invited, or
+//! heard; one that has just come is given a moment to be found. The asker shows that its device is its person's; the name
 //! in there is a claim like any other. A yes to a room begins the same join as an invite that was pasted. A yes to a room of two makes that
 //! room and sends the way into it back, which the asker follows without being asked again: it was its own wish.
 
@@ -106,15 +107,15 @@ impl<S: Store> Peer<S> {
     }
 
     pub(super) fn load_takes_proposals(&mut self) -> Result<(), StoreError> {
-        self.takes_proposals = self.store.get(table::NO_PROPOSALS)?.is_none();
+        self.takes_proposals = self.store.get(table::PROPOSALS)?.is_some();
         Ok(())
     }
 
     pub(super) fn take_proposals(&mut self, on: bool) -> Answer {
         if on {
-            self.store.delete(table::NO_PROPOSALS)?;
+            self.store.put(table::PROPOSALS, &[])?;
         } else {
-            self.store.put(table::NO_PROPOSALS, &[])?;
+            self.store.delete(table::PROPOSALS)?;
             self.proposals.drop_asked(None);
         }
         self.takes_proposals = on;
@@ -218,23 +219,35 @@ impl<S: Store> Peer<S> {
             self.send(peer, &Frame::Proposed { token, answer });
             return Ok(());
         }
+        let asked = Asked {
+            from: peer,
+            person,
+            identity,
+            invite,
+            until: self.ctx.now,
+        };
+        if self.takes_proposals
+            && !self.is_near(&peer)
+            && self.proposals.keep_unseen(token, asked.clone(), self.ctx.now)
+        {
+            return Ok(());
+        }
+        self.consider_proposal(token, asked);
+        Ok(())
+    }
+
+    /// Shows a question to the person, or turns it away; the device is told which.
+    fn consider_proposal(&mut self, token: Token, asked: Asked) {
+        let peer = asked.from;
         let is_known = |invite: &Invite| {
             let room = self.by_id.get(&invite.room).and_then(|no| self.rooms.get(no));
             room.is_some_and(crate::peer::room::Room::is_member) || self.ctx.wall_ms > invite.expires_ms
         };
-        let is_open = self.takes_proposals && self.is_near(&peer) && !invite.as_ref().is_some_and(is_known);
-        let news = Some(self.proposal_sentence(&state, invite.as_ref()));
-        let heard = if is_open {
-            let asked = Asked {
-                from: peer,
-                person,
-                identity,
-                invite,
-                until: self.ctx.now,
-            };
-            self.proposals.hear(token, asked, self.ctx.now)
-        } else {
-            Heard::NotTaken
+        let is_open = self.takes_proposals && self.is_near(&peer) && !asked.invite.as_ref().is_some_and(is_known);
+        let news = Some(self.proposal_sentence(&asked));
+        let heard = match is_open {
+            true => self.proposals.hear(token, asked, self.ctx.now),
+            false => Heard::NotTaken,
         };
         let answer = match heard {
             Heard::Shown | Heard::Again => ProposalAnswer::Shown {},
@@ -244,17 +257,23 @@ impl<S: Store> Peer<S> {
             self.ctx.event(Event::Proposals { news });
         }
         self.send(peer, &Frame::Proposed { token, answer });
-        Ok(())
+    }
+
+    /// A device was seen nearby: what it asked before counts from now on.
+    pub(super) fn consider_unseen_proposal(&mut self, device: &DeviceId) {
+        if let Some((token, asked)) = self.proposals.take_unseen(device) {
+            self.consider_proposal(token, asked);
+        }
     }
 
     /// That somebody invites, for those who have no page to see it on.
-    fn proposal_sentence(&self, state: &IdentityState, invite: Option<&Invite>) -> String {
-        let person = state.person();
-        let who = match self.people.contains_key(&person) {
-            true => self.name_of(&person),
-            false => format!("somebody nearby who goes by {:?}", state.name().unwrap_or("no name")),
+    fn proposal_sentence(&self, asked: &Asked) -> String {
+        let claimed = || claimed_name(asked).unwrap_or_else(|| "no name".to_owned());
+        let who = match self.people.contains_key(&asked.person) {
+            true => self.name_of(&asked.person),
+            false => format!("somebody nearby who goes by {:?}", claimed()),
         };
-        let into = match invite {
+        let into = match &asked.invite {
             Some(invite) => format!("to the room {:?}", invite.room_name),
             None => "to a chat of two".to_owned(),
         };
@@ -395,6 +414,10 @@ impl<S: Store> Peer<S> {
     }
 
     pub(super) fn expire_proposals(&mut self) {
+        for (device, token) in self.proposals.drop_unseen(self.ctx.now) {
+            let answer = ProposalAnswer::NotTaken {};
+            self.send(device, &Frame::Proposed { token, answer });
+        }
         let (changed, in_vain) = self.proposals.expire(self.ctx.now);
         if changed {
             self.ctx.event(Event::Proposals { news: None });

@@ -6,8 +6,8 @@ use crate::store::{EntryKey, LogNo, RoomNo};
 
 /// Single values: [`super::record::Me`].
 pub(super) const ME: &[u8] = b"M";
-/// Whether invitations of strangers are refused: there is nothing where they are taken.
-pub(super) const NO_PROPOSALS: &[u8] = b"N";
+/// Whether strangers nearby see this person's name and may invite: there is nothing where they may not.
+pub(super) const PROPOSALS: &[u8] = b"V";
 /// `R` room: [`super::record::RoomRecord`].
 pub(super) const ROOMS: u8 = b'R';
 /// `L` log: [`super::record::LogRecord`].

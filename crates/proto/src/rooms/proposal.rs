@@ -5,6 +5,8 @@
 //! for [`QUIET_FOR`] after it was told no, and none from anybody once [`QUIET_MAX`] were told so lately. A question that nobody answers is
 //! over after [`WAITS_FOR`], at both ends.
 //!
+//! A device that has just come may ask before it was seen here: its question is kept for [`SEEN_WITHIN`], shown to nobody, and heard once it is seen.
+//!
 //! Whether the asker is near, blocked, or says the truth about itself is looked at before ([`crate::peer`]).
 
 use std::collections::BTreeMap;
@@ -27,6 +29,10 @@ const REMEMBERED_MAX: usize = 24;
 pub const WAITS_FOR: Duration = Duration::from_secs(15 * 60);
 /// How long a device that was told no is not heard again.
 pub const QUIET_FOR: Duration = Duration::from_secs(10 * 60);
+/// How long a question waits for its device to be seen nearby. Somebody who starts is announced within a second.
+pub const SEEN_WITHIN: Duration = Duration::from_secs(30);
+/// Questions that wait for their devices to be seen.
+pub const UNSEEN_MAX: usize = 8;
 /// Devices that were told no lately; with so many, no stranger is heard.
 pub const QUIET_MAX: usize = 16;
 
@@ -115,6 +121,7 @@ pub struct Made {
 pub struct Proposals {
     asked: BTreeMap<Token, Asked>,
     made: BTreeMap<Token, Made>,
+    unseen: BTreeMap<DeviceId, (Token, Asked)>,
     quiet: BTreeMap<DeviceId, Instant>,
 }
 
@@ -139,6 +146,31 @@ impl Proposals {
         Heard::Shown
     }
 
+    /// A device that was not seen yet asks; tells whether its question is kept. `asked.until` is set here.
+    pub fn keep_unseen(&mut self, token: Token, mut asked: Asked, now: Instant) -> bool {
+        if let Some((known, _)) = self.unseen.get(&asked.from) {
+            return *known == token;
+        }
+        if self.unseen.len() >= UNSEEN_MAX {
+            return false;
+        }
+        asked.until = now + SEEN_WITHIN;
+        self.unseen.insert(asked.from, (token, asked));
+        true
+    }
+
+    /// A device was seen: takes out what it asked before.
+    pub fn take_unseen(&mut self, device: &DeviceId) -> Option<(Token, Asked)> {
+        self.unseen.remove(device)
+    }
+
+    /// Takes out the questions of devices that were not seen in time.
+    pub fn drop_unseen(&mut self, now: Instant) -> Vec<(DeviceId, Token)> {
+        let is_over = |_: &DeviceId, (_, asked): &mut (Token, Asked)| asked.until <= now;
+        let over = self.unseen.extract_if(.., is_over);
+        over.map(|(device, (token, _))| (device, token)).collect()
+    }
+
     /// Takes a question out, to be answered with yes.
     pub fn take(&mut self, token: &Token) -> Option<Asked> {
         self.asked.remove(token)
@@ -156,8 +188,9 @@ impl Proposals {
     /// Takes out all that a person or anybody asked.
     pub fn drop_asked(&mut self, of: Option<&PersonId>) -> bool {
         let before = self.asked.len();
-        self.asked
-            .retain(|_, asked| of.is_some_and(|person| asked.person != *person));
+        let stays = |asked: &Asked| of.is_some_and(|person| asked.person != *person);
+        self.asked.retain(|_, asked| stays(asked));
+        self.unseen.retain(|_, (_, asked)| stays(asked));
         self.asked.len() != before
     }
 
@@ -252,9 +285,10 @@ impl Proposals {
         (changed, in_vain)
     }
 
-    /// When [`Self::expire`] is due.
+    /// When [`Self::expire`] or [`Self::drop_unseen`] is due.
     pub fn next_expiry(&self) -> Option<Instant> {
-        let asked = self.asked.values().map(|asked| asked.until);
+        let unseen = self.unseen.values().map(|(_, asked)| asked);
+        let asked = self.asked.values().chain(unseen).map(|asked| asked.until);
         asked.chain(self.made.values().map(|made| made.until)).min()
     }
 
@@ -333,6 +367,25 @@ mod tests {
         }
         assert_eq!(shown, QUIET_MAX, "with so many told no, nobody is heard");
         assert_eq!(all.hear(token(2000), asked(2000), now + QUIET_FOR), Heard::Shown);
+    }
+
+    #[test]
+    fn a_device_that_was_not_seen_is_kept_waiting_once_and_not_for_long() {
+        let (mut all, now) = (Proposals::default(), now());
+        assert!(all.keep_unseen(token(1), asked(1), now));
+        assert!(all.keep_unseen(token(1), asked(1), now), "it asks again");
+        assert!(!all.keep_unseen(token(2), asked(1), now), "another question");
+        assert_eq!(all.next_expiry(), Some(now + SEEN_WITHIN));
+        for number in 2..100 {
+            all.keep_unseen(token(number), asked(number), now);
+        }
+        assert_eq!(all.unseen.len(), UNSEEN_MAX);
+        assert_eq!(all.asked().count(), 0, "shown to nobody");
+        assert_eq!(all.take_unseen(&asked(1).from).map(|(named, _)| named), Some(token(1)));
+        assert!(all.take_unseen(&asked(1).from).is_none());
+        assert!(all.drop_unseen(now).is_empty());
+        assert_eq!(all.drop_unseen(now + SEEN_WITHIN).len(), UNSEEN_MAX - 1);
+        assert_eq!(all.next_expiry(), None);
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl Crowd<'_> {
         let entry = self.said[room as usize].len() as u32;
         self.said[room as usize].push(Said {
             at: self.now,
+            reachable: self.now,
             in_run: true,
         });
         self.take(room, node, entry);
@@ -94,6 +95,7 @@ impl Crowd<'_> {
             let entry = self.said[room as usize].len() as u32;
             self.said[room as usize].push(Said {
                 at: self.now,
+                reachable: self.now,
                 in_run: false,
             });
             for member in self.plan.rooms[room as usize].clone() {
@@ -165,12 +167,38 @@ impl Crowd<'_> {
         let state = &self.nodes[node];
         if said.in_run && state.up_since <= said.at {
             self.report.delays_ms.push((self.now - said.at) / MILLI);
+            self.report.reachable_ms.push((self.now - said.reachable) / MILLI);
         }
         self.report.deliveries += usize::from(said.in_run);
         if self.plan.arriving.iter().next() == Some(&node) && said.at <= state.up_since {
             self.missing = self.missing.saturating_sub(1);
             if self.missing == 0 {
                 self.report.caught_up_ms = Some((self.now - state.up_since) / MILLI);
+            }
+        }
+    }
+
+    /// A node came online: what nobody online had can be had again.
+    pub(super) fn in_reach(&mut self, node: usize) {
+        for room in self.rooms_of[node].clone() {
+            for entry in 0..self.said[room as usize].len() {
+                let said = &self.said[room as usize][entry];
+                if said.reachable == Micros::MAX && self.holds(room, node, entry as u32) {
+                    self.said[room as usize][entry].reachable = self.now;
+                }
+            }
+        }
+    }
+
+    /// A node went offline: what nobody else online has cannot be had for now.
+    pub(super) fn out_of_reach(&mut self, node: usize) {
+        for room in self.rooms_of[node].clone() {
+            for entry in 0..self.said[room as usize].len() {
+                let members = &self.plan.rooms[room as usize];
+                let is_there = |member: &usize| self.nodes[*member].up && self.holds(room, *member, entry as u32);
+                if !members.iter().any(is_there) {
+                    self.said[room as usize][entry].reachable = Micros::MAX;
+                }
             }
         }
     }
