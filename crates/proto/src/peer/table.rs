@@ -7,7 +7,7 @@ use crate::store::{EntryKey, LogNo, RoomNo};
 /// Single values: [`super::record::Me`].
 pub(super) const ME: &[u8] = b"M";
 /// Whether strangers nearby see this person's name and may invite: there is nothing where they may not.
-pub(super) const PROPOSALS: &[u8] = b"V";
+pub(super) const PROPOSALS: &[u8] = b"n";
 /// `R` room: [`super::record::RoomRecord`].
 pub(super) const ROOMS: u8 = b'R';
 /// `L` log: [`super::record::LogRecord`].
