@@ -149,8 +149,14 @@ impl Detector {
     fn run(mut self, letters: &Letters<Command>) {
         let mut buffer = [0; DATAGRAM_BYTES_MAX + 32];
         let _ = self.socket.set_write_timeout(Some(Duration::from_millis(SEND_MS_MAX)));
+        let mut ran = clock();
         while letters.read(|command| self.command(command)) {
             let now = clock();
+            let stood_ms = now.since_ms(ran);
+            if stood_ms > self.timing.starved_ms {
+                self.turns.say(Turn::Stood { ms: stood_ms });
+            }
+            ran = now;
             self.promises
                 .values_mut()
                 .for_each(|promise| promise.witness.handle_timeout(self.timing, now));

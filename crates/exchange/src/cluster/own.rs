@@ -101,6 +101,12 @@ impl Instance {
             }
             Turn::Owned { shard, epoch } => self.owned(shard, epoch).await?,
             Turn::Lost { shard } => self.lost(shard).await?,
+            Turn::Stood { ms } => {
+                eprintln!(
+                    "offhook exchange: this machine did not let the detector run for {ms} ms: silence is counted anew"
+                );
+                return Ok(());
+            }
         }
         self.say_hello();
         self.place();

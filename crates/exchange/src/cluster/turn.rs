@@ -15,6 +15,8 @@ pub(crate) enum Turn {
     Owned { shard: NodeId, epoch: u64 },
     /// It is somebody else's.
     Lost { shard: NodeId },
+    /// The detector itself was not let run for so long, ms: what is told of silence in that time is of no worth.
+    Stood { ms: u64 },
 }
 
 const OCTETS: usize = 17;
@@ -25,6 +27,7 @@ impl Turn {
             Self::Lost { shard } => (0, shard, 0),
             Self::Owned { shard, epoch } => (1, shard, epoch),
             Self::Asking { shard, lacking } => (2, shard, u64::from(lacking)),
+            Self::Stood { ms } => (3, 0, ms),
         };
         let mut octets = [kind; OCTETS];
         octets[1..9].copy_from_slice(&shard.to_le_bytes());
@@ -39,6 +42,7 @@ impl Turn {
         match kind {
             0 => Self::Lost { shard },
             1 => Self::Owned { shard, epoch: value },
+            3 => Self::Stood { ms: value },
             _ => Self::Asking {
                 shard,
                 lacking: value == 1,
@@ -95,6 +99,7 @@ mod tests {
                 epoch: 3,
             },
             Turn::Lost { shard: 1 << 40 },
+            Turn::Stood { ms: 112 },
         ];
         let (turns, mut heard) = open().unwrap();
         assert!(all.into_iter().all(|turn| turns.say(turn)));

@@ -633,6 +633,7 @@ impl Lab {
                     report += REPORT;
                     let since = epochs(&self.home("b1")).saturating_sub(self.epochs);
                     self.timeline.say(&format!("epochs begun so far: {since}; {load}"));
+                    self.tell_remarks(&mut Outcome::default());
                 }
             }
         });
