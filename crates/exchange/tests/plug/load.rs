@@ -2,10 +2,52 @@
 
 use std::fmt;
 use std::fs;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use thread_priority::{RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
 /// Between two looks.
 pub const STEP: Duration = Duration::from_secs(10);
+
+/// Between two looks for processors that were taken away, and how long one must have been to be told.
+const TAKEN_STEP: Duration = Duration::from_millis(20);
+const TAKEN_MS: u64 = 50;
+
+/// A processor that the machine below took away: for so long nothing runs on it, whatever its priority.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    pub at: Instant,
+    pub processor: usize,
+    pub ms: u64,
+}
+
+/// Notes until then which processors are taken away.
+pub fn watch_taken(until: Instant, taken: &Mutex<Vec<Taken>>) {
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
+    let this = thread_priority::thread_native_id();
+    let _ = thread_priority::set_thread_priority_and_policy(this, ThreadPriority::Min, policy);
+    let mut before = stolen_ms();
+    while Instant::now() < until {
+        std::thread::sleep(TAKEN_STEP);
+        let (at, now) = (Instant::now(), stolen_ms());
+        for (processor, (before, now)) in before.iter().zip(&now).enumerate() {
+            let ms = now.saturating_sub(*before);
+            if ms >= TAKEN_MS {
+                taken.lock().unwrap().push(Taken { at, processor, ms });
+            }
+        }
+        before = now;
+    }
+}
+
+/// For how long each processor was taken away since the machine's start.
+fn stolen_ms() -> Vec<u64> {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let lines = text.lines().filter(|line| line.starts_with("cpu")).skip(1);
+    let stolen = lines.map(|line| line.split_whitespace().nth(8).and_then(|word| word.parse::<u64>().ok()));
+    stolen.map(|ticks| 10 * ticks.unwrap_or(0)).collect()
+}
 
 /// The least and the most that was seen.
 #[derive(Clone, Debug, Default)]

@@ -622,7 +622,9 @@ impl Lab {
         let until = Instant::now() + Duration::from_secs(self.plan.seconds);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let (mut load, mut report) = (load::Load::new(), Instant::now() + REPORT);
+        let taken = Mutex::default();
         std::thread::scope(|scope| {
+            scope.spawn(|| load::watch_taken(until, &taken));
             for _ in 0..self.plan.burn * processors {
                 scope.spawn(|| while Instant::now() < until {});
             }
@@ -637,6 +639,15 @@ impl Lab {
                 }
             }
         });
+        for load::Taken { at, processor, ms } in taken.into_inner().unwrap() {
+            let after_ms = (at - self.cut_at).as_millis();
+            self.timeline.say_of(
+                at,
+                &format!(
+                    "{after_ms} ms after the cut, processor {processor} had been taken from this machine for {ms} ms"
+                ),
+            );
+        }
         self.timeline.say(&load.to_string());
         outcome.load = load;
     }
