@@ -37,7 +37,7 @@ pub struct Scenario {
     /// The fewest and the most members that a room begins with.
     #[serde(default)]
     pub members: [usize; 2],
-    /// Rooms and their members are drawn as for a crowd ([`crate::crowd::drawn_rooms`]) instead.
+    /// Rooms and their members are drawn as for a crowd ([`crate::crowd::drawn_rooms`]) instead, of which no more than the most are let in.
     #[serde(default)]
     pub drawn: bool,
     /// What newcomers may read.
@@ -422,7 +422,7 @@ impl Scenario {
         let senseless = |why| Err(ScenarioError::Senseless(self.name.clone(), why));
         let [fewest, most] = self.members;
         if self.drawn {
-            if self.rooms != 0 || most != 0 || !self.step.is_empty() || !self.hostile.is_empty() {
+            if self.rooms != 0 || most < 2 || !self.step.is_empty() || !self.hostile.is_empty() {
                 return senseless("where rooms are drawn, none are counted, scripted or attacked");
             }
             return Ok(());

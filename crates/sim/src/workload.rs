@@ -119,12 +119,12 @@ impl World<'_> {
     }
 
     fn make_drawn_rooms(&mut self) {
-        let seed = self.dice.work.below(u64::MAX);
+        let (seed, [_, most]) = (self.dice.work.below(u64::MAX), self.scenario.members);
         for (room, members) in crate::crowd::drawn_rooms(self.scenario.peers, seed)
             .into_iter()
             .enumerate()
         {
-            let mut members = members.into_iter();
+            let mut members = members.into_iter().take(most);
             let Some(maker) = members.next() else { continue };
             self.model.rooms.push(crate::model::RoomModel::default());
             self.model.rooms[room].knocking.extend(members);
