@@ -418,6 +418,14 @@ fn strangers_nearby_ask_and_are_answered() {
             near.into_iter().find(|near| near["device"] == whom.as_str())
         }
     };
+    for node in [&ada, &bea] {
+        assert_eq!(
+            node.json(&["near"])["visible"],
+            false,
+            "nobody is seen who did not say so"
+        );
+        assert_eq!(node.json(&["near", "show"])["visible"], true);
+    }
     ada.wait_until("Ada sees Bea's name", |ada| {
         sees(&beas)(ada).is_some_and(|near| near["claims"] == "bea")
     });
@@ -466,7 +474,10 @@ fn strangers_nearby_ask_and_are_answered() {
     standing(&ada, &beas, "declined");
     bea.json(&["near", "invite", &adas]);
     ada.wait_until("Ada is asked", |ada| {
-        ada.json(&["near"])["requests"][0]["room_name"].is_null()
+        let near = ada.json(&["near"]);
+        near["requests"]
+            .as_array()
+            .is_some_and(|asked| asked.len() == 1 && asked[0]["room_name"].is_null())
     });
     let chat = ada.json(&["near", "accept"]);
     let chat = chat["room"].as_str().unwrap();
