@@ -24,7 +24,7 @@ export async function a_stranger_nearby_is_invited_and_says_yes_or_no() {
 
   // Nobody is seen by name who did not say so.
   await people(adas);
-  await adas.getByRole("main").getByText("not open to strangers").waitFor();
+  await adas.getByRole("main").getByText("not open to strangers").first().waitFor();
   await people(beas);
   const box = beas.getByRole("checkbox", { name: "Let strangers on this network see me as “Bea Bruns” and invite me" });
   await bothThemes(beas, "near, hidden");
