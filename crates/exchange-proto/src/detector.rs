@@ -44,7 +44,7 @@ const VAIN_ROUNDS_CLAIMANT: u8 = 10;
 /// Rounds in a row that too few witnesses answered, before a claimant claims rarely until they do.
 const SILENT_ROUNDS: u8 = 2;
 
-/// Durations; the defaults suit one network with a 20 ms heartbeat. A machine that stands still for less than the lease and a heartbeat is not taken
+/// Durations; the defaults suit one network with a 20 ms heartbeat. A machine that stands still for less than the lease without a heartbeat is not taken
 /// over; the lease is most of the silence that a standby on the same network leaves (goal 200 ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {

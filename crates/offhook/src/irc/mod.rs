@@ -4,7 +4,7 @@
 //! of scope `read`, to say something also `send`; on the Unix socket `irc.sock` in the home nothing is asked. [`line`] takes lines apart, [`names`] gives
 //! rooms and persons names, [`told`] says entries in IRC's words, [`history`] answers CHATHISTORY and [`asked`] what clients ask about channels; [`session`] is one client.
 //!
-//! What it does not do: joining by invite, changing roles or names, `MONITOR`, multi-line messages, typing marks, files.
+//! What it does not do: joining by invite, changing roles or names, `MONITOR`, multi-line messages, typing marks, sending files.
 
 mod asked;
 mod history;
