@@ -69,6 +69,17 @@ impl Default for Timing {
     }
 }
 
+impl Timing {
+    /// Heartbeats missed before the first standby claims. It asks until the lease is out.
+    pub const MISSES_FIRST: u64 = 3;
+
+    /// Heartbeats missed before the second standby claims: the first, which may be able to take the address, has by then
+    /// had two claims to which the witnesses could say yes.
+    pub fn misses_second(self) -> u64 {
+        (self.lease_ms + self.drift_ms).div_ceil(self.heartbeat_ms) + 2
+    }
+}
+
 /// How far in the changes of a shard: everything up to a number of a stream. See [`crate::protection`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Mark {

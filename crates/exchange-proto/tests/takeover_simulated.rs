@@ -92,7 +92,8 @@ impl World {
             let (now, witnesses) = (clocks[&node].at(0), WITNESSES.to_vec());
             match node {
                 0 => Member::home(node, peers(node), witnesses, 15, now),
-                _ => Member::standby(node, peers(node), witnesses, 3 + 5 * (node - 1), now),
+                1 => Member::standby(node, peers(node), witnesses, Timing::MISSES_FIRST, now),
+                _ => Member::standby(node, peers(node), witnesses, Timing::default().misses_second(), now),
             }
         };
         Self {
@@ -405,6 +406,42 @@ fn who_hears_nobody_does_not_keep_others_from_going_on() {
         slowest = slowest.max(ms - deaf_since);
     }
     println!("one-way cut: the third acts after {slowest} ms at most, in 40 runs");
+}
+
+/// The owner is gone: who goes on, and after how long at most, in 400 runs where the second standby waits for `misses`.
+fn successors(misses: u64) -> ([usize; 2], u64) {
+    let (mut went_on, mut slowest) = ([0; 2], 0);
+    for seed in 0..400 {
+        let mut world = World::new(seed, 40);
+        world.members.get_mut(&2).unwrap().set_misses(misses);
+        let mut ms = world.settle();
+        let cut = ms + world.dice.below(20);
+        while ms < cut {
+            world.step(ms, false);
+            ms += 1;
+        }
+        world.paused_until.insert(0, u64::MAX);
+        let successor = loop {
+            ms += 1;
+            assert!(ms < cut + 2_000, "seed {seed}: nobody goes on");
+            if let [one] = world.step(ms, false)[..] {
+                break one;
+            }
+        };
+        went_on[successor as usize - 1] += 1;
+        slowest = slowest.max(ms - cut);
+    }
+    (went_on, slowest)
+}
+
+/// The second may be where the address cannot be taken, and phones that are told nothing lose their call in set-up.
+#[test]
+fn the_first_standby_goes_on_before_the_second() {
+    let (went_on, slowest) = successors(Timing::default().misses_second());
+    let (control, _) = successors(8);
+    println!("the first, the second: {went_on:?}, after {slowest} ms at most; where the second waits 160 ms: {control:?}");
+    assert_eq!(went_on, [400, 0]);
+    assert!(control[1] > 0, "the control: {control:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use offhook_exchange_proto::Input;
-use offhook_exchange_proto::detector::NodeId;
+use offhook_exchange_proto::detector::{NodeId, Timing};
 use offhook_exchange_proto::locator::{Role, Shard, Standing};
 
 use super::detector::{Command, Join};
@@ -14,9 +14,7 @@ use super::{Instance, TICK, listen_to, live_subject};
 use crate::Error;
 use crate::driver::Order;
 
-/// Heartbeats missed before a claim: by the first and the second standby, and by one that has just spoken itself.
-const MISSES_FIRST: u64 = 3;
-const MISSES_SECOND: u64 = 8;
+/// Heartbeats missed before a claim by one that has just spoken itself.
 const MISSES_OWNER: u64 = 150;
 /// How long the first instance of a shard must hold it completely before it gets it back.
 const RETURN_AFTER: Duration = Duration::from_secs(10);
@@ -243,5 +241,9 @@ impl Instance {
 }
 
 fn misses_of(first: bool) -> u64 {
-    if first { MISSES_FIRST } else { MISSES_SECOND }
+    if first {
+        Timing::MISSES_FIRST
+    } else {
+        Timing::default().misses_second()
+    }
 }
