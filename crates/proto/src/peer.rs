@@ -709,6 +709,9 @@ impl<S: Store> Peer<S> {
         if self.next_knock().is_some_and(|at| at <= now) {
             self.knock_again();
         }
+        if self.next_addresses().is_some_and(|at| at <= now) {
+            self.send_due_addresses();
+        }
         if self.reconcile_at <= now {
             self.reconcile_at = now + RECONCILE_EVERY;
             self.plan_due = true;
@@ -734,6 +737,7 @@ impl<S: Store> Peer<S> {
             self.plan_at.map(|at| (at, "plan lines")),
             self.next_knock().map(|at| (at, "knock at another door")),
             (self.proposals.next_expiry()).map(|at| (at, "drop invitations that nobody answered")),
+            self.next_addresses().map(|at| (at, "say where everybody is")),
             self.next_keeper_step().map(|at| (at, "see to a keeper")),
             self.sweep_at.map(|at| (at, "drop what has expired")),
             self.next_dht_step().map(|at| (at, "see to the DHT")),

@@ -44,6 +44,13 @@ const ADDRESSES_MAX: usize = 8;
 /// Addresses that a peer was told are not told again on a new line within this; then they are, for it may have had no use for one and lack it now.
 const ADDRESSES_TOLD_FOR: Duration = Duration::from_secs(3_600);
 
+/// A line of this age is no mere look into a room, and is told where everybody is.
+const LOOK: Duration = Duration::from_secs(15);
+/// Until then it is told where so many others are, those of the newest records, besides what is learnt meanwhile.
+const RECORDS_ON_A_LOOK: usize = 8;
+/// Between two frames of them, of a line that has more to be told than one holds.
+const FRAMES_APART: Duration = Duration::from_secs(1);
+
 /// Numbers from here on stand for what keepers are still to be given, in the plan; rooms are numbered from 1 and never get there.
 const FIRST_DEBT: u32 = 1 << 31;
 /// The same for invitations of those who are near.
@@ -557,35 +564,70 @@ impl<S: Store> Peer<S> {
         Ok(())
     }
 
-    /// Tells a peer where this device is, and where other members of shared rooms are.
+    /// Tells a peer where this device is, and where other members of shared rooms are: of many, the newest first.
     pub(super) fn send_addresses(&mut self, peer: DeviceId) {
+        let mut records = self.addresses_for(peer);
+        let up_since = self.book.get(&peer).map_or(self.ctx.now, |dial| dial.up_since);
+        let (own, book) = (self.ctx.device, &self.book);
         let Some(line) = self.lines.get_mut(&peer) else { return };
-        let mut records: Vec<AddressRecord> = self.my_addresses.iter().cloned().collect();
-        for no in line.rooms.keys() {
-            let Some(room) = self.rooms.get(no) else { continue };
-            if !room.devices.contains_key(&peer) {
-                continue;
-            }
-            for device in room.devices.keys().filter(|device| **device != peer) {
-                let signed = self
-                    .book
-                    .get(device)
-                    .map(|dial| dial.record.signed.as_slice())
-                    .unwrap_or_default();
-                records.extend(AddressRecord::from_bytes(signed).ok());
-            }
+        let (now, all_at) = (self.ctx.now, up_since + LOOK);
+        let mut limit = RECORDS_MAX;
+        if now < all_at {
+            let is_news = |record: &AddressRecord| {
+                let heard = book.get(&record.device).and_then(|dial| dial.heard);
+                record.device == own || heard.is_some_and(|heard| heard > up_since)
+            };
+            records.sort_by_key(|record| std::cmp::Reverse((is_news(record), record.made_ms)));
+            let news = records.iter().take_while(|record| is_news(record)).count();
+            let others = (records.len() - news).min(RECORDS_ON_A_LOOK - line.addresses_shown);
+            line.addresses_shown += others;
+            limit = limit.min(news + others);
         }
+        line.addresses_due = (records.len() > limit).then(|| all_at.max(now + FRAMES_APART));
+        records.truncate(limit);
         let sent = &mut line.addresses_sent;
-        // Of several rooms' members the same comes several times.
-        records.retain(|record| sent.of.get(&record.device).is_none_or(|sent| *sent < record.made_ms));
-        records.sort_by_key(|record| record.device);
-        records.dedup_by_key(|record| record.device);
-        records.truncate(RECORDS_MAX);
         sent.of
             .extend(records.iter().map(|record| (record.device, record.made_ms)));
         if !records.is_empty() {
             sent.last = self.ctx.now;
             self.send(peer, &Frame::Addresses { records });
+        }
+    }
+
+    /// What a peer has not been told of this device and of the other members of shared rooms.
+    fn addresses_for(&self, peer: DeviceId) -> Vec<AddressRecord> {
+        let Some(line) = self.lines.get(&peer) else {
+            return Vec::new();
+        };
+        let mut records: Vec<AddressRecord> = self.my_addresses.iter().cloned().collect();
+        let rooms = line.rooms.keys().filter_map(|no| self.rooms.get(no));
+        for room in rooms.filter(|room| room.devices.contains_key(&peer)) {
+            let others = room.devices.keys().filter(|device| **device != peer);
+            let signed = others.filter_map(|device| Some(self.book.get(device)?.record.signed.as_slice()));
+            records.extend(signed.filter_map(|signed| AddressRecord::from_bytes(signed).ok()));
+        }
+        let sent = &line.addresses_sent.of;
+        records.retain(|record| sent.get(&record.device).is_none_or(|sent| *sent < record.made_ms));
+        // Of several rooms' members the same comes several times.
+        records.sort_by_key(|record| record.device);
+        records.dedup_by_key(|record| record.device);
+        records
+    }
+
+    /// When a line is old enough to be told where everybody is.
+    pub(super) fn next_addresses(&self) -> Option<Instant> {
+        self.lines.values().filter_map(|line| line.addresses_due).min()
+    }
+
+    /// Tells the rest to the lines that have stood for long enough.
+    pub(super) fn send_due_addresses(&mut self) {
+        let now = self.ctx.now;
+        let is_due = |line: &Line| line.addresses_due.is_some_and(|at| at <= now);
+        let due: Vec<DeviceId> = (self.lines.iter())
+            .filter_map(|(peer, line)| is_due(line).then_some(*peer))
+            .collect();
+        for peer in due {
+            self.send_addresses(peer);
         }
     }
 

@@ -99,6 +99,10 @@ pub(super) struct Line {
     pub admission_shown: BTreeSet<RoomNo>,
     /// The age of each address record sent.
     pub addresses_sent: AddressesSent,
+    /// How many records of others were sent that were no news, while it may have been a mere look.
+    pub addresses_shown: usize,
+    /// When it is told the rest of them, if it stands until then.
+    pub addresses_due: Option<Instant>,
     /// How often news of addresses that came on this line were handed on at once.
     pub handed_on: u32,
 }
@@ -145,6 +149,8 @@ impl Line {
             told_out: BTreeMap::new(),
             admission_shown: BTreeSet::new(),
             addresses_sent,
+            addresses_shown: 0,
+            addresses_due: None,
             handed_on: 0,
         }
     }
