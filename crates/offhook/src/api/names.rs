@@ -101,7 +101,17 @@ pub(crate) fn neighbour<'a>(near: &'a [Neighbour], wanted: &str) -> Result<&'a N
         thing: node,
     });
     let none = || {
-        let detail = format!("nobody near here is `{wanted}`; `offhook near` lists who announces themselves");
+        let mut detail = format!("nobody near here is `{wanted}`; `offhook near` lists who announces themselves");
+        let hidden = near.iter().filter(|node| node.name.is_none() && node.claims.is_none());
+        match hidden.count() {
+            0 => {}
+            1 => detail += ", and one of them does not show a name: `offhook near show` on that device does",
+            several => {
+                detail += &format!(
+                    ", and {several} of them do not show a name: `offhook near show` on the device that you mean does"
+                );
+            }
+        }
         Problem::new(Kind::NotNear, detail)
     };
     choose(named.collect(), wanted, "devices").unwrap_or_else(|| Err(none()))

@@ -77,7 +77,7 @@ fn facts(node: &Neighbour) -> String {
     match (&node.name, &node.claims) {
         (Some(_), _) => {}
         (None, Some(_)) => facts.push("so they claim; you share no room".to_owned()),
-        (None, None) => facts.push("takes no invitations of strangers".to_owned()),
+        (None, None) => facts.push("not open to strangers".to_owned()),
     }
     facts.extend(
         node.invited

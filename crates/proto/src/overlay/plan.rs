@@ -24,7 +24,8 @@
 //! dead, and a dial that finds out takes ten seconds. Such slow dials leave their place to others, up to [`DIALS_WITH_SLOW`] in all.
 //!
 //! *Close*: a line that covers nothing of its own and was idle for [`IDLE`] is closed, sooner ([`SURPLUS_STAY`]) while there are more than [`LINES`]; a visit after [`VISIT_STAY`] in step, or after [`SETTLED`] while rooms that were not looked into yet wait for its place. A line that
-//! the other side dialled is left to the other side while there are no more than [`LINES`].
+//! the other side dialled is left to the other side while there are no more than [`LINES`]. Where the other side dials back at once ([`RETURN`]) it has no other way: it is waited twice as long each time, for a
+//! handshake costs more than [`IDLE`] of keep-alives.
 //!
 //! It knows nothing of how peers are reached beyond what it is told, and does not look beyond the rooms of its own node: there is no global topology.
 
@@ -53,6 +54,10 @@ pub const ACTIVE: Duration = Duration::from_secs(600);
 pub const PAIR_ACTIVE: Duration = Duration::from_secs(120);
 /// A line that covers nothing is closed when nothing was said on it for so long.
 pub const IDLE: Duration = Duration::from_secs(90);
+/// Who dials back so soon after its line was closed as idle needs it.
+pub const RETURN: Duration = Duration::from_secs(10);
+/// The most by which [`IDLE`] is doubled for whoever dials back: an hour and a half.
+const RETURNS_MAX: u32 = 6;
 /// An own line that covers nothing is closed after so long where there are more than are to be held. Less than it takes to find that a line is dead: the other side takes a longer silence for a loss, and calls back.
 pub const SURPLUS_STAY: Duration = Duration::from_secs(10);
 /// A visit ends when nothing was said on its line for so long.
@@ -303,6 +308,8 @@ pub struct Planner {
     spread: BTreeMap<DeviceId, Instant>,
     /// When the next line may be replaced.
     next_replacement: Option<Instant>,
+    /// When the line to a device was closed last, and how often in a row it had dialled back before; only for those in sight.
+    closed: BTreeMap<DeviceId, (Instant, u32)>,
 }
 
 impl Planner {
@@ -495,8 +502,15 @@ impl Planner {
         last.is_none_or(|at| now.saturating_duration_since(*at) >= VISIT_PERIOD)
     }
 
+    /// How often in a row a device has dialled back at once after its line was closed.
+    fn returns(&self, device: &DeviceId, line: &Line) -> u32 {
+        let closed = self.closed.get(device).filter(|(at, _)| !line.is_own && line.since < *at + RETURN);
+        closed.map_or(0, |(_, before)| (before + 1).min(RETURNS_MAX))
+    }
+
     /// Says why each line is held, and closes those that are for nothing.
-    fn judge_lines(&self, choice: &Choice<'_>, plan: &mut Plan) {
+    fn judge_lines(&mut self, choice: &Choice<'_>, plan: &mut Plan) {
+        self.closed.retain(|device, _| choice.sight.peers.contains_key(device));
         let mut lines = choice.lines;
         // In the first round others wait for the places of visits.
         let is_first_round = choice.uncovered().any(|room| !self.visited.contains_key(&room));
@@ -515,15 +529,17 @@ impl Planner {
                 None if line.is_own && visiting > 0 => Reason::Visit(visiting),
                 None => Reason::Surplus,
             };
+            let returns = self.returns(device, line);
             let patience = match reason {
                 Reason::Visit(_) => stay,
                 Reason::Surplus if lines > self.lines_with_visits() => VISIT_STAY,
                 Reason::Surplus if line.is_own && lines > self.lines() => SURPLUS_STAY,
-                Reason::Surplus => IDLE,
+                Reason::Surplus => IDLE * (1 << returns),
                 _ => Duration::MAX,
             };
             if idle >= patience && !line.is_busy {
                 plan.close.push(*device);
+                self.closed.insert(*device, (choice.now, returns));
                 lines -= 1;
                 continue;
             }

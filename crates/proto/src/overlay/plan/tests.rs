@@ -477,6 +477,40 @@ fn a_line_that_others_dialled_is_left_to_them() {
     assert!(up[5..].iter().all(|up| *up));
 }
 
+/// It has no other way to the room; we have one: closing its line again and again costs it and us a handshake each time.
+#[test]
+fn who_dials_back_whenever_its_line_is_closed_is_waited_for_ever_longer() {
+    let now = start();
+    let line = |since, is_own, rooms: &BTreeSet<RoomNumber>| Line {
+        since,
+        last_frame: since,
+        greeted: rooms.clone(),
+        is_busy: false,
+        is_own,
+    };
+    let needed = LINES as u32;
+    let mut peers: Vec<Peer> = (0..needed).map(|room| peer([room], now)).collect();
+    peers.push(peer([0], now));
+    for (n, peer) in (0..).zip(&mut peers) {
+        peer.line = Some(line(now, n < needed, &peer.rooms));
+    }
+    let mut play = Play::new(sight(needed, peers), now);
+    let caller = device(LINES as u16 + 1);
+    let mut closed = Vec::new();
+    for second in 0..3_600 {
+        play.now = now + SECOND * second;
+        if play.step().close.contains(&caller) {
+            closed.push(second);
+            let peer = play.sight.peers.get_mut(&caller).unwrap();
+            peer.line = Some(line(play.now + SECOND, false, &peer.rooms));
+        }
+    }
+    let waits: Vec<u32> = closed.windows(2).map(|two| two[1] - two[0]).collect();
+    let idle = IDLE.as_secs() as u32;
+    assert_eq!(closed[0], idle);
+    assert_eq!(waits, [2, 4, 8, 16].map(|times| times * idle + 1));
+}
+
 fn any_peer(now: Instant) -> impl Strategy<Value = Peer> {
     let rooms = prop::collection::btree_set(0..30u32, 0..8);
     (
