@@ -439,7 +439,9 @@ fn successors(misses: u64) -> ([usize; 2], u64) {
 fn the_first_standby_goes_on_before_the_second() {
     let (went_on, slowest) = successors(Timing::default().misses_second());
     let (control, _) = successors(8);
-    println!("the first, the second: {went_on:?}, after {slowest} ms at most; where the second waits 160 ms: {control:?}");
+    println!(
+        "the first, the second: {went_on:?}, after {slowest} ms at most; where the second waits 160 ms: {control:?}"
+    );
     assert_eq!(went_on, [400, 0]);
     assert!(control[1] > 0, "the control: {control:?}");
 }

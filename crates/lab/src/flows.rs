@@ -69,6 +69,24 @@ fn traffic_in(table: &str, guest: &str) -> BTreeMap<String, Traffic> {
     flows
 }
 
+/// A packet of the transport's keep-alive with its IP header, bytes: a PING or an ACK, one of each at the most.
+const KEEP_ALIVE_BYTES: u64 = 68;
+/// A flow that says no more than this in a second is but kept alive: each of two ends pings every five seconds, and answers; twice within five seconds at the most.
+const KEEP_ALIVES_PER_S: f64 = 1.6;
+
+/// What of a flow's traffic within so many seconds kept it alive, if that was all: else nothing did.
+pub(crate) fn kept_alive(before: Traffic, after: Traffic, seconds: f64) -> Traffic {
+    let said = Traffic {
+        packets: after.packets.saturating_sub(before.packets),
+        bytes: after.bytes.saturating_sub(before.bytes),
+    };
+    let packets = f64::from(u32::try_from(said.packets).unwrap_or(u32::MAX));
+    match said.bytes <= said.packets * KEEP_ALIVE_BYTES && packets <= seconds * KEEP_ALIVES_PER_S {
+        true => said,
+        false => Traffic::default(),
+    }
+}
+
 /// Counts until it is stopped.
 pub(crate) struct Recorder {
     looks: Arc<Mutex<Vec<Look>>>,
@@ -133,5 +151,23 @@ udp      17 20 src=10.77.0.12 dst=198.18.0.100 sport=1 dport=2 packets=1 bytes=3
         let flows = counted(table);
         assert_eq!(flows["10.77.0.11"], 2);
         assert_eq!(flows["10.77.0.12"], 1);
+    }
+
+    #[test]
+    fn what_is_larger_or_more_than_keep_alives_is_none() {
+        let before = Traffic {
+            packets: 100,
+            bytes: 9_000,
+        };
+        let kept_by = |packets, bytes| {
+            let after = Traffic {
+                packets: before.packets + packets,
+                bytes: before.bytes + bytes,
+            };
+            kept_alive(before, after, 5.0).packets
+        };
+        assert_eq!(kept_by(4, 4 * 62), 4);
+        assert_eq!(kept_by(4, 3 * 62 + 1_480), 0, "one of them carried something");
+        assert_eq!(kept_by(9, 9 * 62), 0, "too many");
     }
 }

@@ -62,6 +62,8 @@ const LINES_MAX: usize = 256;
 /// Handshakes of others that run at the same time.
 const HANDSHAKES_MAX: usize = 64;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// One that nobody waits for, and without a relay, ends sooner: the transport sends a full packet at 0, twice at 1 and 3 s (RFC 9002 section 6.2), and would send two more.
+const SPARE_DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Two dials from both ends within this are taken to be simultaneous.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
@@ -445,28 +447,37 @@ impl Switchboard {
             return;
         }
         let (Some(wanted), Some(ask)) = (&target, ask) else {
-            self.begin_dial(peer, target, None);
+            self.begin_dial(peer, target, None, DIAL_TIMEOUT);
             return;
         };
+        let is_spare = ask.urgency == Urgency::Spare && wanted.relay_urls().next().is_none();
+        let patience = if is_spare { SPARE_DIAL_TIMEOUT } else { DIAL_TIMEOUT };
         match self.flows.with(|ledger, now| ledger.ask(ask, now)) {
             Answer::Go(granted) => {
                 let goal = part(wanted, &granted);
                 self.hold_relays(&granted);
-                self.begin_dial(peer, target, Some(goal));
+                self.begin_dial(peer, target, Some(goal), patience);
             }
             Answer::Waits => drop(self.waiting.insert(peer, wanted.clone())),
             Answer::Refused => self.tell(Message::Input(Input::DialFailed { peer })).await,
         }
     }
 
-    fn begin_dial(&mut self, peer: DeviceId, target: Option<EndpointAddr>, goal: Option<EndpointAddr>) {
+    /// Dials `goal`, what the ledger has tokens for of `target`, for as long as `patience`.
+    fn begin_dial(
+        &mut self,
+        peer: DeviceId,
+        target: Option<EndpointAddr>,
+        goal: Option<EndpointAddr>,
+        patience: Duration,
+    ) {
         self.waiting.remove(&peer);
         let endpoint = self.endpoint.clone();
         let slots = self.dial_slots.clone();
         let news = self.news_in.clone();
         let wanted = target.clone();
         let task = tokio::spawn(async move {
-            let told = match connect(endpoint, goal, slots).await {
+            let told = match connect(endpoint, goal, slots, patience).await {
                 Ok(connected) => News::Connected(connected),
                 Err(why) => {
                     tracing::debug!(?peer, why, "a dial failed");
@@ -685,7 +696,12 @@ pub(crate) fn is_dialable(at: &SocketAddr) -> bool {
     at.port() != 0 && !at.ip().is_unspecified() && !at.ip().is_multicast() && !broadcast
 }
 
-async fn connect(endpoint: Endpoint, target: Option<EndpointAddr>, slots: Arc<Semaphore>) -> Result<Connected, String> {
+async fn connect(
+    endpoint: Endpoint,
+    target: Option<EndpointAddr>,
+    slots: Arc<Semaphore>,
+    patience: Duration,
+) -> Result<Connected, String> {
     let target = target.ok_or("no address to dial")?;
     let _slot = slots.acquire().await.map_err(|error| error.to_string())?;
     let dial = async {
@@ -704,7 +720,7 @@ async fn connect(endpoint: Endpoint, target: Option<EndpointAddr>, slots: Arc<Se
             dialled: true,
         })
     };
-    timeout(DIAL_TIMEOUT, dial).await.map_err(|_| "no answer".to_owned())?
+    timeout(patience, dial).await.map_err(|_| "no answer".to_owned())?
 }
 
 fn direct_address(connection: &Connection) -> Option<SocketAddr> {

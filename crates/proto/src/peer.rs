@@ -674,7 +674,7 @@ impl<S: Store> Peer<S> {
             Input::Timeout => self.timeout()?,
         }
         self.tend_keepers()?;
-        self.plan_lines();
+        self.plan_lines()?;
         self.tend_dht();
         self.tell_catching_up();
         self.tell_announcement();
@@ -766,6 +766,7 @@ impl<S: Store> Peer<S> {
 
     fn line_down(&mut self, peer: DeviceId) -> Result<(), StoreError> {
         let last_frame = self.lines.get(&peer).map(|line| line.last_frame);
+        self.line_ends(peer)?;
         self.drop_line(peer);
         self.redial_after(peer, last_frame);
         self.replan_wants();
@@ -773,8 +774,7 @@ impl<S: Store> Peer<S> {
     }
 
     fn drop_line(&mut self, peer: DeviceId) {
-        if let Some(line) = self.lines.remove(&peer) {
-            self.remember_told(peer, line);
+        if self.lines.remove(&peer).is_some() {
             self.keeper_line_down(peer);
             self.vaults.line_down(&peer);
             self.directory.line_down(&peer);

@@ -51,6 +51,31 @@ fn what_a_device_was_given_is_not_given_again() {
     assert!(receipts(&mut net) > 0, "what is new is told");
 }
 
+/// Lines of looks are shorter than the time between two comparisons of states.
+#[test]
+fn what_was_given_on_a_short_line_is_not_given_again() {
+    let mut net = Net::new(3);
+    let members: Vec<usize> = ["Ada", "Bob", "Cleo", "Dan"].map(|name| net.add(name)).into();
+    let room = net.room(members[0], "kitchen");
+    for newcomer in &members[1..] {
+        net.join(members[0], *newcomer, room);
+    }
+    net.say(members[0], room, "tea");
+    net.pass(Duration::from_secs(200));
+    let bob = members[1];
+    net.offline(bob);
+    net.say(members[0], room, "cake");
+    net.pass(Duration::from_secs(200));
+    receipts(&mut net);
+    for round in 0..3 {
+        net.online(bob);
+        net.pass(Duration::from_secs(11));
+        net.offline(bob);
+        let given = receipts(&mut net);
+        assert_eq!(given > 0, round == 0, "{given} in round {round}");
+    }
+}
+
 #[test]
 fn an_author_without_a_line_to_a_reader_learns_that_it_is_there() {
     let mut net = Net::new(2);

@@ -89,49 +89,36 @@ pub(super) fn run(site: &Site) -> Result<Outcome> {
 const IDLE_BEFORE: Duration = Duration::from_secs(180);
 const IDLE_WATCH: Duration = Duration::from_secs(180);
 
-/// A line says at least so many packets a minute: both ends ping every five seconds, and each ping is answered, often in the same packet.
-const STANDING_PER_MINUTE: f64 = 24.0;
+/// How often it is seen what went over each flow.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
 /// The gateway counts from the IP header on, the guest's interface from the Ethernet header on.
 const ETHERNET_HEADER: u64 = 14;
 
 /// What the same guest costs when nobody says anything.
 ///
-/// Everything is counted at the guest's own interface. What went over lines that stood all the time, which is the transport's keep-alives, is counted by the gateway and stated apart.
+/// Everything is counted at the guest's own interface. The transport's keep-alives are counted by the gateway and stated apart: what went over a flow within five seconds in which there were
+/// but a few packets of that size.
 pub(super) fn idle(site: &Site) -> Result<Outcome> {
     let mut hotel = Hotel::build(site)?;
     hotel.settle()?;
     std::thread::sleep(IDLE_BEFORE);
     let before = hotel.guest.usage("eth0")?;
-    let flows_before = flows::traffic(&hotel.gateway.namespace, GUEST)?;
-    std::thread::sleep(IDLE_WATCH);
+    let began = Instant::now();
+    let kept = keep_alives(&hotel, began)?;
     let after = hotel.guest.usage("eth0")?;
-    let flows_after = flows::traffic(&hotel.gateway.namespace, GUEST)?;
-    let watched_s = IDLE_WATCH.as_secs_f64();
+    let watched_s = began.elapsed().as_secs_f64();
     let per_s = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / watched_s;
-    let standing: Vec<Traffic> = (flows_before.iter())
-        .filter_map(|(place, before)| {
-            let after = flows_after.get(place)?;
-            Some(Traffic {
-                packets: after.packets.checked_sub(before.packets)?,
-                bytes: after.bytes.checked_sub(before.bytes)?,
-            })
-        })
-        .filter(|traffic| per_s(traffic.packets) * 60.0 >= STANDING_PER_MINUTE)
-        .collect();
-    let kept_alive: u64 = standing.iter().map(|traffic| traffic.packets).sum();
-    let kept_alive_bytes: u64 = standing.iter().map(|traffic| traffic.bytes).sum();
     let packets = after.packets - before.packets;
     let bytes = (after.bytes - before.bytes).saturating_sub(packets * ETHERNET_HEADER);
-    let beyond = per_s(packets.saturating_sub(kept_alive)) * 60.0;
-    let beyond_kilobytes = per_s(bytes.saturating_sub(kept_alive_bytes)) / 1000.0;
+    let beyond = per_s(packets.saturating_sub(kept.packets)) * 60.0;
+    let beyond_kilobytes = per_s(bytes.saturating_sub(kept.bytes)) / 1000.0;
     let cpu_percent = (after.cpu - before.cpu).as_secs_f64() / watched_s * 100.0;
     let mut figures = site.figures();
     figures.note("rooms", LONE_ROOMS + MIXED_ROOMS + PAIRS);
     figures.note("lines", hotel.lines()?);
-    figures.note("lines_all_the_time", standing.len());
-    figures.note("packets_per_minute_on_them", per_s(kept_alive) * 60.0);
+    figures.note("packets_per_minute_to_keep_alive", per_s(kept.packets) * 60.0);
     figures.note("packets_per_minute_beyond", beyond);
-    figures.note("kilobytes_per_s_on_them", per_s(kept_alive_bytes) / 1000.0);
+    figures.note("kilobytes_per_s_to_keep_alive", per_s(kept.bytes) / 1000.0);
     figures.note("kilobytes_per_s_beyond", beyond_kilobytes);
     figures.note("cpu_percent_of_a_core", cpu_percent);
     figures.write()?;
@@ -142,6 +129,26 @@ pub(super) fn idle(site: &Site) -> Result<Outcome> {
     ];
     let wrong = checks.into_iter().filter(|(is_wrong, _)| *is_wrong);
     Ok(Outcome::of(wrong.map(|(_, what)| what.to_owned()).collect()))
+}
+
+/// What kept the guest's flows alive from `began` until [`IDLE_WATCH`] later.
+fn keep_alives(hotel: &Hotel<'_>, began: Instant) -> Result<Traffic> {
+    let look = || Ok::<_, anyhow::Error>((Instant::now(), flows::traffic(&hotel.gateway.namespace, GUEST)?));
+    let mut kept = Traffic::default();
+    let mut last = look()?;
+    while began.elapsed() < IDLE_WATCH {
+        std::thread::sleep(IDLE_LOOK);
+        let now = look()?;
+        let seconds = (now.0 - last.0).as_secs_f64();
+        for (place, after) in &now.1 {
+            let before = last.1.get(place).copied().unwrap_or_default();
+            let of_flow = flows::kept_alive(before, *after, seconds);
+            kept.packets += of_flow.packets;
+            kept.bytes += of_flow.bytes;
+        }
+        last = now;
+    }
+    Ok(kept)
 }
 
 /// One node of the crowd.

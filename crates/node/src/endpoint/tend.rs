@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use iroh::EndpointAddr;
 use offhook_proto::overlay::ledger::{Kind, Punching, To};
 
-use super::{Dialling, PathAddress, Switchboard, part, paths};
+use super::{DIAL_TIMEOUT, Dialling, PathAddress, Switchboard, part, paths};
 
 /// Every so many turns the ledger is told which paths and relays are in use.
 const TURNS_PER_LOOK: u32 = 4;
@@ -36,7 +36,7 @@ impl Switchboard {
             };
             self.hold_relays(&granted);
             let goal = part(&wanted, &granted);
-            self.begin_dial(peer, Some(wanted), Some(goal));
+            self.begin_dial(peer, Some(wanted), Some(goal), DIAL_TIMEOUT);
         }
         if turn.is_multiple_of(TURNS_PER_LOOK) {
             self.look_at_paths();

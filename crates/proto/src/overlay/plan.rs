@@ -65,7 +65,7 @@ pub const VISIT_STAY: Duration = Duration::from_secs(2);
 /// A line on which nothing came for so long, with nothing asked for, has its rooms in step.
 pub const SETTLED: Duration = Duration::from_secs(1);
 /// Between two visits once every room was visited.
-pub const VISIT_GAP: Duration = Duration::from_secs(100);
+pub const VISIT_GAP: Duration = Duration::from_secs(120);
 /// A room that was visited is not visited again before.
 pub const VISIT_PERIOD: Duration = Duration::from_secs(600);
 
@@ -77,7 +77,7 @@ pub const MIX_LINES: usize = 6;
 /// Between two calls for mixing while there are fewer than [`MIX_LINES`] lines.
 pub const MIX_GAP_FEW: Duration = Duration::from_secs(5);
 /// Between two calls for mixing otherwise.
-pub const MIX_GAP: Duration = Duration::from_secs(180);
+pub const MIX_GAP: Duration = Duration::from_secs(240);
 
 /// So long after something was said, those of whom nothing came since are called.
 pub const SPREAD_AFTER: Duration = Duration::from_secs(6);
@@ -504,7 +504,10 @@ impl Planner {
 
     /// How often in a row a device has dialled back at once after its line was closed.
     fn returns(&self, device: &DeviceId, line: &Line) -> u32 {
-        let closed = self.closed.get(device).filter(|(at, _)| !line.is_own && line.since < *at + RETURN);
+        let closed = self
+            .closed
+            .get(device)
+            .filter(|(at, _)| !line.is_own && line.since < *at + RETURN);
         closed.map_or(0, |(_, before)| (before + 1).min(RETURNS_MAX))
     }
 

@@ -239,10 +239,10 @@ impl<S: Store> Peer<S> {
     }
 
     /// Plans again where something has changed that a plan is made from.
-    pub(super) fn plan_lines(&mut self) {
+    pub(super) fn plan_lines(&mut self) -> Result<(), StoreError> {
         let now = self.ctx.now;
         if !self.plan_due && self.plan_at.is_none_or(|at| now < at) {
-            return;
+            return Ok(());
         }
         self.plan_due = false;
         self.give_up_late_dials();
@@ -257,6 +257,7 @@ impl<S: Store> Peer<S> {
                 peer: device,
                 reason: "idle",
             });
+            self.line_ends(device)?;
             self.drop_line(device);
             self.rest(device);
             plan.again = Some(plan.again.map_or(now, |at| at.min(now + RETRY_MIN)));
@@ -269,6 +270,7 @@ impl<S: Store> Peer<S> {
         let expiry = self.book.values().filter_map(|dial| dial.in_flight).min();
         let expiry = expiry.map(|since| since + DIAL_TIMEOUT + Duration::from_millis(1));
         self.plan_at = plan.again.into_iter().chain(expiry).min();
+        Ok(())
     }
 
     fn give_up_late_dials(&mut self) {
@@ -631,7 +633,7 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    /// What a peer was told of addresses on its last line, where that was taken in: it answered later, or said nothing more until the line was closed as idle.
+    /// What a peer was told of addresses on its last line, where that has arrived.
     pub(super) fn addresses_told(&self, peer: &DeviceId) -> AddressesSent {
         let now = self.ctx.now;
         let told = self.book.get(peer).and_then(|dial| dial.told.clone());
@@ -639,10 +641,23 @@ impl<S: Store> Peer<S> {
         told.filter(is_fresh).unwrap_or_else(|| AddressesSent::new(now))
     }
 
-    /// A line is gone: what was told on it is remembered, where a frame came after.
-    pub(super) fn remember_told(&mut self, peer: DeviceId, line: Line) {
+    /// A line is closed, here or by the other side: what was told on it is remembered, where it has arrived.
+    pub(super) fn line_ends(&mut self, peer: DeviceId) -> Result<(), StoreError> {
+        let now = self.ctx.now;
+        let Some(line) = self.lines.get(&peer) else {
+            return Ok(());
+        };
+        let quiet = now.saturating_duration_since(line.last_frame.max(line.last_sent));
+        // One that is found dead has been quiet for as long as that takes, or its last word is old.
+        let has_arrived = quiet >= plan::VISIT_STAY && quiet < LOST || quiet >= plan::IDLE;
+        let answered = line.last_frame > line.addresses_sent.last;
+        let told = (answered || has_arrived).then(|| line.addresses_sent.clone());
         if let Some(dial) = self.book.get_mut(&peer) {
-            dial.told = (line.last_frame > line.addresses_sent.last).then_some(line.addresses_sent);
+            dial.told = told;
+        }
+        match has_arrived {
+            true => self.note_all_receipts_given(peer),
+            false => Ok(()),
         }
     }
 

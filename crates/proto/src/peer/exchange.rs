@@ -345,7 +345,7 @@ impl<S: Store> Peer<S> {
         self.plan_wants(peer, no);
         self.say_in_step(peer, no)?;
         self.give_back(peer, no)?;
-        self.send_receipts(peer, no)
+        self.begin_receipts(peer, no)
     }
 
     /// Somebody looks at a room: its newest page comes before all else but membership and keys, from one peer that has more of it than this node.
@@ -850,7 +850,7 @@ impl<S: Store> Peer<S> {
             self.note_reached(peer, no, &all)?;
             self.say_in_step(peer, no)?;
             self.note_in_step(peer, no)?;
-            return self.send_receipts(peer, no);
+            return self.begin_receipts(peer, no);
         }
         // It may be ahead: remembered for when this side gets there.
         shared.heard = Some(keyed);
@@ -954,10 +954,11 @@ impl<S: Store> Peer<S> {
 
     pub(super) fn send(&mut self, peer: DeviceId, frame: &Frame) {
         let bytes = frame.to_bytes();
-        if matches!(frame, Frame::Entries { .. })
-            && let Some(line) = self.lines.get_mut(&peer)
-        {
-            line.in_flight = line.in_flight.saturating_add(bytes.len());
+        if let Some(line) = self.lines.get_mut(&peer) {
+            line.last_sent = self.ctx.now;
+            if matches!(frame, Frame::Entries { .. }) {
+                line.in_flight = line.in_flight.saturating_add(bytes.len());
+            }
         }
         self.ctx.out.push(Output::Send { peer, bytes });
     }

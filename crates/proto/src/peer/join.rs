@@ -72,7 +72,7 @@ impl<S: Store> Peer<S> {
             self.knock(door);
         }
         self.plan_due = true;
-        self.plan_lines();
+        self.plan_lines()?;
         Ok(Ok(Reply::Room(invite.room)))
     }
 

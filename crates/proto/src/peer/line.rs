@@ -59,6 +59,8 @@ const DIGEST: &[u8] = b"digest";
 pub(super) struct Line {
     pub exporter: Secret,
     pub last_frame: Instant,
+    /// When the last frame was sent.
+    pub last_sent: Instant,
     /// When it last brought an entry that was not here.
     pub last_news: Instant,
     /// What the own hellos said at each place: the room, and the sync secret behind its tag; nothing where they were padded.
@@ -129,6 +131,7 @@ impl Line {
         Self {
             exporter: Secret(exporter),
             last_frame: now,
+            last_sent: now,
             last_news: now,
             mine: Vec::new(),
             theirs: BTreeMap::new(),

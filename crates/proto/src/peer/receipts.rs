@@ -155,6 +155,15 @@ impl<S: Store> Peer<S> {
         self.store.put(&receipt_key(no, &own.log), &receipt.to_bytes())
     }
 
+    /// Both ends know mostly the same receipts: who dialled gives its own first, and the other side what is newer.
+    pub(super) fn begin_receipts(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
+        if self.book.get(&peer).is_some_and(|dial| dial.is_own) {
+            return self.send_receipts(peer, no);
+        }
+        self.receipt_due(no);
+        Ok(())
+    }
+
     /// Sends receipts of a room that this line has not been sent.
     pub(super) fn send_receipts(&mut self, peer: DeviceId, no: RoomNo) -> Result<(), StoreError> {
         if !self.may_serve(peer, no) {
@@ -191,6 +200,20 @@ impl<S: Store> Peer<S> {
         let stored = self.store.get(&table::room_device(table::RECEIPTS_GIVEN, no, &peer))?;
         let given = stored.map(|bytes| record::decode::<ReceiptsGiven>(&bytes, "receipts given"));
         Ok(given.transpose()?.unwrap_or_default().counters.into_iter().collect())
+    }
+
+    /// A line is closed, and what was given on it has arrived: also what was given since the last comparison.
+    pub(super) fn note_all_receipts_given(&mut self, peer: DeviceId) -> Result<(), StoreError> {
+        let rooms: Vec<RoomNo> = (self.lines.get(&peer).into_iter())
+            .flat_map(|line| line.rooms.keys().copied())
+            .collect();
+        for no in rooms {
+            if let Some(shared) = self.shared(peer, no) {
+                shared.receipts_before = shared.receipts_sent.clone();
+            }
+            self.note_receipts_given(peer, no)?;
+        }
+        Ok(())
     }
 
     /// Writes down what was given to a device up to the last comparison of states.
