@@ -62,8 +62,10 @@ const LINES_MAX: usize = 256;
 /// Handshakes of others that run at the same time.
 const HANDSHAKES_MAX: usize = 64;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// One that nobody waits for, and without a relay, ends sooner: the transport sends a full packet at 0, twice at 1 and 3 s (RFC 9002 section 6.2), and would send two more.
-const SPARE_DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// One that nobody waits for, and without a relay, ends sooner where nothing at all has come back: the transport sends a full packet to each address at 0, two at 1, 3 and 7 s each
+/// (RFC 9002 section 6.2). One for a room that has no other line has the second round too.
+const SPARE_DIAL_TIMEOUT: Duration = Duration::from_millis(2_800);
+const COVER_DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Two dials from both ends within this are taken to be simultaneous.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
@@ -450,8 +452,12 @@ impl Switchboard {
             self.begin_dial(peer, target, None, DIAL_TIMEOUT);
             return;
         };
-        let is_spare = ask.urgency == Urgency::Spare && wanted.relay_urls().next().is_none();
-        let patience = if is_spare { SPARE_DIAL_TIMEOUT } else { DIAL_TIMEOUT };
+        let patience = match ask.urgency {
+            _ if wanted.relay_urls().next().is_some() => DIAL_TIMEOUT,
+            Urgency::Spare => SPARE_DIAL_TIMEOUT,
+            Urgency::Cover => COVER_DIAL_TIMEOUT,
+            Urgency::Urgent => DIAL_TIMEOUT,
+        };
         match self.flows.with(|ledger, now| ledger.ask(ask, now)) {
             Answer::Go(granted) => {
                 let goal = part(wanted, &granted);
@@ -463,7 +469,7 @@ impl Switchboard {
         }
     }
 
-    /// Dials `goal`, what the ledger has tokens for of `target`, for as long as `patience`.
+    /// Dials `goal`, what the ledger has tokens for of `target`, for as long as `patience`, or longer where anybody answers.
     fn begin_dial(
         &mut self,
         peer: DeviceId,
@@ -475,9 +481,13 @@ impl Switchboard {
         let endpoint = self.endpoint.clone();
         let slots = self.dial_slots.clone();
         let news = self.news_in.clone();
-        let wanted = target.clone();
+        let (wanted, tried, flows) = (target.clone(), goal.clone(), self.flows.clone());
+        let anybody_answers = move || {
+            let mut tried = tried.iter().flat_map(EndpointAddr::ip_addrs);
+            tried.any(|at| flows.with(|ledger, now| ledger.has_answered(&To::Udp(*at), now)))
+        };
         let task = tokio::spawn(async move {
-            let told = match connect(endpoint, goal, slots, patience).await {
+            let told = match connect(endpoint, goal, slots, patience, anybody_answers).await {
                 Ok(connected) => News::Connected(connected),
                 Err(why) => {
                     tracing::debug!(?peer, why, "a dial failed");
@@ -701,6 +711,7 @@ async fn connect(
     target: Option<EndpointAddr>,
     slots: Arc<Semaphore>,
     patience: Duration,
+    anybody_answers: impl Fn() -> bool,
 ) -> Result<Connected, String> {
     let target = target.ok_or("no address to dial")?;
     let _slot = slots.acquire().await.map_err(|error| error.to_string())?;
@@ -720,7 +731,15 @@ async fn connect(
             dialled: true,
         })
     };
-    timeout(patience, dial).await.map_err(|_| "no answer".to_owned())?
+    tokio::pin!(dial);
+    match timeout(patience, &mut dial).await {
+        Ok(connected) => connected,
+        Err(_) if patience < DIAL_TIMEOUT && anybody_answers() => {
+            let rest = timeout(DIAL_TIMEOUT - patience, dial).await;
+            rest.map_err(|_| "no handshake in time".to_owned())?
+        }
+        Err(_) => Err("no answer".to_owned()),
+    }
 }
 
 fn direct_address(connection: &Connection) -> Option<SocketAddr> {

@@ -248,10 +248,12 @@ async fn whoever_dials_again_has_lost_the_line() {
         raw(&config, seed).await
     };
     let target = dial_target(b.id, &[b.address], None, again.id());
-    let _held = connect(again.clone(), target, Arc::new(Semaphore::new(1)))
-        .await
-        .ok()
-        .unwrap();
+    let _held = connect(again.clone(), target, Arc::new(Semaphore::new(1)), DIAL_TIMEOUT, || {
+        false
+    })
+    .await
+    .ok()
+    .unwrap();
     assert_eq!(b.line_down().await, at_b.generation);
     assert!(b.line_up().await.generation > at_b.generation);
 }
@@ -275,6 +277,25 @@ async fn a_dead_address_fails_and_a_wrong_key_too() {
     assert!(matches!(a.next().await, Message::Input(Input::DialFailed { peer }) if peer == b.id));
 }
 
+/// A full packet at once, two after a second; six more within ten seconds, where somebody waits.
+#[tokio::test]
+async fn a_dial_that_nobody_waits_for_costs_three_packets() {
+    let (mut a, b) = pair().await;
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let dial = Order::Dial {
+        peer: b.id,
+        addresses: vec![silent.local_addr().unwrap()],
+        relay: None,
+        urgency: Urgency::Spare,
+        reason: "a test",
+    };
+    a.orders.send(dial).unwrap();
+    assert!(matches!(a.next().await, Message::Input(Input::DialFailed { peer }) if peer == b.id));
+    let packets = std::iter::from_fn(|| silent.recv(&mut [0; 2_000]).ok()).count();
+    assert!((1..=3).contains(&packets), "{packets}");
+}
+
 #[tokio::test]
 async fn a_better_address_does_not_wait_for_the_dead_one() {
     let (mut a, mut b) = pair().await;
@@ -295,10 +316,16 @@ async fn a_frame_longer_than_allowed_ends_the_line() {
     };
     let stranger = raw(&config, 5).await;
     let target = dial_target(a.id, &[a.address], None, stranger.id());
-    let mut line = connect(stranger.clone(), target, Arc::new(Semaphore::new(1)))
-        .await
-        .ok()
-        .unwrap();
+    let mut line = connect(
+        stranger.clone(),
+        target,
+        Arc::new(Semaphore::new(1)),
+        DIAL_TIMEOUT,
+        || false,
+    )
+    .await
+    .ok()
+    .unwrap();
     let at_a = a.line_up().await;
     line.send.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
     assert_eq!(a.line_down().await, at_a.generation);
@@ -315,10 +342,16 @@ async fn a_peer_that_does_not_read_is_closed_before_memory_is_gone() {
     };
     let stranger = raw(&config, 5).await;
     let target = dial_target(a.id, &[a.address], None, stranger.id());
-    let _unread = connect(stranger.clone(), target, Arc::new(Semaphore::new(1)))
-        .await
-        .ok()
-        .unwrap();
+    let _unread = connect(
+        stranger.clone(),
+        target,
+        Arc::new(Semaphore::new(1)),
+        DIAL_TIMEOUT,
+        || false,
+    )
+    .await
+    .ok()
+    .unwrap();
     let at_a = a.line_up().await;
     for _ in 0..=(SEND_BYTES_MAX / FRAME_BYTES_MAX + 8) {
         a.send(&at_a, vec![0; FRAME_BYTES_MAX]);

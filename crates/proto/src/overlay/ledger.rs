@@ -396,6 +396,12 @@ impl FlowLedger {
         self.flows.get(to).is_some_and(|flow| flow.held)
     }
 
+    /// Whether anybody has answered there, as far as is remembered.
+    pub fn has_answered(&mut self, to: &To, now: Instant) -> bool {
+        self.expire(now);
+        self.flows.get(to).is_some_and(|flow| flow.answered)
+    }
+
     /// Whether somebody who calls from there can be answered.
     pub fn may_answer(&mut self, from: SocketAddr, now: Instant) -> bool {
         self.has(&To::Udp(from), now) || self.flows.len() < self.limits.answered()
