@@ -39,6 +39,12 @@ const KEPT: &[(&str, u64, &str)] = &[
         92_187_304_824,
         "a restored home that spoke before it reached anybody forked its log, and what was above the fork was gone",
     ),
+    (
+        "hostile-flood",
+        630_458_503_109,
+        "entries of one room that a member repeated in another brought keys along, and the one was taken for the other on every line",
+    ),
+    ("hostile-flood", 103, "the same, with other rooms"),
 ];
 
 #[test]

@@ -39,7 +39,7 @@ impl<S: Store> Peer<S> {
             let Some(sync) = room.epochs.current_sync(&room.roster, &room.graph, me) else {
                 continue;
             };
-            let tag = line.tag(&sync, &me);
+            let tag = line.tag(&room.id, &sync, &me);
             let state = room.digest();
             let digest = line.digest(&sync, &me, &state);
             rooms.push((RoomHello { tag, digest }, Some((room.no, sync.clone()))));
@@ -101,7 +101,7 @@ impl<S: Store> Peer<S> {
                 .map(|keys| keys.sync.clone());
             let Some(sync) = first else { continue };
             if line.greeted_as(room.no, &sync).is_none() {
-                let (tag, digest) = (line.tag(&sync, &me), line.digest(&sync, &me, &room.digest()));
+                let (tag, digest) = (line.tag(&room.id, &sync, &me), line.digest(&sync, &me, &room.digest()));
                 rooms.push((RoomHello { tag, digest }, Some((room.no, sync))));
             }
         }
@@ -143,7 +143,7 @@ impl<S: Store> Peer<S> {
             let verified = room.farewell_due || room.roster.members.contains_key(&me) || room.sponsors.contains(&peer);
             if room.is_synced() && verified {
                 for sync in room.epochs.sync_secrets() {
-                    expected.insert(line.tag(sync, &peer), (room.no, sync.clone()));
+                    expected.insert(line.tag(&room.id, sync, &peer), (room.no, sync.clone()));
                 }
             }
         }

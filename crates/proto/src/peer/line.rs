@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::crypto::{Secret, prefix8};
-use crate::history::{EpochId, IntervalSet, LogKey};
+use crate::history::{EpochId, IntervalSet, LogKey, RoomId};
 use crate::identity::DeviceId;
 use crate::peer::dial::AddressesSent;
 use crate::peer::record::Base;
@@ -200,9 +200,10 @@ impl Line {
         mine.as_ref().map(|(_, sync)| sync)
     }
 
-    /// The tag by which `sender` names the room whose epoch has this sync secret.
-    pub(super) fn tag(&self, sync: &Secret, sender: &DeviceId) -> RoomTag {
-        prefix8(&sync.mac(&[&self.exporter.0[..], &sender.0, TAG].concat()))
+    /// The tag by which `sender` names a room one of whose epochs has this sync secret. It is of the room, too: who is in two rooms can bring the keys of one
+    /// into the other.
+    pub(super) fn tag(&self, room: &RoomId, sync: &Secret, sender: &DeviceId) -> RoomTag {
+        prefix8(&sync.mac(&[&self.exporter.0[..], &sender.0, TAG, &room.0].concat()))
     }
 
     /// The digest that the peer knows from the own hello, if it can read the tag: both hellos were keyed alike.
