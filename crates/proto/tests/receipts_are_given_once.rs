@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use net::Net;
 use offhook_proto::peer::view::DeliveryState;
+use offhook_proto::sync::frame::Frame;
+use offhook_proto::wire::Wire as _;
 
 /// The kind of a `Receipts` frame on the wire.
 const RECEIPTS: u8 = 13;
@@ -74,6 +76,35 @@ fn what_was_given_on_a_short_line_is_not_given_again() {
         let given = receipts(&mut net);
         assert_eq!(given > 0, round == 0, "{given} in round {round}");
     }
+}
+
+/// Both have learnt the same from others: who dialled says it, and the other side sees that there is nothing to add.
+#[test]
+fn what_both_know_is_told_by_one_of_them() {
+    let mut net = Net::new(4);
+    let (ada, bob, cleo) = (net.add("Ada"), net.add("Bob"), net.add("Cleo"));
+    net.forbid(bob, cleo);
+    let room = net.room(ada, "kitchen");
+    for newcomer in [bob, cleo] {
+        net.join(ada, newcomer, room);
+    }
+    net.say(ada, room, "tea");
+    net.pass(Duration::from_secs(200));
+    net.sent.clear();
+    net.unbar(bob, cleo);
+    net.pass(Duration::from_secs(60));
+    let told = |from: usize, to: usize| {
+        let between = net.sent.iter().filter(|(a, b, _)| (*a, *b) == (from, to));
+        between
+            .filter_map(|(_, _, bytes)| match Frame::from_bytes(bytes) {
+                Ok(Frame::Receipts { receipts, .. }) => Some(receipts.len()),
+                _ => None,
+            })
+            .sum::<usize>()
+    };
+    let mut both = [told(bob, cleo), told(cleo, bob)];
+    both.sort_unstable();
+    assert_eq!(both, [0, 3]);
 }
 
 #[test]

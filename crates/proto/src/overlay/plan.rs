@@ -65,7 +65,7 @@ pub const VISIT_STAY: Duration = Duration::from_secs(2);
 /// A line on which nothing came for so long, with nothing asked for, has its rooms in step.
 pub const SETTLED: Duration = Duration::from_secs(1);
 /// Between two visits once every room was visited.
-pub const VISIT_GAP: Duration = Duration::from_secs(120);
+pub const VISIT_GAP: Duration = Duration::from_secs(150);
 /// A room that was visited is not visited again before.
 pub const VISIT_PERIOD: Duration = Duration::from_secs(600);
 
@@ -77,7 +77,7 @@ pub const MIX_LINES: usize = 6;
 /// Between two calls for mixing while there are fewer than [`MIX_LINES`] lines.
 pub const MIX_GAP_FEW: Duration = Duration::from_secs(5);
 /// Between two calls for mixing otherwise.
-pub const MIX_GAP: Duration = Duration::from_secs(240);
+pub const MIX_GAP: Duration = Duration::from_secs(300);
 
 /// So long after something was said, those of whom nothing came since are called.
 pub const SPREAD_AFTER: Duration = Duration::from_secs(6);

@@ -249,7 +249,7 @@ impl<S: Store> Peer<S> {
         let Some(room) = self.rooms.get(&no) else {
             return Ok(false);
         };
-        let Some(owner) = room.roster.logs.get(&receipt.log) else {
+        let Some(device) = room.roster.logs.get(&receipt.log).map(|owner| owner.device) else {
             return Ok(false);
         };
         let Some(own) = room.own.as_ref().map(|own| own.log) else {
@@ -259,18 +259,19 @@ impl<S: Store> Peer<S> {
         let before = stored
             .map(|bytes| record::decode::<Receipt>(&bytes, "receipt"))
             .transpose()?;
+        // It has what it sends, also where that is no news here.
+        if let Some(shared) = self.shared(peer, no) {
+            let known = shared.receipts_sent.entry(receipt.log.prefix()).or_insert(0);
+            *known = receipt.counter.max(*known);
+        }
         let old = before.is_some_and(|before| before.counter >= receipt.counter);
         let signed = body(&receipt.log, receipt.counter, &receipt.delivered, &receipt.read);
         if old || own == receipt.log || crypto::verify(&receipt.log.0, RECEIPT, &[&signed], &receipt.signature).is_err()
         {
             return Ok(false);
         }
-        let device = owner.device;
         self.note_heard(device);
         self.store.put(&receipt_key(no, &receipt.log), &receipt.to_bytes())?;
-        if let Some(shared) = self.shared(peer, no) {
-            shared.receipts_sent.insert(receipt.log.prefix(), receipt.counter);
-        }
         let up_to = |list: &[([u8; 8], u32)]| {
             list.iter()
                 .find(|(log, _)| *log == own.prefix())
