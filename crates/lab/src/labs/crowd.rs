@@ -23,9 +23,13 @@ pub(super) struct Crowd {
 impl Crowd {
     pub(super) fn start(site: &Site, machine: &Namespace, name: &str, args: &[&str]) -> Result<Self> {
         let log = std::fs::File::create(site.dir().join(format!("{name}.log")))?;
+        let runtime = site.dir().join(format!("{name}.run"));
+        std::fs::create_dir_all(&runtime)?;
         let mut process = machine
             .command(site.program("examples/lab_crowd")?)
             .args(args)
+            // Else they would fill the folder in which other nodes of this machine find each other.
+            .env("XDG_RUNTIME_DIR", &runtime)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -277,9 +277,9 @@ async fn a_dead_address_fails_and_a_wrong_key_too() {
     assert!(matches!(a.next().await, Message::Input(Input::DialFailed { peer }) if peer == b.id));
 }
 
-/// A full packet at once, two after a second; six more within ten seconds, where somebody waits.
+/// A full packet at once, two after a second, and one that ends it: four, or six where timers are late. Within ten seconds it would be eight.
 #[tokio::test]
-async fn a_dial_that_nobody_waits_for_costs_three_packets() {
+async fn a_dial_that_nobody_waits_for_costs_few_packets() {
     let (mut a, b) = pair().await;
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     silent.set_nonblocking(true).unwrap();
@@ -293,7 +293,7 @@ async fn a_dial_that_nobody_waits_for_costs_three_packets() {
     a.orders.send(dial).unwrap();
     assert!(matches!(a.next().await, Message::Input(Input::DialFailed { peer }) if peer == b.id));
     let packets = std::iter::from_fn(|| silent.recv(&mut [0; 2_000]).ok()).count();
-    assert!((1..=3).contains(&packets), "{packets}");
+    assert!((1..=6).contains(&packets), "{packets}");
 }
 
 #[tokio::test]
