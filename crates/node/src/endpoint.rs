@@ -27,7 +27,9 @@ use netwatch::gate;
 use offhook_proto::crypto::Secret;
 use offhook_proto::files::fetch::PIECES_PER_SOURCE;
 use offhook_proto::identity::DeviceId;
+use offhook_proto::overlay::dial;
 use offhook_proto::overlay::ledger::{ADDRESSES_PER_DIAL_MAX, Answer, Ask, To, Urgency};
+use offhook_proto::overlay::plan;
 use offhook_proto::peer::Input;
 use offhook_proto::wire::{FRAME_BYTES_MAX, put_varint};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -55,17 +57,12 @@ const EXPORTER_LABEL: &[u8] = b"EXPORTER-offhook-1-line";
 const LENGTH_BYTES_MAX: usize = 3;
 /// Own addresses told to the peer.
 const OWN_ADDRESSES_MAX: usize = 8;
-/// Dials that run at the same time; the line plan keeps below this.
-const DIALS_MAX: usize = 8;
+/// Dials that run at the same time; the line plan keeps below this ([`plan::DIALS_WITH_SLOW`]), whoever is sought comes beside.
+const DIALS_MAX: usize = 2 * plan::DIALS_WITH_SLOW;
 /// Lines at the same time, dialled and accepted.
 const LINES_MAX: usize = 256;
 /// Handshakes of others that run at the same time.
 const HANDSHAKES_MAX: usize = 64;
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// One that nobody waits for, and without a relay, ends sooner where nothing at all has come back: the transport sends a full packet to each address at 0, two at 1, 3 and 7 s each
-/// (RFC 9002 section 6.2). One for a room that has no other line has the second round too.
-const SPARE_DIAL_TIMEOUT: Duration = Duration::from_millis(2_800);
-const COVER_DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Two dials from both ends within this are taken to be simultaneous.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
@@ -244,6 +241,7 @@ pub(crate) struct Switchboard {
     dial_slots: Arc<Semaphore>,
     inbox_bytes: Arc<Semaphore>,
     last_generation: u64,
+    last_dial: u64,
     news_in: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
     own_in: watch::Sender<Own>,
@@ -253,20 +251,16 @@ pub(crate) struct Switchboard {
 /// What the switchboard's own tasks tell it.
 enum News {
     Connected(Connected),
-    DialFailed {
-        peer: DeviceId,
-        target: Option<EndpointAddr>,
-    },
-    Ended {
-        peer: DeviceId,
-        generation: u64,
-    },
+    DialFailed { peer: DeviceId, number: u64 },
+    Ended { peer: DeviceId, generation: u64 },
 }
 
-/// A dial under way. One to other addresses takes its place.
+/// A dial under way. One to other addresses takes its place, or one that is wanted more.
 struct Dialling {
+    number: u64,
     /// All that was to be tried; there may have been flows for a part only.
-    target: Option<EndpointAddr>,
+    target: EndpointAddr,
+    urgency: Urgency,
     task: AbortHandle,
 }
 
@@ -315,6 +309,7 @@ impl Switchboard {
             dial_slots: Arc::new(Semaphore::new(DIALS_MAX)),
             inbox_bytes: Arc::new(Semaphore::new(INBOX_BYTES_MAX)),
             last_generation: 0,
+            last_dial: 0,
             news_in,
             news,
             own_in,
@@ -378,15 +373,18 @@ impl Switchboard {
             } => {
                 let relay = self.relay_choice.of(relay.as_deref());
                 self.adopt(relay.as_ref()).await;
-                let target = dial_target(peer, &addresses, relay, self.endpoint.id());
-                let to = target.as_ref().map(|target| flows_of(target, &addresses));
-                let ask = to.map(|to| Ask {
+                let Some(target) = dial_target(peer, &addresses, relay, self.endpoint.id()) else {
+                    tracing::debug!(?peer, "no address to dial");
+                    self.tell(Message::Input(Input::DialFailed { peer })).await;
+                    return;
+                };
+                let ask = Ask {
                     peer,
-                    to,
+                    to: flows_of(&target, &addresses),
                     urgency,
                     reason,
-                });
-                self.dial(peer, target, ask).await;
+                };
+                self.dial(target, ask).await;
             }
             Order::CatchingUp(catching_up) => {
                 self.catching_up = catching_up;
@@ -443,62 +441,49 @@ impl Switchboard {
     }
 
     /// Begins a dial once the ledger has tokens for it.
-    async fn dial(&mut self, peer: DeviceId, target: Option<EndpointAddr>, ask: Option<Ask>) {
-        let is_under_way = self.dialling.get(&peer).is_some_and(|dial| dial.target == target);
-        if self.lines.contains_key(&peer) || is_under_way {
+    async fn dial(&mut self, target: EndpointAddr, ask: Ask) {
+        let peer = ask.peer;
+        let serves = |dial: &Dialling| dial.target == target && dial.urgency <= ask.urgency;
+        if self.lines.contains_key(&peer) || self.dialling.get(&peer).is_some_and(serves) {
             return;
         }
-        let (Some(wanted), Some(ask)) = (&target, ask) else {
-            self.begin_dial(peer, target, None, DIAL_TIMEOUT);
-            return;
-        };
-        let patience = match ask.urgency {
-            _ if wanted.relay_urls().next().is_some() => DIAL_TIMEOUT,
-            Urgency::Spare => SPARE_DIAL_TIMEOUT,
-            Urgency::Cover => COVER_DIAL_TIMEOUT,
-            Urgency::Urgent => DIAL_TIMEOUT,
-        };
-        match self.flows.with(|ledger, now| ledger.ask(ask, now)) {
-            Answer::Go(granted) => {
-                let goal = part(wanted, &granted);
-                self.hold_relays(&granted);
-                self.begin_dial(peer, target, Some(goal), patience);
-            }
-            Answer::Waits => drop(self.waiting.insert(peer, wanted.clone())),
+        match self.flows.with(|ledger, now| ledger.ask(ask.clone(), now)) {
+            Answer::Go(granted) => self.begin_dial(target, &granted, &ask),
+            Answer::Waits => drop(self.waiting.insert(peer, target)),
             Answer::Refused => self.tell(Message::Input(Input::DialFailed { peer })).await,
         }
     }
 
-    /// Dials `goal`, what the ledger has tokens for of `target`, for as long as `patience`, or longer where anybody answers.
-    fn begin_dial(
-        &mut self,
-        peer: DeviceId,
-        target: Option<EndpointAddr>,
-        goal: Option<EndpointAddr>,
-        patience: Duration,
-    ) {
+    /// Dials what the ledger has tokens for of a target.
+    fn begin_dial(&mut self, target: EndpointAddr, granted: &[To], ask: &Ask) {
+        let (peer, urgency) = (ask.peer, ask.urgency);
         self.waiting.remove(&peer);
-        let endpoint = self.endpoint.clone();
-        let slots = self.dial_slots.clone();
-        let news = self.news_in.clone();
-        let (wanted, tried, flows) = (target.clone(), goal.clone(), self.flows.clone());
-        let anybody_answers = move || {
-            let mut tried = tried.iter().flat_map(EndpointAddr::ip_addrs);
-            tried.any(|at| flows.with(|ledger, now| ledger.has_answered(&To::Udp(*at), now)))
-        };
+        self.hold_relays(granted);
+        self.last_dial += 1;
+        let number = self.last_dial;
+        let tried = part(&target, granted);
+        let (endpoint, flows) = (self.endpoint.clone(), self.flows.clone());
+        let (slots, news) = (self.dial_slots.clone(), self.news_in.clone());
         let task = tokio::spawn(async move {
-            let told = match connect(endpoint, goal, slots, patience, anybody_answers).await {
+            // Never closed.
+            let _slot = slots.acquire().await;
+            let told = match connect_patiently(endpoint, tried, urgency, &flows).await {
                 Ok(connected) => News::Connected(connected),
                 Err(why) => {
                     tracing::debug!(?peer, why, "a dial failed");
-                    News::DialFailed { peer, target: wanted }
+                    News::DialFailed { peer, number }
                 }
             };
             // The switchboard may be closing.
             let _ = news.send(told).await;
         });
-        let task = task.abort_handle();
-        if let Some(earlier) = self.dialling.insert(peer, Dialling { target, task }) {
+        let dialling = Dialling {
+            number,
+            target,
+            urgency,
+            task: task.abort_handle(),
+        };
+        if let Some(earlier) = self.dialling.insert(peer, dialling) {
             earlier.task.abort();
         }
     }
@@ -506,8 +491,8 @@ impl Switchboard {
     async fn take(&mut self, news: News) {
         match news {
             News::Connected(connected) => self.connected(connected).await,
-            News::DialFailed { peer, target } => {
-                let is_current = self.dialling.get(&peer).is_some_and(|dial| dial.target == target);
+            News::DialFailed { peer, number } => {
+                let is_current = self.dialling.get(&peer).is_some_and(|dial| dial.number == number);
                 if is_current {
                     self.dialling.remove(&peer);
                     self.flows.with(|ledger, _| ledger.dial_ended(peer));
@@ -706,40 +691,43 @@ pub(crate) fn is_dialable(at: &SocketAddr) -> bool {
     at.port() != 0 && !at.ip().is_unspecified() && !at.ip().is_multicast() && !broadcast
 }
 
-async fn connect(
+/// Dials for as long as the urgency says, or [`dial::TIMEOUT`] where anything has come back from any of the addresses.
+async fn connect_patiently(
     endpoint: Endpoint,
-    target: Option<EndpointAddr>,
-    slots: Arc<Semaphore>,
-    patience: Duration,
-    anybody_answers: impl Fn() -> bool,
+    target: EndpointAddr,
+    urgency: Urgency,
+    flows: &Flows,
 ) -> Result<Connected, String> {
-    let target = target.ok_or("no address to dial")?;
-    let _slot = slots.acquire().await.map_err(|error| error.to_string())?;
-    let dial = async {
-        let connection = endpoint
-            .connect(target, ALPN)
-            .await
-            .map_err(|error| error.to_string())?;
-        let (mut send, recv) = connection.open_bi().await.map_err(|error| error.to_string())?;
-        // A stream exists for the other end once something was written to it.
-        send.write_all(&[0]).await.map_err(|error| error.to_string())?;
-        Ok(Connected {
-            address: direct_address(&connection),
-            connection,
-            send,
-            recv,
-            dialled: true,
-        })
-    };
-    tokio::pin!(dial);
-    match timeout(patience, &mut dial).await {
+    let patience = dial::patience(urgency, target.relay_urls().next().is_some());
+    let addresses: Vec<To> = target.ip_addrs().map(|at| To::Udp(*at)).collect();
+    let anybody_answers = || flows.with(|ledger, now| addresses.iter().any(|at| ledger.has_answered(at, now)));
+    let connecting = connect(endpoint, target);
+    tokio::pin!(connecting);
+    match timeout(patience, &mut connecting).await {
         Ok(connected) => connected,
-        Err(_) if patience < DIAL_TIMEOUT && anybody_answers() => {
-            let rest = timeout(DIAL_TIMEOUT - patience, dial).await;
+        Err(_) if patience < dial::TIMEOUT && anybody_answers() => {
+            let rest = timeout(dial::TIMEOUT - patience, connecting).await;
             rest.map_err(|_| "no handshake in time".to_owned())?
         }
         Err(_) => Err("no answer".to_owned()),
     }
+}
+
+async fn connect(endpoint: Endpoint, target: EndpointAddr) -> Result<Connected, String> {
+    let connection = endpoint
+        .connect(target, ALPN)
+        .await
+        .map_err(|error| error.to_string())?;
+    let (mut send, recv) = connection.open_bi().await.map_err(|error| error.to_string())?;
+    // A stream exists for the other end once something was written to it.
+    send.write_all(&[0]).await.map_err(|error| error.to_string())?;
+    Ok(Connected {
+        address: direct_address(&connection),
+        connection,
+        send,
+        recv,
+        dialled: true,
+    })
 }
 
 fn direct_address(connection: &Connection) -> Option<SocketAddr> {

@@ -25,11 +25,7 @@ fn records(net: &mut Net) -> usize {
 #[test]
 fn what_was_told_on_one_line_is_not_told_on_the_next() {
     let mut net = Net::new(1);
-    let members: Vec<usize> = ["Ada", "Bob", "Cleo", "Dan"].map(|name| net.add(name)).into();
-    let room = net.room(members[0], "kitchen");
-    for newcomer in &members[1..] {
-        net.join(members[0], *newcomer, room);
-    }
+    let (members, room) = net.kitchen_of(["Ada", "Bob", "Cleo", "Dan"]);
     net.say(members[0], room, "tea");
     net.pass(Duration::from_secs(200));
     assert!(records(&mut net) > 0, "it was news once");

@@ -21,11 +21,7 @@ fn flood(net: &mut Net, at: usize, room: offhook_proto::history::RoomId, count: 
 #[test]
 fn beyond_a_quota_messages_come_slowly_and_control_entries_at_once() {
     let mut net = Net::new(1);
-    let (ada, bob, cleo) = (net.add("Ada"), net.add("Bob"), net.add("Cleo"));
-    let room = net.room(ada, "kitchen");
-    for newcomer in [bob, cleo] {
-        net.join(ada, newcomer, room);
-    }
+    let ([ada, bob, cleo], room) = net.kitchen_of(["Ada", "Bob", "Cleo"]);
     let person = net.person(bob);
     let role = Role::Admin;
     net.command(ada, Command::SetRole { room, person, role }).unwrap();

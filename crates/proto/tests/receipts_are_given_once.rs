@@ -25,11 +25,7 @@ fn receipts(net: &mut Net) -> usize {
 #[test]
 fn what_a_device_was_given_is_not_given_again() {
     let mut net = Net::new(1);
-    let (ada, bob, cleo) = (net.add("Ada"), net.add("Bob"), net.add("Cleo"));
-    let room = net.room(ada, "kitchen");
-    for newcomer in [bob, cleo] {
-        net.join(ada, newcomer, room);
-    }
+    let ([ada, bob, cleo], room) = net.kitchen_of(["Ada", "Bob", "Cleo"]);
     net.say(ada, room, "tea");
     net.pass(Duration::from_secs(200));
     assert!(receipts(&mut net) > 0, "it was news once");
@@ -57,11 +53,7 @@ fn what_a_device_was_given_is_not_given_again() {
 #[test]
 fn what_was_given_on_a_short_line_is_not_given_again() {
     let mut net = Net::new(3);
-    let members: Vec<usize> = ["Ada", "Bob", "Cleo", "Dan"].map(|name| net.add(name)).into();
-    let room = net.room(members[0], "kitchen");
-    for newcomer in &members[1..] {
-        net.join(members[0], *newcomer, room);
-    }
+    let (members, room) = net.kitchen_of(["Ada", "Bob", "Cleo", "Dan"]);
     net.say(members[0], room, "tea");
     net.pass(Duration::from_secs(200));
     let bob = members[1];
@@ -110,11 +102,7 @@ fn what_both_know_is_told_by_one_of_them() {
 #[test]
 fn an_author_without_a_line_to_a_reader_learns_that_it_is_there() {
     let mut net = Net::new(2);
-    let (ada, bob, cleo) = (net.add("Ada"), net.add("Bob"), net.add("Cleo"));
-    let room = net.room(ada, "kitchen");
-    for newcomer in [bob, cleo] {
-        net.join(ada, newcomer, room);
-    }
+    let ([ada, bob, cleo], room) = net.kitchen_of(["Ada", "Bob", "Cleo"]);
     net.settle();
     net.forbid(ada, cleo);
     let said = net.say(ada, room, "tea");

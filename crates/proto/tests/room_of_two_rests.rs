@@ -32,3 +32,22 @@ fn whoever_closed_an_idle_line_is_left_alone_until_something_is_said() {
     net.say(ada, pair, "are you there?");
     assert_eq!(net.dials, [(ada, bob)]);
 }
+
+#[test]
+fn what_is_said_does_not_wait_for_a_dial_that_nobody_answers() {
+    let mut net = Net::new(1);
+    let (ada, bob) = (net.add("Ada"), net.add("Bob"));
+    let kitchen = net.room(ada, "kitchen");
+    net.join(ada, bob, kitchen);
+    let person = net.person(bob);
+    let Ok(Reply::Room(pair)) = net.command(ada, Command::Chat { person }) else {
+        panic!("no room of two");
+    };
+    net.settle();
+    net.unanswered.insert((ada, bob));
+    net.forbid(ada, bob);
+    net.pass(Duration::from_secs(3));
+    net.dials.clear();
+    net.say(ada, pair, "are you there?");
+    assert_eq!(net.dials, [(ada, bob)], "the one under way may go to where nobody is");
+}

@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 
 use offhook_proto::identity::DeviceId;
-use offhook_proto::overlay::ledger::{Answer, Ask, FlowLedger, Kind, Limits, To};
+use offhook_proto::overlay::dial;
+use offhook_proto::overlay::ledger::{Answer, Ask, FlowLedger, Kind, Limits, To, Urgency};
 use offhook_proto::overlay::plan::{Line as PlanLine, Peer, Planner, Reason, Room, Sight};
 
 mod entries;
@@ -25,10 +26,10 @@ pub use look_up::LookUps;
 use crate::clock::{MILLI, Micros, Monotonic, SECOND};
 use crate::dice::Dice;
 
-/// How long a dial to nobody takes.
-const DIAL_TIMEOUT: Micros = 10 * SECOND;
 /// A dial that waits for a flow is given up after this, as the peer does it; the plan may want it again.
 const WAIT_TIMEOUT: Micros = 20 * SECOND;
+/// A node's ledger is told of its lines so often at least, where nothing else happens there: a real one is asked before each packet.
+const TOUCH_PERIOD_S: u64 = 60;
 /// Lines that are accepted.
 const ACCEPTED_MAX: usize = 128;
 /// How long NATs remember.
@@ -522,17 +523,18 @@ impl<'a> Crowd<'a> {
             .rooms
             .iter()
             .any(|room| !state.planner.has_visited(*room));
+        let urgency = reason.urgency(is_first);
         let ask = Ask {
             peer: device(to),
             to: tried,
-            urgency: reason.urgency(is_first),
+            urgency,
             reason: reason.words(),
         };
         if let Some(peer) = state.sight.peers.get_mut(&device(to)) {
             peer.dialling_since = Some(now);
         }
         match state.ledger.ask(ask, now) {
-            Answer::Go(granted) => self.start_dial(from, to, granted),
+            Answer::Go(granted) => self.start_dial(from, to, granted, urgency),
             Answer::Waits => {
                 state.waiting.insert(to, self.now);
                 if !state.turning {
@@ -544,7 +546,7 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// As the peer does it: the one that worked, else the next two.
+    /// Where a good one is known it is the first.
     fn addresses_tried(&mut self, from: usize, to: usize) -> Vec<To> {
         let peer = &self.nodes[from].sight.peers[&device(to)];
         let dead = 2 + to % 4;
@@ -555,13 +557,8 @@ impl<'a> Crowd<'a> {
             (from * 31 + to * 17) % (dead + 1)
         };
         all.insert(place, address(to));
-        let mut tried: Vec<To> = match peer.seen_ms > 0 && peer.failures == 0 {
-            true => vec![To::Udp(all[0])],
-            false => {
-                let skip = 2 * peer.failures as usize % all.len();
-                all.into_iter().cycle().skip(skip).take(2).map(To::Udp).collect()
-            }
-        };
+        let tried = dial::addresses(&all, peer.seen_ms > 0, peer.failures);
+        let mut tried: Vec<To> = tried.into_iter().map(To::Udp).collect();
         if self.plan.relays > 0 && self.is_relayed(from, to) {
             tried.push(To::Tcp(format!("relay {}", to % self.plan.relays)));
         }
@@ -575,7 +572,7 @@ impl<'a> Crowd<'a> {
         f64::from(mixed) < self.plan.relayed * f64::from(u32::MAX)
     }
 
-    fn start_dial(&mut self, from: usize, to: usize, granted: Vec<To>) {
+    fn start_dial(&mut self, from: usize, to: usize, granted: Vec<To>, urgency: Urgency) {
         let now = self.clock.at(self.now);
         self.report.dials[0] += 1;
         let state = &mut self.nodes[from];
@@ -604,7 +601,9 @@ impl<'a> Crowd<'a> {
         self.note_peak(from);
         let latency = self.latency();
         let way = way.filter(|_| self.nodes[to].up);
-        let takes = if way.is_some() { 3 * latency } else { DIAL_TIMEOUT };
+        let by_relay = granted.iter().any(|at| matches!(at, To::Tcp(_)));
+        let patience = dial::patience(urgency, by_relay).as_micros() as Micros;
+        let takes = if way.is_some() { 3 * latency } else { patience };
         self.numbers += 1;
         let number = self.nodes[from].up_since;
         self.after(takes, Event::Dialled { from, to, number, way });
@@ -770,10 +769,10 @@ impl<'a> Crowd<'a> {
         if !state.up {
             return;
         }
-        for (peer, granted) in state.ledger.poll(now) {
-            let to = node_of(&peer);
+        for (ask, granted) in state.ledger.poll(now) {
+            let to = node_of(&ask.peer);
             if self.nodes[node].waiting.remove(&to).is_some() {
-                self.start_dial(node, to, granted);
+                self.start_dial(node, to, granted, ask.urgency);
             }
         }
         let late = |(_, since): &(&usize, &Micros)| **since + WAIT_TIMEOUT <= self.now;
@@ -857,6 +856,11 @@ impl<'a> Crowd<'a> {
     fn sample(&mut self) {
         let watched = self.plan.arriving.iter().next().copied().unwrap_or(0);
         self.touch(watched);
+        if (self.now / SECOND).is_multiple_of(TOUCH_PERIOD_S) {
+            for node in 0..self.nodes.len() {
+                self.touch(node);
+            }
+        }
         let now = self.clock.at(self.now);
         let flows = self.flows(watched);
         self.note_peak(watched);

@@ -77,13 +77,8 @@ async fn without_the_gate_every_offered_address_is_hit() {
         };
         let bare = raw(&config, 41).await;
         let id = DeviceId(*peer.id().as_bytes());
-        let target = dial_target(id, &peer.bound_sockets(), None, bare.id());
-        let _line = connect(bare.clone(), target, Arc::new(Semaphore::new(1)), DIAL_TIMEOUT, || {
-            false
-        })
-        .await
-        .ok()
-        .unwrap();
+        let target = dial_target(id, &peer.bound_sockets(), None, bare.id()).unwrap();
+        let _line = connect(bare.clone(), target).await.ok().unwrap();
         let all_hit = async {
             while decoys.hit() < 6 {
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use iroh::EndpointAddr;
 use offhook_proto::overlay::ledger::{Kind, Punching, To};
 
-use super::{DIAL_TIMEOUT, Dialling, PathAddress, Switchboard, part, paths};
+use super::{Dialling, PathAddress, Switchboard, paths};
 
 /// Every so many turns the ledger is told which paths and relays are in use.
 const TURNS_PER_LOOK: u32 = 4;
@@ -29,14 +28,12 @@ impl Switchboard {
 
     /// Gives those their turn who waited for a flow, and looks at the paths from time to time.
     pub(super) fn tend(&mut self, turn: u32) {
-        for (peer, granted) in self.flows.with(|ledger, now| ledger.poll(now)) {
-            let Some(wanted) = self.waiting.remove(&peer) else {
-                self.flows.with(|ledger, _| ledger.dial_ended(peer));
+        for (ask, granted) in self.flows.with(|ledger, now| ledger.poll(now)) {
+            let Some(wanted) = self.waiting.remove(&ask.peer) else {
+                self.flows.with(|ledger, _| ledger.dial_ended(ask.peer));
                 continue;
             };
-            self.hold_relays(&granted);
-            let goal = part(&wanted, &granted);
-            self.begin_dial(peer, Some(wanted), Some(goal), DIAL_TIMEOUT);
+            self.begin_dial(wanted, &granted, &ask);
         }
         if turn.is_multiple_of(TURNS_PER_LOOK) {
             self.look_at_paths();
@@ -81,6 +78,6 @@ impl Switchboard {
 }
 
 fn relays_of(dial: &Dialling) -> Vec<String> {
-    let urls = dial.target.iter().flat_map(EndpointAddr::relay_urls);
+    let urls = dial.target.relay_urls();
     urls.map(ToString::to_string).collect()
 }

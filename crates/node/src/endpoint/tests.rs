@@ -247,13 +247,8 @@ async fn whoever_dials_again_has_lost_the_line() {
             .unwrap();
         raw(&config, seed).await
     };
-    let target = dial_target(b.id, &[b.address], None, again.id());
-    let _held = connect(again.clone(), target, Arc::new(Semaphore::new(1)), DIAL_TIMEOUT, || {
-        false
-    })
-    .await
-    .ok()
-    .unwrap();
+    let target = dial_target(b.id, &[b.address], None, again.id()).unwrap();
+    let _held = connect(again.clone(), target).await.ok().unwrap();
     assert_eq!(b.line_down().await, at_b.generation);
     assert!(b.line_up().await.generation > at_b.generation);
 }
@@ -304,28 +299,25 @@ async fn a_better_address_does_not_wait_for_the_dead_one() {
     a.dial(&b);
     a.line_up().await;
     b.line_up().await;
-    assert!(started.elapsed() < DIAL_TIMEOUT / 2, "{:?}", started.elapsed());
+    assert!(started.elapsed() < dial::TIMEOUT / 2, "{:?}", started.elapsed());
 }
 
-#[tokio::test]
-async fn a_frame_longer_than_allowed_ends_the_line() {
-    let mut a = end(1).await;
+/// A line from an endpoint that has no switchboard.
+async fn call_of_a_stranger(callee: &End) -> (Endpoint, Connected) {
     let config = Config {
         listen: Some("127.0.0.1:0".parse().unwrap()),
         ..Config::new("unused", "unused")
     };
     let stranger = raw(&config, 5).await;
-    let target = dial_target(a.id, &[a.address], None, stranger.id());
-    let mut line = connect(
-        stranger.clone(),
-        target,
-        Arc::new(Semaphore::new(1)),
-        DIAL_TIMEOUT,
-        || false,
-    )
-    .await
-    .ok()
-    .unwrap();
+    let target = dial_target(callee.id, &[callee.address], None, stranger.id()).unwrap();
+    let line = connect(stranger.clone(), target).await.ok().unwrap();
+    (stranger, line)
+}
+
+#[tokio::test]
+async fn a_frame_longer_than_allowed_ends_the_line() {
+    let mut a = end(1).await;
+    let (_stranger, mut line) = call_of_a_stranger(&a).await;
     let at_a = a.line_up().await;
     line.send.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
     assert_eq!(a.line_down().await, at_a.generation);
@@ -336,22 +328,7 @@ async fn a_frame_longer_than_allowed_ends_the_line() {
 #[tokio::test]
 async fn a_peer_that_does_not_read_is_closed_before_memory_is_gone() {
     let mut a = end(1).await;
-    let config = Config {
-        listen: Some("127.0.0.1:0".parse().unwrap()),
-        ..Config::new("unused", "unused")
-    };
-    let stranger = raw(&config, 5).await;
-    let target = dial_target(a.id, &[a.address], None, stranger.id());
-    let _unread = connect(
-        stranger.clone(),
-        target,
-        Arc::new(Semaphore::new(1)),
-        DIAL_TIMEOUT,
-        || false,
-    )
-    .await
-    .ok()
-    .unwrap();
+    let _unread = call_of_a_stranger(&a).await;
     let at_a = a.line_up().await;
     for _ in 0..=(SEND_BYTES_MAX / FRAME_BYTES_MAX + 8) {
         a.send(&at_a, vec![0; FRAME_BYTES_MAX]);

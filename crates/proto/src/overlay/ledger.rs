@@ -563,7 +563,7 @@ impl FlowLedger {
     }
 
     /// Those whose turn has come, with what they may open. Call it when [`FlowLedger::poll_timeout`] is due.
-    pub fn poll(&mut self, now: Instant) -> Vec<(DeviceId, Vec<To>)> {
+    pub fn poll(&mut self, now: Instant) -> Vec<(Ask, Vec<To>)> {
         self.expire(now);
         self.forget_asks(now);
         let mut turns = Vec::new();
@@ -581,7 +581,7 @@ impl FlowLedger {
                 passes_above = passes_above.max(cap);
                 self.queue.push(queued);
             } else {
-                turns.push((queued.ask.peer, granted));
+                turns.push((queued.ask, granted));
             }
         }
         turns

@@ -20,7 +20,7 @@
 //! *Networks*: no more than a third of the lines go to one /24 (IPv4) or /48 (IPv6), and two thirds to the local network, except to a room that has no other
 //! way, so that one hostile block cannot surround a node.
 //!
-//! *Pace*: at most [`DIALS`] dials in flight. A dial that is under way for [`SLOW`] goes on, but another member of the same rooms is called beside it (as connections race in RFC 8305): an address may be
+//! *Pace*: at most [`DIALS`] dials in flight, and [`DIALS_WAITED_FOR`] beside them that somebody waits for. A dial that is under way for [`SLOW`] goes on, but another member of the same rooms is called beside it (as connections race in RFC 8305): an address may be
 //! dead, and a dial that finds out takes ten seconds. Such slow dials leave their place to others, up to [`DIALS_WITH_SLOW`] in all.
 //!
 //! *Close*: a line that covers nothing of its own and was idle for [`IDLE`] is closed, sooner ([`SURPLUS_STAY`]) while there are more than [`LINES`]; a visit after [`VISIT_STAY`] in step, or after [`SETTLED`] while rooms that were not looked into yet wait for its place. A line that
@@ -42,6 +42,8 @@ pub const LINES: usize = 12;
 pub const LINES_WITH_VISITS: usize = 24;
 /// Dials in flight.
 pub const DIALS: usize = 4;
+/// Beside these, of those that somebody waits for.
+pub const DIALS_WAITED_FOR: usize = 2;
 /// A dial that takes so long is no longer waited for: others are tried beside it.
 pub const SLOW: Duration = Duration::from_secs(3);
 /// Dials in flight together with slow ones.
@@ -379,7 +381,9 @@ impl Planner {
             let is_first = peer.rooms.iter().any(|room| !self.visited.contains_key(room));
             let has_place = is_waited_for || is_first || choice.standing + plan.dial.len() < choice.lines_max;
             let has_turn = has_place || self.next_replacement.is_none_or(|at| at <= choice.now);
-            if !choice.may_dial(peer, plan) || !is_due || !has_turn || !self.may_retry(peer, choice.now) {
+            let places = if is_waited_for { DIALS + DIALS_WAITED_FOR } else { DIALS };
+            let may_dial = choice.may_dial_within(places, peer, plan);
+            if !may_dial || !is_due || !has_turn || !self.may_retry(peer, choice.now) {
                 continue;
             }
             if !has_place {
@@ -895,7 +899,11 @@ impl<'a> Choice<'a> {
     }
 
     fn may_dial(&self, peer: &Peer, plan: &Plan) -> bool {
-        peer.line.is_none() && !peer.is_dialling() && self.dials + plan.dial.len() < DIALS
+        self.may_dial_within(DIALS, peer, plan)
+    }
+
+    fn may_dial_within(&self, places: usize, peer: &Peer, plan: &Plan) -> bool {
+        peer.line.is_none() && !peer.is_dialling() && self.dials + plan.dial.len() < places
     }
 
     /// Whom to visit for a room: who shows most uncovered rooms. None while somebody is being visited for it already.

@@ -1,8 +1,8 @@
 //! Carries out the line plan: dials with patience, closes, and remembers how devices are reached.
 //!
 //! Whom to hold a line to is decided in [`crate::overlay::plan`]; here is what it sees of this peer: members' devices, pending joins' doorways, rooms of two that
-//! wait for the other. A failed dial is repeated after a delay that doubles up to [`RETRY_MAX`], with full jitter; news of an address begins anew. A device that was reached before is
-//! tried at the address that worked; at others, two at a time, once that fails.
+//! wait for the other. A failed dial is repeated after a delay that doubles up to [`RETRY_MAX`], with full jitter; news of an address begins anew. At which addresses is
+//! decided in [`crate::overlay::dial`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -12,6 +12,7 @@ use rand_core::Rng;
 
 use crate::crypto;
 use crate::identity::{DeviceId, PersonId};
+use crate::overlay::dial::addresses;
 use crate::overlay::plan::{self, Reason};
 use crate::peer::keeping::Session;
 use crate::peer::line::{HANDED_ON_MAX, Line, RoomLine};
@@ -291,16 +292,8 @@ impl<S: Store> Peer<S> {
         dial.in_flight = Some(now);
         dial.is_own = true;
         let all: Vec<SocketAddr> = dial.record.addresses.iter().map(|address| address.0).collect();
-        let known_good = dial.good.is_some() && dial.record.addresses.first() == dial.good.as_ref();
-        let addresses = match (known_good, all.len()) {
-            (true, _) if dial.failures == 0 => all.into_iter().take(1).collect(),
-            (_, 0) => all,
-            (_, len) => {
-                // The next two each time, so that a dead address does not stand before a good one for ever.
-                let skip = (2 * dial.failures as usize - usize::from(known_good)) % len;
-                all.into_iter().cycle().skip(skip).take(2.min(len)).collect()
-            }
-        };
+        let was_reached = dial.good.is_some() && dial.record.addresses.first() == dial.good.as_ref();
+        let addresses = addresses(&all, was_reached, dial.failures);
         let relay = dial.record.relay.as_ref().map(|url| url.0.clone());
         self.ctx.out.push(Output::Dial {
             peer: device,
@@ -367,18 +360,20 @@ impl<S: Store> Peer<S> {
             return;
         }
         let now = self.ctx.now;
-        let devices: Vec<DeviceId> = self
-            .rooms
-            .get(&no)
-            .map(|room| room.devices.keys().copied().collect())
-            .unwrap_or_default();
-        for device in devices {
-            // Whoever rests is woken; whoever fails is still tried with patience.
-            if let Some(dial) = self.book.get_mut(&device).filter(|dial| dial.failures == 0) {
-                dial.next = now;
+        self.plan_due = true;
+        let Some(room) = self.rooms.get(&no) else { return };
+        let is_pair = matches!(room.roster.kind, RoomKind::Pair { .. });
+        for device in room.devices.keys() {
+            // Whoever rests is woken; whoever keeps failing is still tried with patience.
+            let Some(dial) = self.book.get_mut(device).filter(|dial| dial.failures < plan::FAILURES) else {
+                continue;
+            };
+            dial.next = now;
+            if is_pair {
+                // Nobody else carries it: a dial under way that nobody waited for is none that somebody waits for.
+                dial.in_flight = None;
             }
         }
-        self.plan_due = true;
     }
 
     /// What a plan is made from.

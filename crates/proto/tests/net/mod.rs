@@ -32,6 +32,8 @@ pub struct Net {
     lines: BTreeSet<(usize, usize)>,
     /// Pairs that cannot reach each other.
     forbidden: BTreeSet<(usize, usize)>,
+    /// Who, calling whom, hears nothing at all: the dial stays under way.
+    pub unanswered: BTreeSet<(usize, usize)>,
     /// Frames from one to another that never arrive, by sender, receiver and the tag of their kind.
     pub swallowed: BTreeSet<(usize, usize, u8)>,
     /// Who called whom, whether or not it succeeded.
@@ -76,6 +78,7 @@ impl Net {
             queue: VecDeque::new(),
             lines: BTreeSet::new(),
             forbidden: BTreeSet::new(),
+            unanswered: BTreeSet::new(),
             swallowed: BTreeSet::new(),
             dials: Vec::new(),
             moved: BTreeMap::new(),
@@ -153,7 +156,9 @@ impl Net {
                 self.dials.push((at, to));
                 let barred = self.forbidden.contains(&(at.min(to), at.max(to)));
                 let is_there = self.moved.get(&to).is_none_or(|place| addresses.contains(place));
-                if self.nodes[to].online && self.nodes[at].online && !barred && is_there {
+                if self.unanswered.contains(&(at, to)) {
+                    // It stays under way.
+                } else if self.nodes[to].online && self.nodes[at].online && !barred && is_there {
                     self.connect(at, to);
                 } else {
                     self.queue.push_back((at, Input::DialFailed { peer }));
@@ -409,6 +414,19 @@ impl Net {
             Ok(Reply::Room(room)) => room,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// A room of these, that the first of them founded.
+    pub fn kitchen_of<const N: usize>(&mut self, names: [&str; N]) -> ([usize; N], RoomId) {
+        let members = names.map(|name| self.add(name));
+        let [founder, newcomers @ ..] = &members[..] else {
+            panic!("a room of nobody");
+        };
+        let room = self.room(*founder, "kitchen");
+        for newcomer in newcomers {
+            self.join(*founder, *newcomer, room);
+        }
+        (members, room)
     }
 
     pub fn join(&mut self, from: usize, to: usize, room: RoomId) {

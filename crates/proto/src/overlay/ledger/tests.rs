@@ -129,9 +129,9 @@ fn whoever_waited_longest_is_next_and_one_address_is_better_than_none() {
     }
     let due = ledger.poll_timeout().unwrap();
     assert_eq!(due, now + UNANSWERED);
-    let turns: Vec<DeviceId> = ledger.poll(due).into_iter().map(|(peer, _)| peer).collect();
+    let turns: Vec<DeviceId> = ledger.poll(due).into_iter().map(|(ask, _)| ask.peer).collect();
     assert_eq!(turns, [device(4), device(5)]);
-    assert_eq!(ledger.poll(due + SECOND)[0].0, device(6));
+    assert_eq!(ledger.poll(due + SECOND)[0].0.peer, device(6));
     assert_eq!(ledger.poll_timeout(), None);
 }
 
@@ -151,7 +151,7 @@ fn an_old_ask_passes_urgent_ones_but_does_not_stand_in_their_way() {
         ledger.ask(ask(1, &[1], Urgency::Spare), later + SECOND * 80),
         Answer::Waits
     );
-    assert_eq!(ledger.poll(later + ANSWERED)[0].0, device(1));
+    assert_eq!(ledger.poll(later + ANSWERED)[0].0.peer, device(1));
 }
 
 #[test]

@@ -278,6 +278,11 @@ fn at_most_four_dials_are_in_flight() {
         sight.peers.get_mut(device).unwrap().dialling_since = Some(now);
     }
     assert!(planner.plan(&sight, now).dial.is_empty());
+    for room in sight.rooms.values_mut() {
+        room.is_urgent = true;
+    }
+    let waited_for = planner.plan(&sight, now).dial;
+    assert_eq!(waited_for.len(), DIALS_WAITED_FOR, "{waited_for:?}");
 }
 
 #[test]
