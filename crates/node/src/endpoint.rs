@@ -462,6 +462,7 @@ impl Switchboard {
         self.last_dial += 1;
         let number = self.last_dial;
         let tried = part(&target, granted);
+        tracing::debug!(?peer, addresses = ?granted, reason = ask.reason, "dialling");
         let (endpoint, flows) = (self.endpoint.clone(), self.flows.clone());
         let (slots, news) = (self.dial_slots.clone(), self.news_in.clone());
         let task = tokio::spawn(async move {
@@ -512,8 +513,9 @@ impl Switchboard {
     /// A new connection: the first to its peer, or one of two of which one stays.
     async fn connected(&mut self, new: Connected) {
         let peer = DeviceId(*new.connection.remote_id().as_bytes());
-        if new.dialled {
-            self.dialling.remove(&peer);
+        // A dial that is not answered yet is not wanted any more: nothing of it has come up at the other end.
+        if let Some(dial) = self.dialling.remove(&peer) {
+            dial.task.abort();
         }
         self.waiting.remove(&peer);
         self.flows.with(|ledger, _| {
@@ -698,19 +700,28 @@ async fn connect_patiently(
     urgency: Urgency,
     flows: &Flows,
 ) -> Result<Connected, String> {
-    let patience = dial::patience(urgency, target.relay_urls().next().is_some());
-    let addresses: Vec<To> = target.ip_addrs().map(|at| To::Udp(*at)).collect();
-    let anybody_answers = || flows.with(|ledger, now| addresses.iter().any(|at| ledger.has_answered(at, now)));
+    let has_relay = target.relay_urls().next().is_some();
+    let addresses: Vec<SocketAddr> = target.ip_addrs().copied().collect();
+    let answering = || {
+        let answers = |at: &&SocketAddr| flows.with(|ledger, now| ledger.has_answered(&To::Udp(**at), now));
+        addresses.iter().find(answers).copied()
+    };
     let connecting = connect(endpoint, target);
     tokio::pin!(connecting);
-    match timeout(patience, &mut connecting).await {
-        Ok(connected) => connected,
-        Err(_) if patience < dial::TIMEOUT && anybody_answers() => {
+    let patience = dial::patience(urgency, has_relay);
+    let mut connected = match timeout(patience, &mut connecting).await {
+        Ok(connected) => connected?,
+        Err(_) if patience < dial::TIMEOUT && answering().is_some() => {
             let rest = timeout(dial::TIMEOUT - patience, connecting).await;
-            rest.map_err(|_| "no handshake in time".to_owned())?
+            rest.map_err(|_| "no handshake in time".to_owned())??
         }
-        Err(_) => Err("no answer".to_owned()),
+        Err(_) => return Err("no answer".to_owned()),
+    };
+    // The transport may not have settled on a path yet.
+    if connected.address.is_none() && !has_relay {
+        connected.address = answering();
     }
+    Ok(connected)
 }
 
 async fn connect(endpoint: Endpoint, target: EndpointAddr) -> Result<Connected, String> {

@@ -855,8 +855,8 @@ impl<'a> World<'a> {
     /// How a node stands to a room.
     pub(crate) fn standing(&self, node: usize, room: usize) -> Option<Standing> {
         let id = self.model.rooms[room].id?;
-        let rooms = self.hosts[node].peer.as_ref()?.rooms().ok()?;
-        rooms.into_iter().find(|view| view.room == id).map(|view| view.standing)
+        let view = self.hosts[node].peer.as_ref()?.room(id).ok()??;
+        Some(view.standing)
     }
 }
 

@@ -129,7 +129,21 @@ impl<S: Store> Peer<S> {
         })
     }
 
-    /// Remembers addresses of a device, newest knowledge first.
+    /// Remembers addresses that an invite or a list of keepers names. Of what age they are is not known: behind the one that has worked.
+    pub(super) fn note_old_addresses(
+        &mut self,
+        device: DeviceId,
+        addresses: &[Address],
+        relay: Option<RelayUrl>,
+    ) -> Result<(), StoreError> {
+        let known = self.book.get(&device);
+        let good = known.and_then(|dial| dial.good);
+        let relay = known.and_then(|dial| dial.record.relay.clone()).or(relay);
+        let addresses = good.iter().chain(addresses).map(|at| at.0).collect();
+        self.note_addresses(device, addresses, relay)
+    }
+
+    /// Remembers addresses of a device, newest knowledge first; the one that has worked before the others, for as long as it is among the new ones.
     pub(super) fn note_addresses(
         &mut self,
         device: DeviceId,
@@ -141,6 +155,9 @@ impl<S: Store> Peer<S> {
         }
         let dial = self.dial_state(device);
         let mut merged: Vec<Address> = addresses.into_iter().map(Address).collect();
+        if let Some(at) = dial.good.and_then(|good| merged.iter().position(|at| *at == good)) {
+            merged[..=at].rotate_right(1);
+        }
         merged.extend(dial.record.addresses.iter().copied());
         let mut seen = BTreeSet::new();
         merged.retain(|address| seen.insert(*address));
@@ -686,12 +703,10 @@ impl<S: Store> Peer<S> {
         if !known || !newer || record.device == self.ctx.device || !authentic() {
             return Ok(false);
         }
-        let mut addresses: Vec<SocketAddr> = record.addresses.iter().map(|a| a.0).collect();
-        // What has worked stays first for as long as the device names it.
-        let good = self.book.get(&record.device).and_then(|dial| dial.good);
-        if let Some(at) = good.and_then(|good| addresses.iter().position(|at| *at == good.0)) {
-            addresses[..=at].rotate_right(1);
+        if let Some(dial) = self.book.get_mut(&record.device) {
+            dial.good = dial.good.filter(|good| record.addresses.contains(good));
         }
+        let addresses = record.addresses.iter().map(|a| a.0).collect();
         self.note_addresses(record.device, addresses, record.relay.clone())?;
         self.note_heard(record.device);
         let dial = self.dial_state(record.device);

@@ -59,8 +59,7 @@ impl<S: Store> Peer<S> {
             .put(&table::key(table::JOINS, &[&no.0.to_be_bytes()]), &invite.to_bytes())?;
         self.joins.insert(no, invite.clone());
         for doorway in &invite.doorways {
-            let addresses = doorway.addresses.iter().map(|a| a.0).collect();
-            self.note_addresses(doorway.device, addresses, doorway.relay.clone())?;
+            self.note_old_addresses(doorway.device, &doorway.addresses, doorway.relay.clone())?;
             self.ctx.event(Event::Join {
                 room: invite.room,
                 step: JoinStep::Knocking { peer: doorway.device },

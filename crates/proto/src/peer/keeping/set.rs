@@ -51,8 +51,7 @@ impl<S: Store> Peer<S> {
                 .get(&place.device)
                 .is_none_or(|dial| dial.record.addresses.is_empty())
             {
-                let addresses = place.addresses.iter().map(|address| address.0).collect();
-                self.note_addresses(place.device, addresses, place.relay.clone())?;
+                self.note_old_addresses(place.device, &place.addresses, place.relay.clone())?;
             }
             let keeping = self.keepers.entry((no, place.device)).or_insert_with(|| Keeping {
                 record: KeeperRecord::new(place.vault),
@@ -116,8 +115,7 @@ impl<S: Store> Peer<S> {
             session: None,
         };
         self.keepers.insert((no, keeper.device), keeping);
-        let addresses = keeper.addresses.iter().map(|address| address.0).collect();
-        self.note_addresses(keeper.device, addresses, keeper.relay.clone())?;
+        self.note_old_addresses(keeper.device, &keeper.addresses, keeper.relay.clone())?;
         self.dial_soon(keeper.device);
         self.write_control(no, vec![Op::SetKeepers { keepers }], false)?;
         Ok(Ok(Reply::Done))
