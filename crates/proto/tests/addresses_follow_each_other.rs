@@ -7,7 +7,8 @@ mod net;
 use std::time::Duration;
 
 use net::Net;
-use offhook_proto::peer::{Input, Output, Peer};
+use offhook_proto::peer::{Command, Input, Output, Peer, Reply};
+use offhook_proto::rooms::Role;
 
 const RELAY: &str = "http://198.51.100.1:3340/";
 
@@ -38,10 +39,41 @@ fn the_second_of_two_records_of_one_millisecond_is_believed() {
 #[test]
 fn the_address_that_worked_is_tried_first_while_the_device_names_it() {
     let (dead, works, other) = ("198.51.100.1:1", "203.0.113.7:1", "203.0.113.9:1");
+    let (mut net, [ada, bob]) = reached_at(dead, works);
+    assert_eq!(tried_after_restart(&mut net, ada, bob), [works]);
+
+    net.online(bob);
+    named(&mut net, bob, &[dead, works, other]);
+    assert_eq!(tried_after_restart(&mut net, ada, bob)[0], works);
+
+    net.online(bob);
+    named(&mut net, bob, &[dead, other]);
+    assert_eq!(tried_after_restart(&mut net, ada, bob), [dead, other]);
+}
+
+#[test]
+fn an_invite_puts_no_address_before_the_one_that_worked() {
+    let (dead, works) = ("198.51.100.1:1", "203.0.113.7:1");
+    let (mut net, [ada, bob]) = reached_at(dead, works);
+    let garden = net.room(bob, "garden");
+    let invite = Command::Invite {
+        room: garden,
+        expires_s: 3600,
+        uses: 1,
+        role: Role::Member,
+        only_me: true,
+    };
+    let Ok(Reply::Invite(invite)) = net.command(bob, invite) else {
+        panic!("no invite")
+    };
+    net.command(ada, Command::Join { invite }).unwrap();
+    assert_eq!(tried_after_restart(&mut net, ada, bob), [works]);
+}
+
+/// Ada knows two addresses of Bob's, in this order, and has reached him at the second.
+fn reached_at(dead: &str, works: &str) -> (Net, [usize; 2]) {
     let mut net = Net::new(2);
-    let (ada, bob) = (net.add("Ada"), net.add("Bob"));
-    let room = net.room(ada, "kitchen");
-    net.join(ada, bob, room);
+    let ([ada, bob], _) = net.kitchen_of(["Ada", "Bob"]);
     named(&mut net, bob, &[dead, works]);
     net.offline(bob);
     net.pass(Duration::from_secs(60));
@@ -56,16 +88,7 @@ fn the_address_that_worked_is_tried_first_while_the_device_names_it() {
         },
     );
     net.input(ada, Input::LineDown { peer });
-
-    assert_eq!(tried_after_restart(&mut net, ada, bob), [works]);
-
-    net.online(bob);
-    named(&mut net, bob, &[dead, works, other]);
-    assert_eq!(tried_after_restart(&mut net, ada, bob)[0], works);
-
-    net.online(bob);
-    named(&mut net, bob, &[dead, other]);
-    assert_eq!(tried_after_restart(&mut net, ada, bob), [dead, other]);
+    (net, [ada, bob])
 }
 
 fn named(net: &mut Net, who: usize, addresses: &[&str]) {
