@@ -161,7 +161,7 @@ impl Network {
     ) -> Scheduled {
         let is_there = |node: &usize| *node != from && self.devices[*node] == device && self.reaches(from, *node);
         let answers = |node: &usize| is_there(node) && !(self.closed.contains(node) && self.closed.contains(&from));
-        let relayed = || (0..self.devices.len()).find(is_there).filter(|_| relay.is_some());
+        let relayed = || relay.and_then(|_| (0..self.devices.len()).find(is_there));
         let direct = addresses
             .iter()
             .filter_map(node_at)
