@@ -44,6 +44,19 @@ pub struct Options {
     pub plant: Option<Plant>,
     /// Where to write a line for every input and output.
     pub trace: Option<Box<dyn Write>>,
+    /// Told every few simulated seconds how far the run is.
+    pub progress: Option<Box<dyn FnMut(Progress)>>,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Simulated seconds since the start.
+    pub seconds: u64,
+    /// Those who wait to be let into a room; the safety phase begins when there are none.
+    pub knocking: usize,
+    /// What happened so far.
+    pub events: u64,
 }
 
 /// Runs a scenario with a seed to its end.
@@ -51,6 +64,7 @@ pub fn run(scenario: &Scenario, seed: u64, options: Options) -> Report {
     let trace = trace::Trace::new(options.trace);
     let run = AssertUnwindSafe(|| {
         let mut world = world::World::new(scenario, seed, options.plant, trace);
+        world.progress = options.progress;
         world.run();
         Report::of(&world, seed)
     });

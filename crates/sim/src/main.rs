@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use offhook_sim::{Options, Plant, Report, Scenario, names, run};
+use offhook_sim::{Options, Plant, Progress, Report, Scenario, names, run};
 
 const USAGE: &str = "\
 offhook-sim [--scenario NAME | --file FILE | --all] [--seed N | --seeds FROM..TO | --for-seconds S [--start N]]
@@ -29,6 +29,8 @@ offhook-sim --list
 
 /// Fresh seeds of every scenario in a test run: some minutes of one core. A count, not a time, so that the same seeds give the same verdict everywhere.
 const FIXED_ROUNDS: u64 = 12;
+/// How often a run of one seed says how far it is.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
 /// Scenarios too long for that: they run once each.
 const LONG: &[&str] = &["hundreds", "rejoin-after-days"];
 /// Scenarios that take several times as long as the others: they take part in every sixth round.
@@ -179,6 +181,7 @@ fn chosen(scenarios: &[Scenario], arguments: &Arguments, tally: &mut Tally) -> R
                 Options {
                     trace,
                     plant: arguments.plant,
+                    progress: single.then(|| Box::new(said_now_and_then()) as Box<dyn FnMut(Progress)>),
                 },
             );
             if single && report.passed() {
@@ -193,6 +196,27 @@ fn chosen(scenarios: &[Scenario], arguments: &Arguments, tally: &mut Tally) -> R
 fn trace_file(path: &str) -> Result<Box<dyn Write>> {
     let file = File::create(path).with_context(|| format!("cannot write {path}"))?;
     Ok(Box::new(BufWriter::new(file)))
+}
+
+/// Says how far a long run is.
+fn said_now_and_then() -> impl FnMut(Progress) {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a person waits, whatever the run's own time is"
+    )]
+    let mut last = Instant::now();
+    move |progress| {
+        if last.elapsed() < PROGRESS_PERIOD {
+            return;
+        }
+        last += last.elapsed();
+        let Progress {
+            seconds,
+            knocking,
+            events,
+        } = progress;
+        eprintln!("   {seconds} s simulated, {knocking} wait to be let in, {events} events");
+    }
 }
 
 /// The same seed twice must give the same trace.

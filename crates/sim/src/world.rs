@@ -11,6 +11,7 @@ use offhook_proto::peer::{Event as PeerEvent, Input, Output, Peer, Secrets};
 use offhook_proto::store::StoreError;
 use offhook_proto::wire::FRAME_BYTES_MAX;
 
+use crate::Progress;
 use crate::clock::{MILLI, Micros, Monotonic, SECOND, WallClock};
 use crate::dice::Dice;
 use crate::disk::{Disk, Tables};
@@ -174,6 +175,7 @@ pub(crate) struct World<'a> {
     /// What the script expects, checked at the end.
     pub(crate) expected: Vec<crate::scenario::Action>,
     check_gap: Micros,
+    pub(crate) progress: Option<Box<dyn FnMut(Progress)>>,
 }
 
 impl<'a> World<'a> {
@@ -219,6 +221,7 @@ impl<'a> World<'a> {
             lan: lan(scenario, hosts.len(), &mut Dice::new(seed, "lan")),
             expected: Vec::new(),
             check_gap: SECOND,
+            progress: None,
             hosts,
         };
         world.set_up();
@@ -648,6 +651,7 @@ impl<'a> World<'a> {
     /// Looks who has joined; begins the safety phase when all have.
     fn look(&mut self) {
         self.see_who_joined();
+        self.tell_progress();
         let all_in = self
             .model
             .rooms
@@ -673,6 +677,15 @@ impl<'a> World<'a> {
             _ => 4 * SECOND,
         };
         self.after(gap, Event::Look);
+    }
+
+    fn tell_progress(&mut self) {
+        let Some(tell) = &mut self.progress else { return };
+        tell(Progress {
+            seconds: self.now / SECOND,
+            knocking: self.model.rooms.iter().map(|room| room.knocking.len()).sum(),
+            events: self.counts.events,
+        });
     }
 
     fn begin_safety(&mut self) {

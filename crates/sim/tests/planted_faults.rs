@@ -26,7 +26,7 @@ fn finds(plant: Plant) {
     assert!(clean.passed(), "{clean}");
     let options = Options {
         plant: Some(plant),
-        trace: None,
+        ..Options::default()
     };
     let planted = run(&scenario, 1, options);
     assert!(planted.broke(plant.breaks()), "{plant:?} was not found:\n{planted}");

@@ -410,7 +410,7 @@ proptest! {
                     served.push(device(n as u8));
                 }
             }
-            for (peer, _) in ledger.poll(at) {
+            for (Ask { peer, .. }, _) in ledger.poll(at) {
                 served.push(peer);
             }
             at += UNANSWERED;
