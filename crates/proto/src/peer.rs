@@ -651,7 +651,7 @@ impl<S: Store> Peer<S> {
             Input::LineDown { peer } => self.line_down(peer)?,
             Input::DialFailed { peer } => {
                 self.sample_keeper(peer, false);
-                self.dial_failed(peer);
+                self.dial_missed(peer);
             }
             Input::Frame { peer, bytes } => self.frame(peer, &bytes)?,
             Input::Found { peer, addresses } => {

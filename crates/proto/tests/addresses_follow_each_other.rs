@@ -4,6 +4,7 @@
 
 mod net;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use net::Net;
@@ -68,6 +69,22 @@ fn an_invite_puts_no_address_before_the_one_that_worked() {
     };
     net.command(ada, Command::Join { invite }).unwrap();
     assert_eq!(tried_after_restart(&mut net, ada, bob), [works]);
+}
+
+#[test]
+fn a_line_that_was_lost_is_sought_where_it_was() {
+    let (dead, works) = ("198.51.100.1:1", "203.0.113.7:1");
+    let (mut net, [ada, bob]) = reached_at(dead, works);
+    let (sought, later) = (net.nodes[bob].device, net.now + Duration::from_secs(120));
+    let outputs = net.nodes[ada].peer.handle(Input::Timeout, later).unwrap().0;
+    let dials: Vec<SocketAddr> = (outputs.into_iter())
+        .filter_map(|output| match output {
+            Output::Dial { peer, addresses, .. } if peer == sought => Some(addresses),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    assert_eq!(dials, [works.parse().unwrap()]);
 }
 
 /// Ada knows two addresses of Bob's, in this order, and has reached him at the second.

@@ -27,16 +27,16 @@ pub fn patience(urgency: Urgency, by_relay: bool) -> Duration {
     }
 }
 
-/// Which of a device's addresses, best first, the next dial tries, after so many that failed in a row. `was_reached`: a line came up at the first of them.
-pub fn addresses<T: Clone>(all: &[T], was_reached: bool, failures: u32) -> Vec<T> {
-    let failures = failures as usize;
+/// Which of a device's addresses, best first, the next dial tries, after so many in a row that nobody answered. `was_reached`: a line came up at the first of them.
+pub fn addresses<T: Clone>(all: &[T], was_reached: bool, missed: u32) -> Vec<T> {
+    let missed = missed as usize;
     match all {
-        [good, ..] if was_reached && failures == 0 => vec![good.clone()],
+        [good, ..] if was_reached && missed == 0 => vec![good.clone()],
         [good, others @ ..] if was_reached && !others.is_empty() => {
-            vec![good.clone(), others[(failures - 1) % others.len()].clone()]
+            vec![good.clone(), others[(missed - 1) % others.len()].clone()]
         }
         _ => {
-            let first = ADDRESSES_PER_DIAL_MAX * failures;
+            let first = ADDRESSES_PER_DIAL_MAX * missed;
             let next = first..first + ADDRESSES_PER_DIAL_MAX.min(all.len());
             next.map(|at| all[at % all.len()].clone()).collect()
         }
@@ -49,16 +49,14 @@ mod tests {
 
     #[test]
     fn the_address_that_worked_is_tried_each_time() {
-        let tried: Vec<Vec<u8>> = (0..5)
-            .map(|failures| addresses(&[1, 2, 3, 4], true, failures))
-            .collect();
+        let tried: Vec<Vec<u8>> = (0..5).map(|missed| addresses(&[1, 2, 3, 4], true, missed)).collect();
         assert_eq!(tried, [vec![1], vec![1, 2], vec![1, 3], vec![1, 4], vec![1, 2]]);
         assert_eq!(addresses(&[1], true, 3), [1]);
     }
 
     #[test]
     fn a_device_never_reached_is_tried_everywhere() {
-        let tried: Vec<Vec<u8>> = (0..4).map(|failures| addresses(&[1, 2, 3], false, failures)).collect();
+        let tried: Vec<Vec<u8>> = (0..4).map(|missed| addresses(&[1, 2, 3], false, missed)).collect();
         assert_eq!(tried, [[1, 2], [3, 1], [2, 3], [1, 2]]);
         assert_eq!(addresses(&[1], false, 7), [1]);
         assert_eq!(addresses::<u8>(&[], false, 1), Vec::<u8>::new());

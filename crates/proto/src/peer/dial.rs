@@ -66,7 +66,10 @@ const ADDRESS_RECORD: &str = "offhook 1 address record";
 pub(super) struct Dial {
     pub record: DeviceRecord,
     pub in_flight: Option<Instant>,
+    /// Dials that failed in a row, and lines that were lost: how patiently it is tried again.
     pub failures: u32,
+    /// Dials in a row that nobody answered: at which addresses it is tried next.
+    missed: u32,
     /// As many had failed before the line that is up.
     failures_before: u32,
     pub next: Instant,
@@ -117,6 +120,7 @@ impl<S: Store> Peer<S> {
             record: DeviceRecord::default(),
             in_flight: None,
             failures: 0,
+            missed: 0,
             failures_before: 0,
             next: now,
             good: None,
@@ -179,7 +183,7 @@ impl<S: Store> Peer<S> {
     pub(super) fn dial_soon(&mut self, device: DeviceId) {
         let now = self.ctx.now;
         let dial = self.dial_state(device);
-        dial.failures = 0;
+        (dial.failures, dial.missed) = (0, 0);
         dial.next = now;
         self.plan_due = true;
     }
@@ -231,7 +235,7 @@ impl<S: Store> Peer<S> {
         self.planner.network_changed();
         self.plan_due = true;
         for dial in self.book.values_mut() {
-            dial.failures = 0;
+            (dial.failures, dial.missed) = (0, 0);
             dial.next = now;
             dial.in_flight = None;
         }
@@ -243,7 +247,15 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    pub(super) fn dial_failed(&mut self, device: DeviceId) {
+    /// Nobody answered at the addresses that were tried.
+    pub(super) fn dial_missed(&mut self, device: DeviceId) {
+        if let Some(dial) = self.book.get_mut(&device) {
+            dial.missed = dial.missed.saturating_add(1);
+        }
+        self.dial_failed(device);
+    }
+
+    fn dial_failed(&mut self, device: DeviceId) {
         let jitter = self.ctx.rng.next_u32();
         let now = self.ctx.now;
         self.plan_due = true;
@@ -310,7 +322,7 @@ impl<S: Store> Peer<S> {
         dial.is_own = true;
         let all: Vec<SocketAddr> = dial.record.addresses.iter().map(|address| address.0).collect();
         let was_reached = dial.good.is_some() && dial.record.addresses.first() == dial.good.as_ref();
-        let addresses = addresses(&all, was_reached, dial.failures);
+        let addresses = addresses(&all, was_reached, dial.missed);
         let relay = dial.record.relay.as_ref().map(|url| url.0.clone());
         self.ctx.out.push(Output::Dial {
             peer: device,
@@ -746,6 +758,7 @@ impl<S: Store> Peer<S> {
         dial.is_own = dial.in_flight.take().is_some();
         dial.up_since = now;
         dial.failures_before = std::mem::take(&mut dial.failures);
+        dial.missed = 0;
         dial.record.seen_ms = wall_ms;
         if let Some(at) = address.and_then(|at| dial.record.addresses.iter().position(|known| known.0 == at)) {
             // What has worked is tried first.
