@@ -11,7 +11,8 @@
 //! was closed is seen by the gateway for two minutes more, so that to replace all at once doubles the flows. What somebody waits for is dialled at once.
 //!
 //! *Mixing*: covering alone would leave the sides of a healed partition apart, each covered by its own. So from time to time a member is called with whom there was no line for longest:
-//! every [`MIX_GAP_FEW`] while fewer than [`MIX_LINES`] lines are up, every [`MIX_GAP`] otherwise. Two sides with several members meet within a gap or two, and a line is enough.
+//! every [`MIX_GAP_FEW`] while fewer than [`MIX_LINES`] lines are up, every [`MIX_GAP_NEW`] in the first time after the start or a change of network, for what covers a room then may be as new to it, every [`MIX_GAP`] later,
+//! sooner where the last one did not answer. Two sides with several members meet within a gap or two, and a line is enough.
 //!
 //! *Spreading*: a line to one member is no line to all: lines of a room may hang together in parts, and what is said in one part reaches the others only with somebody's next call. So those of whom nothing
 //! came since something was said (no entry, no receipt, no address: [`Peer::heard`]) are called, one every [`SPREAD_GAP`] and first who was seen last, until [`SPREAD_LINES`] lines lead into the room. Who keeps failing is
@@ -78,8 +79,14 @@ pub const REPLACE_GAP: Duration = Duration::from_secs(90);
 pub const MIX_LINES: usize = 6;
 /// Between two calls for mixing while there are fewer than [`MIX_LINES`] lines.
 pub const MIX_GAP_FEW: Duration = Duration::from_secs(5);
+/// Between two calls for mixing within [`MIX_NEW_FOR`] of the start or a change of network.
+pub const MIX_GAP_NEW: Duration = Duration::from_secs(20);
+/// How long that is.
+pub const MIX_NEW_FOR: Duration = Duration::from_secs(180);
 /// Between two calls for mixing otherwise.
 pub const MIX_GAP: Duration = Duration::from_secs(300);
+/// The same, after one that nobody answered: it costs a third of one that is answered.
+pub const MIX_GAP_MISSED: Duration = Duration::from_secs(100);
 
 /// So long after something was said, those of whom nothing came since are called.
 pub const SPREAD_AFTER: Duration = Duration::from_secs(6);
@@ -303,7 +310,10 @@ pub struct Planner {
     next_retry: Option<Instant>,
     /// When there was a line to a device last; only for those in sight.
     met: BTreeMap<DeviceId, Instant>,
-    last_mix: Option<Instant>,
+    /// When this node started, or its network changed.
+    began: Option<Instant>,
+    /// When a call for mixing was made last, and to whom.
+    last_mix: Option<(Instant, DeviceId)>,
     /// When the next member may be called to whom nothing shows that what was said has come.
     next_spread: Option<Instant>,
     /// When such a call was made last; only to those in sight.
@@ -337,6 +347,7 @@ impl Planner {
     pub fn network_changed(&mut self) {
         self.visited.clear();
         self.next_visit = None;
+        self.began = None;
     }
 
     /// Whether a room was covered or visited since the start or the last change of network.
@@ -445,9 +456,8 @@ impl Planner {
         self.met.retain(|device, _| sight.peers.contains_key(device));
         let lines = sight.peers.iter().filter(|(_, peer)| peer.line.is_some());
         self.met.extend(lines.map(|(device, _)| (*device, now)));
-        // Not in the first moments, which are for covering.
-        let last_mix = *self.last_mix.get_or_insert(now);
-        if now < last_mix + mix_gap(choice) || choice.lines + plan.dial.len() >= self.lines_with_visits() {
+        self.began.get_or_insert(now);
+        if now < self.next_mix(choice) || choice.lines + plan.dial.len() >= self.lines_with_visits() {
             return;
         }
         let longest = choice
@@ -464,8 +474,23 @@ impl Planner {
             return;
         };
         if self.may_retry(peer, now) {
-            self.last_mix = Some(now);
+            self.last_mix = Some((now, device));
             plan.dial.push((device, Reason::Mix));
+        }
+    }
+
+    /// When the next call for mixing may be made. Not in the first moments, which are for covering.
+    fn next_mix(&self, choice: &Choice<'_>) -> Instant {
+        let began = self.began.unwrap_or(choice.now);
+        let last = self.last_mix.map_or(began, |(at, _)| at.max(began));
+        let was_missed = self
+            .last_mix
+            .is_some_and(|(at, device)| self.met.get(&device).is_none_or(|met| *met < at));
+        last + match choice.lines {
+            ..MIX_LINES => MIX_GAP_FEW,
+            _ if choice.now < began + MIX_NEW_FOR => MIX_GAP_NEW,
+            _ if was_missed => MIX_GAP_MISSED,
+            _ => MIX_GAP,
         }
     }
 
@@ -585,7 +610,7 @@ impl Planner {
         let unvisited = choice.uncovered().any(|room| !self.visited.contains_key(&room));
         let round = (rest && unvisited).then_some(now + SETTLED);
         let retry = self.next_retry;
-        let may_mix = (self.last_mix.unwrap_or(now) + mix_gap(choice)).max(now + SETTLED);
+        let may_mix = self.next_mix(choice).max(now + SETTLED);
         let mix = choice
             .mixable()
             .filter_map(|(_, peer)| Some(peer.due?.max(may_mix).max(self.retry_at(peer).unwrap_or(now))))
@@ -613,10 +638,6 @@ impl Planner {
             .chain(spread);
         plan.again = times.filter(|at| *at > now).min();
     }
-}
-
-fn mix_gap(choice: &Choice<'_>) -> Duration {
-    if choice.lines < MIX_LINES { MIX_GAP_FEW } else { MIX_GAP }
 }
 
 /// The set cover under way.
