@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
 use std::io::{BufRead as _, BufReader};
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -53,9 +53,13 @@ impl Drop for Exchange {
     }
 }
 
-/// Ports that are free now.
+/// A port that is free now, for UDP and TCP: one that a connection of another test has just left is not.
 fn free_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let free = || {
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+    };
+    (0..100).find_map(|_| free()).unwrap()
 }
 
 fn up(home: &Path, port: u16) -> (Exchange, Value) {
