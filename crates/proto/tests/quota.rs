@@ -60,7 +60,9 @@ fn beyond_a_quota_messages_come_slowly_and_control_entries_at_once() {
     net.online(cleo);
     net.settle();
     assert_eq!(net.peer(cleo).room(room).unwrap().unwrap().name, "attic");
-    assert!(net.texts(cleo, room).len() < 32);
+    // A few more than before, for a quota grows with time.
+    let taken = net.texts(cleo, room).len();
+    assert!(taken < 40, "{taken} of 46 were taken");
 
     let all = net.texts(ada, room).len();
     for _ in 0..60 * 40_000 / QUOTA_BYTES_PER_SECOND / 30 {
