@@ -42,6 +42,15 @@ impl Person {
 
     /// Starts the node, without public infrastructure, and returns what it says of itself.
     pub(crate) fn up(&mut self, flags: &[&str]) -> Result<Value> {
+        self.start(&[&["up", "--headless"], flags].concat())
+    }
+
+    /// Starts the node as nothing but a keeper.
+    pub(crate) fn keep(&mut self, listen: &str) -> Result<Value> {
+        self.start(&["keeper", "--listen", listen])
+    }
+
+    fn start(&mut self, verb: &[&str]) -> Result<Value> {
         let log = File::options()
             .create(true)
             .append(true)
@@ -50,15 +59,9 @@ impl Person {
         command
             .arg("--home")
             .arg(&self.home)
-            .args([
-                "--json",
-                "up",
-                "--headless",
-                "--no-public-infrastructure",
-                "--name",
-                &self.name,
-            ])
-            .args(flags)
+            .arg("--json")
+            .args(verb)
+            .args(["--no-public-infrastructure", "--name", &self.name])
             // Nodes of one machine and user find each other through this folder; here each has a machine of its own.
             .env("XDG_RUNTIME_DIR", self.runtime_dir()?)
             .env("RUST_LOG", LOGGED);
@@ -96,6 +99,18 @@ impl Person {
         send_signal(node.id(), "TERM")?;
         ensure!(node.wait()?.success(), "{} did not end well: {}", self.name, self.log());
         Ok(())
+    }
+
+    /// Ends the node as a loss of power does.
+    pub(crate) fn power_off(&mut self) -> Result<()> {
+        let mut node = self.node.take().context("the node does not run")?;
+        node.kill()?;
+        node.wait()?;
+        Ok(())
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.node.is_some()
     }
 
     /// The node's process.

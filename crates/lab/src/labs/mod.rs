@@ -3,6 +3,7 @@
 mod crowd;
 mod gateways;
 mod hotel;
+mod keepers;
 mod nat_matrix;
 mod networks;
 mod relay;
@@ -52,6 +53,12 @@ pub(crate) const LABS: &[Lab] = &[
         about: "every pair of NAT kinds, and a carrier's: direct where that can be, through the relay where not",
         short: false,
         run: nat_matrix::run,
+    },
+    Lab {
+        name: "keepers",
+        about: "two who are never there at the same time, and three keepers that are there nine times of ten",
+        short: false,
+        run: keepers::run,
     },
     Lab {
         name: "hotel",

@@ -1,7 +1,7 @@
 //! The line plan: the fewest peers that cover every room, and a reason for each.
 //!
 //! Greedy set cover (Chvatal 1979: within ln n of the fewest). A peer gains by each room that it is a member of and that is not covered enough yet: rooms where something
-//! is being said want two lines ([`COVER_ACTIVE`]), quiet ones one. Among equals: a line that is there before one that is not, the oldest of them (who has been there
+//! is being said want two lines ([`COVER_ACTIVE`]), quiet ones one. Who keeps failing is taken to be away and comes after anybody else. Among equals: a line that is there before one that is not, the oldest of them (who has been there
 //! long stays long; Bustamante and Qiao 2003), the local network before the Internet, who was seen last, and the smaller key. About [`LINES`] lines are held.
 //!
 //! What those do not cover is *visited*: one line to one member until both are in step, then it is closed; every room once after the start or a change of
@@ -68,7 +68,7 @@ pub const VISIT_STAY: Duration = Duration::from_secs(2);
 /// A line on which nothing came for so long, with nothing asked for, has its rooms in step.
 pub const SETTLED: Duration = Duration::from_secs(1);
 /// Between two visits once every room was visited.
-pub const VISIT_GAP: Duration = Duration::from_secs(150);
+pub const VISIT_GAP: Duration = Duration::from_secs(200);
 /// A room that was visited is not visited again before.
 pub const VISIT_PERIOD: Duration = Duration::from_secs(600);
 
@@ -165,6 +165,11 @@ impl Peer {
     fn is_awaited(&self, now: Instant) -> bool {
         self.dialling_since
             .is_some_and(|since| now.saturating_duration_since(since) < SLOW)
+    }
+
+    /// Taken to be away: anybody else comes first.
+    fn keeps_failing(&self) -> bool {
+        self.failures >= FAILURES
     }
 }
 
@@ -407,7 +412,7 @@ impl Planner {
     /// Devices that keep failing are tried one after the other, slowly: each try is a flow or two.
     fn may_retry(&mut self, peer: &Peer, now: Instant) -> bool {
         let may = self.retry_at(peer).is_none_or(|at| at <= now);
-        if may && peer.failures >= FAILURES {
+        if may && peer.keeps_failing() {
             self.next_retry = Some(now + RETRY_GAP);
         }
         may
@@ -415,7 +420,7 @@ impl Planner {
 
     /// When a device that keeps failing has its turn; none where it has not failed so often.
     fn retry_at(&self, peer: &Peer) -> Option<Instant> {
-        self.next_retry.filter(|_| peer.failures >= FAILURES)
+        self.next_retry.filter(|_| peer.keeps_failing())
     }
 
     /// Dials for rooms that no chosen peer covers: all at once at first, then one from time to time.
@@ -798,6 +803,7 @@ impl<'a> Choice<'a> {
         let has_line = peer.line.is_some() || peer.is_awaited(self.now);
         Some(Worth {
             covers_urgent,
+            is_likely_there: peer.line.is_some() || !peer.keeps_failing(),
             // A new line must bring a quarter more than one that is there, and one to a device that was never reached more than one to a device that was:
             // its addresses may all be dead, and a dial that finds out takes ten seconds.
             gain: match (has_line, peer.is_near || peer.seen_ms > 0) {
@@ -898,7 +904,7 @@ impl<'a> Choice<'a> {
         let fresh: BTreeMap<RoomNumber, Instant> = self.sight.rooms.iter().filter_map(fresh).collect();
         let peers = self.sight.peers.iter();
         peers.filter(move |(_, peer)| {
-            let is_open = peer.line.is_none() && !peer.is_dialling() && peer.failures < FAILURES;
+            let is_open = peer.line.is_none() && !peer.is_dialling() && !peer.keeps_failing();
             is_open
                 && fresh
                     .iter()
@@ -927,7 +933,7 @@ impl<'a> Choice<'a> {
         peer.line.is_none() && !peer.is_dialling() && self.dials + plan.dial.len() < places
     }
 
-    /// Whom to visit for a room: who shows most uncovered rooms. None while somebody is being visited for it already.
+    /// Whom to visit for a room: of those that are likely to be there, who shows most uncovered rooms. None while somebody is being visited for it already.
     fn best_visit(&self, room: RoomNumber, plan: &Plan) -> Option<DeviceId> {
         let members = || (self.sight.peers.iter()).filter(|(_, peer)| peer.rooms.contains(&room));
         if members().any(|(_, peer)| peer.line.is_some() || peer.is_awaited(self.now)) {
@@ -937,7 +943,16 @@ impl<'a> Choice<'a> {
         let shown = |peer: &Peer| self.uncovered().filter(|room| peer.rooms.contains(room)).count();
         members()
             .filter(|(_, peer)| self.may_dial(peer, plan) && is_due(peer))
-            .max_by_key(|(device, peer)| (shown(peer), peer.is_near, peer.seen_ms, std::cmp::Reverse(**device)))
+            .max_by_key(|(device, peer)| {
+                let is_likely_there = !peer.keeps_failing();
+                (
+                    is_likely_there,
+                    shown(peer),
+                    peer.is_near,
+                    peer.seen_ms,
+                    std::cmp::Reverse(**device),
+                )
+            })
             .map(|(device, _)| *device)
     }
 
@@ -951,6 +966,7 @@ impl<'a> Choice<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Worth {
     covers_urgent: bool,
+    is_likely_there: bool,
     gain: usize,
     has_line: bool,
     minutes_up: u64,

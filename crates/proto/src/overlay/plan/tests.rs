@@ -492,6 +492,44 @@ fn who_keeps_failing_does_not_keep_others_from_being_met() {
 }
 
 #[test]
+fn a_room_is_covered_by_who_is_there_before_those_who_keep_failing_and_share_more() {
+    let now = start();
+    let mut peers: Vec<Peer> = (0..4).map(|_| peer([0, 1], now)).collect();
+    for away in &mut peers {
+        (away.failures, away.seen_ms) = (FAILURES, 10);
+    }
+    peers.push(peer([0], now));
+    let mut planner = Planner::new(Limits::default());
+    let dials = planner.plan(&sight(2, peers), now).dial;
+    assert_eq!(dials[0], (device(5), Reason::Only(1)), "{dials:?}");
+    assert_eq!(
+        dials[1],
+        (device(1), Reason::Only(1)),
+        "for the room where nobody else is"
+    );
+    assert_eq!(dials.len(), 2);
+}
+
+#[test]
+fn a_quiet_room_is_looked_into_at_who_is_there_before_those_who_keep_failing() {
+    let now = start();
+    // Two lines, each to a room of its own, so that both other rooms are for visits.
+    let mut peers: Vec<Peer> = (0..2).map(|n| peer([n, n + 4], now)).collect();
+    let mut away = peer([2, 3], now);
+    (away.failures, away.seen_ms) = (FAILURES, 10);
+    peers.extend([away, peer([2], now)]);
+    let mut play = Play::new(sight(6, peers), now);
+    play.planner = Planner::new(Limits::new(8, None).unwrap());
+    let plan = play.step();
+    let visits: Vec<_> = plan
+        .dial
+        .iter()
+        .filter(|dial| matches!(dial.1, Reason::Visit(_)))
+        .collect();
+    assert_eq!(visits[0], &(device(4), Reason::Visit(1)), "{:?}", plan.dial);
+}
+
+#[test]
 fn lines_are_replaced_one_after_the_other() {
     let now = start();
     // Twelve pairs of rooms of one peer each; then twelve others, each of whom covers two pairs.
