@@ -4,13 +4,15 @@
 //! `--config` or `OFFHOOK_CONFIG` names. Every key is in [`KEYS`]; an unknown one is an error that says which was meant.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy as _;
 
-use crate::flags::Up;
+use crate::flags::{Up, flow_cap};
 use crate::http::Listen;
 use crate::problem::{Kind, Problem};
+use crate::proto::overlay::ledger::{HARD_CAP, Limits};
 
 /// No configuration file is longer than this.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -43,7 +45,7 @@ pub(crate) const KEYS: &[Key] = &[
         variable: "OFFHOOK_LISTEN",
         default: "every address, the port of the last run",
         form: "an address and port, as \"0.0.0.0:4001\"",
-        fits: |text| text.parse::<std::net::SocketAddr>().is_ok(),
+        fits: |text| text.parse::<SocketAddr>().is_ok(),
     },
     Key {
         name: "http",
@@ -81,6 +83,55 @@ pub(crate) const KEYS: &[Key] = &[
         fits: is_switch,
     },
     Key {
+        name: "flows",
+        variable: "OFFHOOK_FLOWS",
+        default: "60",
+        form: "a number of flows, 8 or more",
+        fits: |text| flow_cap(text).is_ok(),
+    },
+    Key {
+        name: "flows_everyday",
+        variable: "OFFHOOK_FLOWS_EVERYDAY",
+        default: "two thirds of flows",
+        form: "a number of flows from 4 to that of `flows`",
+        fits: |text| text.parse::<u16>().is_ok(),
+    },
+    Key {
+        name: "announce",
+        variable: "OFFHOOK_ANNOUNCE",
+        default: "none",
+        form: "addresses and ports, as [\"203.0.113.7:4001\"], or in one text with commas between",
+        fits: |text| parts(text).all(|part| part.parse::<SocketAddr>().is_ok()),
+    },
+    Key {
+        name: "use_relay",
+        variable: "OFFHOOK_USE_RELAY",
+        default: "none but those that members name, and the public ones",
+        form: "URLs of relays, as [\"https://relay.example.org/\"], or in one text with commas between",
+        fits: |text| parts(text).all(is_url),
+    },
+    Key {
+        name: "relay",
+        variable: "OFFHOOK_RELAY",
+        default: "false",
+        form: "true or false",
+        fits: is_switch,
+    },
+    Key {
+        name: "relay_listen",
+        variable: "OFFHOOK_RELAY_LISTEN",
+        default: "with relay: every address, port 3340",
+        form: "an address and port, as \"0.0.0.0:3340\"",
+        fits: |text| text.parse::<SocketAddr>().is_ok(),
+    },
+    Key {
+        name: "relay_url",
+        variable: "OFFHOOK_RELAY_URL",
+        default: "with relay: this machine's address",
+        form: "a URL, as \"https://relay.example.org/\"",
+        fits: is_url,
+    },
+    Key {
         name: "keeper",
         variable: "OFFHOOK_KEEPER",
         default: "false",
@@ -106,9 +157,17 @@ pub(crate) const KEYS: &[Key] = &[
 /// Hosts for newcomers that can be named.
 const HOSTS_MAX: usize = 8;
 
+/// The keys that hold several values: a list in the file, commas between them elsewhere.
+const LISTS: [&str; 3] = ["dht_bootstrap", "announce", "use_relay"];
+
+/// What stands between commas.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim)
+}
+
 /// Hosts with ports, with commas between.
 pub(crate) fn hosts(text: &str) -> Result<Vec<String>, String> {
-    let hosts: Vec<String> = text.split(',').map(|host| host.trim().to_owned()).collect();
+    let hosts: Vec<String> = parts(text).map(str::to_owned).collect();
     let is_host = |host: &String| {
         let (name, port) = host.rsplit_once(':').unwrap_or_default();
         let is_name =
@@ -125,6 +184,12 @@ pub(crate) fn hosts(text: &str) -> Result<Vec<String>, String> {
 
 fn is_switch(text: &str) -> bool {
     matches!(text, "true" | "false")
+}
+
+/// What a relay is named by. Whether it can be reached is seen when it is used.
+fn is_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace))
 }
 
 const SIZE_FORM: &str = "a size: bytes, or as \"250 kB\", \"20 MB\", \"1 GB\"";
@@ -258,7 +323,7 @@ fn parse(text: &str, path: &Path) -> Result<Vec<(&'static str, String)>, Problem
             toml::Value::String(text) => text,
             toml::Value::Integer(number) => number.to_string(),
             toml::Value::Boolean(on) => on.to_string(),
-            toml::Value::Array(items) if name == "dht_bootstrap" => {
+            toml::Value::Array(items) if LISTS.contains(&key.name) => {
                 let texts = items.iter().map(|item| item.as_str().unwrap_or(item.type_str()));
                 texts.collect::<Vec<_>>().join(",")
             }
@@ -308,6 +373,12 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
+/// Several values in one text; none where there are none.
+fn joined<T: fmt::Display>(values: &[T]) -> Option<String> {
+    let texts: Vec<String> = values.iter().map(T::to_string).collect();
+    (!texts.is_empty()).then(|| texts.join(","))
+}
+
 /// Fills into the flags what was not typed, and says where each value comes from.
 pub(crate) fn complete(flags: &mut Up, mut settings: Vec<Setting>) -> Vec<Setting> {
     for setting in &mut settings {
@@ -318,9 +389,16 @@ pub(crate) fn complete(flags: &mut Up, mut settings: Vec<Setting>) -> Vec<Settin
             "headless" => flags.headless.then(|| "true".to_owned()),
             "files_send_max" => flags.files_send_max.map(|bytes| bytes.to_string()),
             "files_unasked_max" => flags.files_unasked_max.map(|bytes| bytes.to_string()),
+            "flows" => flags.flows.map(|cap| cap.to_string()),
+            "flows_everyday" => flags.flows_everyday.map(|cap| cap.to_string()),
+            "announce" => joined(&flags.announce),
+            "use_relay" => joined(&flags.use_relay),
+            "relay" => flags.relay.then(|| "true".to_owned()),
+            "relay_listen" => flags.relay_options.relay_listen.map(|at| at.to_string()),
+            "relay_url" => flags.relay_options.relay_url.clone(),
             "keeper" => flags.keeper.then(|| "true".to_owned()),
             "dht" => flags.dht.then(|| "true".to_owned()),
-            "dht_bootstrap" => (!flags.dht_bootstrap.is_empty()).then(|| flags.dht_bootstrap.join(",")),
+            "dht_bootstrap" => joined(&flags.dht_bootstrap),
             _ => flags.no_public_infrastructure.then(|| "true".to_owned()),
         };
         if typed.is_some() {
@@ -336,6 +414,13 @@ pub(crate) fn complete(flags: &mut Up, mut settings: Vec<Setting>) -> Vec<Settin
             "headless" => flags.headless = value == "true",
             "files_send_max" => flags.files_send_max = size(value).ok(),
             "files_unasked_max" => flags.files_unasked_max = size(value).ok(),
+            "flows" => flags.flows = value.parse().ok(),
+            "flows_everyday" => flags.flows_everyday = value.parse().ok(),
+            "announce" => flags.announce = parts(value).filter_map(|part| part.parse().ok()).collect(),
+            "use_relay" => flags.use_relay = parts(value).map(str::to_owned).collect(),
+            "relay" => flags.relay = value == "true",
+            "relay_listen" => flags.relay_options.relay_listen = value.parse().ok(),
+            "relay_url" => flags.relay_options.relay_url = Some(value.clone()),
             "keeper" => flags.keeper = value == "true",
             "dht" => flags.dht = value == "true",
             "dht_bootstrap" => flags.dht_bootstrap = hosts(value).unwrap_or_default(),
@@ -343,6 +428,46 @@ pub(crate) fn complete(flags: &mut Up, mut settings: Vec<Setting>) -> Vec<Settin
         }
     }
     settings
+}
+
+/// A service reads the file and no flags: the file must be in order, and what was typed is to be written there.
+pub(crate) fn for_service(flags: &mut Up, path: Option<&Path>, must_exist: bool) -> Result<(), Problem> {
+    check(&read(path, must_exist)?)?;
+    let bare = |key: &Key| Setting {
+        key: key.name,
+        value: None,
+        origin: Origin::Default,
+    };
+    let typed = complete(flags, KEYS.iter().map(bare).collect());
+    let lines: Vec<String> = (typed.iter().filter(|setting| setting.key != "headless"))
+        .filter_map(|setting| Some(format!("{} = {}", setting.key, in_file(setting.value.as_ref()?))))
+        .collect();
+    let place = path.map_or_else(|| "config.toml".to_owned(), |path| path.display().to_string());
+    match lines.is_empty() {
+        true => Ok(()),
+        false => Err(bad(format!(
+            "a service takes its settings from the configuration file; write into {place}, and leave the flags out:\n{}",
+            lines.join("\n")
+        ))),
+    }
+}
+
+/// A value as it can stand in the file.
+fn in_file(value: &str) -> String {
+    match is_switch(value) || value.parse::<u64>().is_ok() {
+        true => value.to_owned(),
+        false => format!("{value:?}"),
+    }
+}
+
+/// What no single value shows to be wrong.
+pub(crate) fn check(settings: &[Setting]) -> Result<(), Problem> {
+    let cap = |name| {
+        let setting = settings.iter().find(|setting| setting.key == name)?;
+        setting.value.as_ref()?.parse().ok()
+    };
+    let limits = Limits::new(cap("flows").unwrap_or(HARD_CAP), cap("flows_everyday"));
+    limits.map(drop).map_err(|error| bad(error.to_string()))
 }
 
 #[cfg(test)]
@@ -355,7 +480,7 @@ mod tests {
 
     #[test]
     fn every_key_can_be_written() {
-        let text = "name = \"Ada\"\nlisten = \"0.0.0.0:4001\"\nhttp = 8080\nheadless = true\nno_public_infrastructure = false\nkeeper = true\ndht = true\ndht_bootstrap = [\"dht.example.org:6881\", \"192.0.2.1:6881\"]\nfiles_send_max = \"1 GB\"\nfiles_unasked_max = 0\n";
+        let text = "name = \"Ada\"\nlisten = \"0.0.0.0:4001\"\nhttp = 8080\nheadless = true\nno_public_infrastructure = false\nkeeper = true\ndht = true\ndht_bootstrap = [\"dht.example.org:6881\", \"192.0.2.1:6881\"]\nfiles_send_max = \"1 GB\"\nfiles_unasked_max = 0\nflows = 20\nflows_everyday = 12\nannounce = [\"203.0.113.7:4001\", \"[2001:db8::7]:4001\"]\nuse_relay = [\"https://relay.example.org/\"]\nrelay = true\nrelay_listen = \"0.0.0.0:3340\"\nrelay_url = \"http://203.0.113.7:3340/\"\n";
         let values = parsed(text).unwrap();
         assert_eq!(values.len(), KEYS.len());
         assert!(values.contains(&("http", "8080".to_owned())));
@@ -381,6 +506,12 @@ mod tests {
             ("dht_bootstrap = [\"example.org:0\"]", "`example.org:0` does not fit"),
             ("dht_bootstrap = [\"http://example.org:1\"]", "does not fit"),
             ("dht_bootstrap = [1]", "`integer` does not fit"),
+            ("flowz = 20", "did you mean `flows`?"),
+            ("flows = 7", "`7` does not fit; it takes a number of flows, 8 or more"),
+            ("flows = \"many\"", "`many` does not fit"),
+            ("announce = [\"example.org:1\"]", "it takes addresses and ports"),
+            ("use_relay = \"relay.example.org\"", "it takes URLs of relays"),
+            ("relay_url = \"https://\"", "it takes a URL"),
             ("name = ", "line 1"),
         ] {
             let detail = parsed(text).unwrap_err();
@@ -403,6 +534,43 @@ mod tests {
         assert_eq!((up.name.as_deref(), up.headless), (Some("Ada"), true));
         assert_eq!(settings[0].origin, Origin::Flag);
         assert_eq!(settings[1].origin, Origin::Environment("X"));
+    }
+
+    #[test]
+    fn whatever_is_set_holds_and_is_shown() {
+        let fitting = |key: &Key| match key.name {
+            "listen" | "relay_listen" => "0.0.0.0:4001",
+            "http" => "127.0.0.1:8080",
+            "announce" => "203.0.113.7:4001,[2001:db8::7]:4001",
+            "dht_bootstrap" => "dht.example.org:6881,192.0.2.1:6881",
+            "use_relay" => "https://a.example.org/,http://b.example.org/",
+            "relay_url" => "https://a.example.org/",
+            "files_send_max" | "files_unasked_max" | "flows" | "flows_everyday" => "17",
+            "name" => "Ada",
+            _ => "true",
+        };
+        let setting = |key: &Key| Setting {
+            key: key.name,
+            value: Some(fitting(key).to_owned()),
+            origin: Origin::Environment(key.variable),
+        };
+        let mut up = Up::default();
+        complete(&mut up, KEYS.iter().map(setting).collect());
+        // Typed now, they are shown as they were set.
+        let bare = |key: &Key| Setting {
+            value: None,
+            origin: Origin::Default,
+            ..setting(key)
+        };
+        for shown in complete(&mut up, KEYS.iter().map(bare).collect()) {
+            let key = KEYS.iter().find(|key| key.name == shown.key).unwrap();
+            assert_eq!(
+                (shown.value.as_deref(), shown.origin),
+                (Some(fitting(key)), Origin::Flag),
+                "{}",
+                key.name
+            );
+        }
     }
 
     #[test]

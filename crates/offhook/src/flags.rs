@@ -10,7 +10,7 @@ use offhook_node::relay::RelayOptions;
 use crate::access::Scope;
 use crate::config;
 use crate::http::Listen;
-use crate::proto::overlay::ledger::{HARD_CAP, Limits};
+use crate::proto::overlay::ledger::Limits;
 
 /// How the program is called.
 #[derive(Debug, Parser)]
@@ -311,9 +311,12 @@ pub(crate) struct Up {
     /// Serve as a relay, too, for members who cannot reach each other
     #[arg(long)]
     pub(crate) relay: bool,
-    /// The most flows (connections, as a gateway counts them) that this node may open, 8 or more
-    #[arg(long, default_value_t = HARD_CAP, value_name = "N", value_parser = flow_cap)]
-    pub(crate) flows: u16,
+    /// The most flows (connections, as a gateway counts them) that this node may open, 8 or more [default: 60]
+    #[arg(long, value_name = "N", value_parser = flow_cap)]
+    pub(crate) flows: Option<u16>,
+    /// So many of them for every day, the rest for what somebody waits for [default: two thirds]
+    #[arg(long, value_name = "N")]
+    pub(crate) flows_everyday: Option<u16>,
     /// The largest file that is taken in to be sent; the room has its own limit [default: 64 GB]
     #[arg(long, value_name = "SIZE", value_parser = config::size)]
     pub(crate) files_send_max: Option<u64>,
@@ -321,7 +324,7 @@ pub(crate) struct Up {
     #[arg(long, value_name = "SIZE", value_parser = config::size)]
     pub(crate) files_unasked_max: Option<u64>,
     /// Install and start the node as a service of this user (systemd), instead of running it here
-    #[arg(long)]
+    #[arg(long, conflicts_with = "invite")]
     pub(crate) service: bool,
     #[command(flatten)]
     pub(crate) relay_options: UpRelay,
@@ -459,7 +462,7 @@ pub(crate) struct FlowsFlags {
 }
 
 /// A cap that a node can work with.
-fn flow_cap(text: &str) -> Result<u16, String> {
+pub(crate) fn flow_cap(text: &str) -> Result<u16, String> {
     let cap: u16 = text.parse().map_err(|_| format!("`{text}` is no number of flows"))?;
     Limits::new(cap, None).map(|_| cap).map_err(|error| error.to_string())
 }

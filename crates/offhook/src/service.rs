@@ -51,9 +51,11 @@ pub(crate) async fn feed_watchdog(node: NodeHandle) {
     }
 }
 
-/// The user's unit for this program and home.
-fn unit(program: &Path, home: Option<&Path>) -> String {
-    let home = home.map_or(String::new(), |home| format!(" --home {}", quoted(home)));
+/// The user's unit for this program, home and configuration file, where those were named.
+fn unit(program: &Path, home: Option<&Path>, config: Option<&Path>) -> String {
+    let named =
+        |flag: &str, path: Option<&Path>| path.map_or(String::new(), |path| format!(" {flag} {}", quoted(path)));
+    let (home, config) = (named("--home", home), named("--config", config));
     format!(
         "[Unit]
 Description=Offhook node
@@ -63,7 +65,7 @@ After=network.target
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart={}{home} up --headless
+ExecStart={}{home}{config} up --headless
 Restart=on-failure
 RestartSec=2
 WatchdogSec=60
@@ -96,7 +98,7 @@ fn quoted(path: &Path) -> String {
 }
 
 /// Writes the user's unit, and starts it where systemd runs. Says what was done.
-pub(crate) fn install(home: Option<&Path>) -> Result<String, Problem> {
+pub(crate) fn install(home: Option<&Path>, config: Option<&Path>) -> Result<String, Problem> {
     let strategy = etcetera::choose_base_strategy().map_err(|_| {
         Problem::new(
             Kind::BadHome,
@@ -104,7 +106,7 @@ pub(crate) fn install(home: Option<&Path>) -> Result<String, Problem> {
         )
     })?;
     let folder = strategy.config_dir().join("systemd/user");
-    let path = write_unit(&folder, home)?;
+    let path = write_unit(&folder, home, config)?;
     let mut told = format!("wrote {}\n", path.display());
     let started = ["daemon-reload", "enable --now"].iter().all(|verb| systemctl(verb));
     told.push_str(match started {
@@ -115,13 +117,13 @@ pub(crate) fn install(home: Option<&Path>) -> Result<String, Problem> {
     Ok(told)
 }
 
-fn write_unit(folder: &Path, home: Option<&Path>) -> Result<PathBuf, Problem> {
+fn write_unit(folder: &Path, home: Option<&Path>, config: Option<&Path>) -> Result<PathBuf, Problem> {
     let program = std::env::current_exe()?;
     let path = folder.join(UNIT);
     let cannot =
         |error: std::io::Error| Problem::new(Kind::BadHome, format!("cannot write {}: {error}", path.display()));
     std::fs::create_dir_all(folder).map_err(cannot)?;
-    std::fs::write(&path, unit(&program, home)).map_err(cannot)?;
+    std::fs::write(&path, unit(&program, home, config)).map_err(cannot)?;
     Ok(path)
 }
 
@@ -155,9 +157,15 @@ mod tests {
 
     #[test]
     fn the_unit_names_program_and_home_whatever_is_in_them() {
-        let unit = unit(Path::new("/opt/off hook/offhook"), Some(Path::new("/x/100%\"")));
+        let unit = unit(
+            Path::new("/opt/off hook/offhook"),
+            Some(Path::new("/x/100%\"")),
+            Some(Path::new("/y.toml")),
+        );
         assert!(
-            unit.contains("ExecStart=\"/opt/off hook/offhook\" --home \"/x/100%%\\\"\" up --headless\n"),
+            unit.contains(
+                "ExecStart=\"/opt/off hook/offhook\" --home \"/x/100%%\\\"\" --config \"/y.toml\" up --headless\n"
+            ),
             "{unit}"
         );
         assert!(unit.contains("Type=notify") && unit.contains("WatchdogSec="));

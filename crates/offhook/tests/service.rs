@@ -66,6 +66,27 @@ fn the_unit_that_it_writes_is_one_that_systemd_takes() {
     let text = fs::read_to_string(&unit).unwrap();
     assert!(text.contains("home of ada\" up --headless\n"), "{text}");
 
+    // Flags would be lost: they are to be written down.
+    let ran = Command::new(env!("CARGO_BIN_EXE_offhook"))
+        .arg("--home")
+        .arg(folder.path().join("home of ada"))
+        .args([
+            "up",
+            "--service",
+            "--relay",
+            "--flows",
+            "20",
+            "--listen",
+            "0.0.0.0:4001",
+        ])
+        .env("XDG_CONFIG_HOME", &config)
+        .env("PATH", folder.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&ran.stderr);
+    let lines = "listen = \"0.0.0.0:4001\"\nflows = 20\nrelay = true\n";
+    assert!(!ran.status.success() && told.contains(lines), "{told}");
+
     let verify = |unit: &std::path::Path| {
         let mut verify = Command::new("systemd-analyze");
         verify.args(["--user", "--man=no", "verify"]).arg(unit);

@@ -87,7 +87,7 @@ pub(super) fn run(site: &Site) -> Result<Outcome> {
 
 /// How long the idle guest is left alone before it is watched, and then watched: until then it meets members that it has never met, of whom it knows dead addresses and good ones.
 const IDLE_BEFORE: Duration = Duration::from_secs(600);
-const IDLE_WATCH: Duration = Duration::from_secs(300);
+const IDLE_WATCH: Duration = Duration::from_secs(600);
 
 /// How often it is seen what went over each flow.
 const IDLE_LOOK: Duration = Duration::from_secs(5);

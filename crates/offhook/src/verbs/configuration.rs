@@ -21,6 +21,7 @@ pub(super) fn run(out: Out, verb: &ConfigVerb, file: Option<&Path>, must_exist: 
     let settings = config::read(file, must_exist)?;
     match verb {
         ConfigVerb::Check => {
+            config::check(&settings)?;
             let there = file.filter(|file| file.exists());
             out.talk(&match there {
                 Some(file) => format!("{} is in order", file.display()),

@@ -129,8 +129,13 @@ pub(crate) async fn run(flags: Flags) -> Done {
         out,
     };
     match flags.verb {
-        Verb::Up(up) if up.service => {
-            let told = crate::service::install(given_home.as_ref().map(|_| context.home.as_path()))?;
+        Verb::Up(mut up) if up.service => {
+            config::for_service(&mut up, file.as_deref(), must_exist)?;
+            let given_config = flags.config.map(std::path::absolute).transpose()?;
+            let told = crate::service::install(
+                given_home.as_ref().map(|_| context.home.as_path()),
+                given_config.as_deref(),
+            )?;
             context.out.talk(told.trim_end());
             Ok(())
         }

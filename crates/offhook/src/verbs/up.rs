@@ -57,7 +57,6 @@ pub(super) async fn keep(context: Context, flags: Keeper) -> Done {
         name: flags.name,
         listen: flags.listen,
         http: Some(http::Listen::Off),
-        flows: ledger::HARD_CAP,
         headless: true,
         no_public_infrastructure: flags.no_public_infrastructure,
         keeper: true,
@@ -120,8 +119,8 @@ async fn start(context: &Context, flags: &Up, keeps: Option<keeper::Limits>) -> 
     config.announce.clone_from(&flags.announce);
     config.relays.clone_from(&flags.use_relay);
     config.serve_relay = flags.relay.then(|| flags.relay_options.options());
-    config.flows =
-        ledger::Limits::new(flags.flows, None).map_err(|error| Problem::new(Kind::BadRequest, error.to_string()))?;
+    config.flows = ledger::Limits::new(flags.flows.unwrap_or(ledger::HARD_CAP), flags.flows_everyday)
+        .map_err(|error| Problem::new(Kind::BadRequest, error.to_string()))?;
     let usual = FileLimits::default();
     config.files = FileLimits {
         send_bytes_max: flags.files_send_max.unwrap_or(usual.send_bytes_max),

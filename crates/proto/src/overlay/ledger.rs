@@ -88,7 +88,7 @@ pub enum LimitsError {
     )]
     TooLow(u16),
     /// The soft cap is not within the hard one.
-    #[error("a soft cap of {soft} flows does not fit a cap of {hard}: choose one from {least} to {hard}", least = CAP_MIN / 2)]
+    #[error("{soft} everyday flows do not fit a cap of {hard}: choose from {least} to {hard}", least = CAP_MIN / 2)]
     Soft {
         /// What was asked for.
         soft: u16,
