@@ -391,6 +391,8 @@ pub struct Peer<S> {
     spoken: BTreeMap<RoomNo, Instant>,
     /// Rooms in which something was said here and that no line carried then.
     unheard: BTreeSet<RoomNo>,
+    /// Rooms that the person has open, and when that was said last.
+    opened: BTreeMap<RoomNo, Instant>,
 }
 
 impl<S: Store> Peer<S> {
@@ -459,6 +461,7 @@ impl<S: Store> Peer<S> {
             plan_at: None,
             spoken: BTreeMap::new(),
             unheard: BTreeSet::new(),
+            opened: BTreeMap::new(),
         };
         peer.load(name)?;
         Ok(peer)

@@ -422,6 +422,7 @@ impl<'a> Crowd<'a> {
                 spoken: None,
                 is_pair: members.len() == 2,
                 is_urgent: false,
+                opened: None,
             };
             sight.rooms.insert(number, room);
             for member in members.iter().filter(|member| **member != node) {

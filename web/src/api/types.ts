@@ -220,7 +220,7 @@ export interface Whereabouts {
 export type WhyNot = "not-seen-yet" | "on-its-way" | "last-seen" | "never-seen";
 
 /** Why a line is held. */
-export type LineReason = "join" | "write" | "only" | "second" | "steady" | "visit" | "mix" | "spread" | "theirs" | "surplus";
+export type LineReason = "join" | "write" | "open" | "only" | "second" | "steady" | "visit" | "mix" | "spread" | "theirs" | "surplus";
 
 export interface JoinStep {
   step: "knocking" | "asked" | "admitted" | "verified" | "readable" | "refused";

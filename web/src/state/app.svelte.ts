@@ -37,6 +37,8 @@ export type Side = { kind: "room" } | { kind: "where"; id: string } | null;
 /** Timelines kept in memory besides the open one. */
 const TIMELINES_MAX = 12;
 const STATUS_MS = 250;
+/** How often the node is told which room is on the screen: it keeps a line to it for two minutes. */
+const OPEN_AGAIN_MS = 60_000;
 
 /** `#TOKEN` or `#token=TOKEN`: what `offhook up` opens the page with. Pages of the client begin with `#/`. */
 function tokenOf(hash: string): string | null {
@@ -87,8 +89,10 @@ class App {
       if (document.hidden) return;
       this.#stream?.nudge();
       this.readSoon();
+      this.#tellOpen();
     });
     addEventListener("focus", () => this.readSoon());
+    setInterval(() => this.#tellOpen(), OPEN_AGAIN_MS);
     const token = tokenOf(location.hash);
     if (token !== null) {
       // Out of the address at once: it must not stay in the history.
@@ -219,9 +223,14 @@ class App {
     if (timeline.loaded) timeline.markUnread(unread);
     else void timeline.open(unread).catch(() => undefined);
     void this.loadMembers(room);
-    // What is on the screen is fetched from others first.
-    void api.focus(room).catch(() => undefined);
+    this.#tellOpen();
     this.readSoon();
+  }
+
+  /** What is on the screen is fetched from others first, and has a line while it is there. */
+  #tellOpen(): void {
+    if (this.session === "out" || this.session === "bad-token" || this.view.page !== "room" || document.hidden) return;
+    void api.focus(this.view.room).catch(() => undefined);
   }
 
   timeline(room: string): Timeline {

@@ -263,6 +263,7 @@ export const de: Words = {
   lineReason: {
     join: () => "um in einen Raum eingelassen zu werden",
     write: () => "in einem Raum ohne andere Leitung wurde etwas gesagt",
+    open: () => "ein hier geöffneter Raum hat keine andere Leitung",
     only: (rooms) => `die einzige Leitung zu ${n(rooms, "Raum", "Räumen")}`,
     second: (rooms) => `eine zweite Leitung zu ${n(rooms, "Raum", "Räumen")}`,
     steady: () => "der Beständigkeit halber: sie besteht am längsten",

@@ -263,6 +263,7 @@ export const en = {
   lineReason: {
     join: () => "to be let into a room",
     write: () => "something was said in a room that has no other line",
+    open: () => "a room that is open here has no other line",
     only: (rooms: number) => `the only line to ${n(rooms, "room", "rooms")}`,
     second: (rooms: number) => `a second line to ${n(rooms, "room", "rooms")}`,
     steady: () => "kept for stability: it has been up longest",

@@ -171,11 +171,11 @@ pub(super) async fn note_to_self(State(surface): State<Surface>) -> Result<(Stat
     Ok((StatusCode::CREATED, Json(made)))
 }
 
-/// `PUT /focus`: which room is on the screen, so that it is fetched first.
+/// `PUT /focus`: which room is on the screen, so that it is fetched first and has a line.
 #[utoipa::path(
     put,
     path = "/focus",
-    description = "Which room is on the screen, so that it is fetched first.",
+    description = "Which room is on the screen: it is fetched first, and a line leads into it for two minutes, also where none would otherwise. To be said again each minute while it is there.",
     request_body = Focus,
     responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")),
     security(("session" = []), ("token" = ["send"]))

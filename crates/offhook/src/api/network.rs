@@ -301,6 +301,7 @@ mod tests {
             let reasons = [
                 Reason::Join,
                 Reason::Write,
+                Reason::Open,
                 Reason::Only(n),
                 Reason::Second(n),
                 Reason::Steady,
@@ -324,7 +325,7 @@ mod tests {
             }
             // One that is new has to be put into the lists above.
             match reasons[0] {
-                Reason::Join | Reason::Write | Reason::Only(_) | Reason::Second(_) | Reason::Steady => {}
+                Reason::Join | Reason::Write | Reason::Open | Reason::Only(_) | Reason::Second(_) | Reason::Steady => {}
                 Reason::Visit(_) | Reason::Mix | Reason::Spread | Reason::Theirs(_) | Reason::Surplus => {}
             }
             match why[0] {

@@ -1,12 +1,13 @@
 //! `offhook log`, `tail`, `search`, `export`: lines of a timeline.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::Method;
 
 use super::{Context, Done};
-use crate::api::model::{Event, Found, Line, LineKind, Page, ReadMark, Room};
+use crate::api::model::{Event, Focus, Found, Line, LineKind, Page, ReadMark, Room};
 use crate::client::Target;
 use crate::flags::{Log, Search, Tail};
 use crate::problem::{Kind, Problem};
@@ -14,6 +15,8 @@ use crate::render::Timeline;
 
 /// The most lines that the API gives at once.
 const PAGE_LINES_MAX: usize = 1000;
+/// How often it is said which room is read.
+const OPENED_AGAIN: Duration = Duration::from_secs(60);
 
 pub(super) async fn log(context: &Context, flags: Log) -> Done {
     let lines = newest(context, &flags.room, flags.before.as_deref(), flags.limit).await?;
@@ -89,7 +92,18 @@ pub(super) async fn tail(context: &Context, flags: Tail) -> Done {
         shown = past.into_iter().map(|line| line.id).collect();
         only = Some(room.room);
     }
-    while let Some(event) = next_or_interrupt(&mut events).await? {
+    let mut opened = tokio::time::interval(OPENED_AGAIN);
+    loop {
+        let event = tokio::select! {
+            next = next_or_interrupt(&mut events) => match next? {
+                Some(event) => event,
+                None => return Ok(()),
+            },
+            _ = opened.tick(), if only.is_some() => {
+                say_opened(context, only.as_deref()).await;
+                continue;
+            }
+        };
         match event {
             Event::Entry {
                 room,
@@ -117,7 +131,18 @@ pub(super) async fn tail(context: &Context, flags: Tail) -> Done {
             _ => {}
         }
     }
-    Ok(())
+}
+
+/// The person reads along in a room: it is to have a line.
+async fn say_opened(context: &Context, room: Option<&str>) {
+    let focus = Focus {
+        room: room.map(str::to_owned),
+    };
+    // Without it, what is said comes later; that is not worth an error.
+    let _ = context
+        .node
+        .act(Method::PUT, Target::new(&["focus"]), Some(&focus))
+        .await;
 }
 
 /// The next event; `None` when the person presses Ctrl-C. That the node stops is an error.

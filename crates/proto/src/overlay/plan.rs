@@ -7,6 +7,8 @@
 //! What those do not cover is *visited*: one line to one member until both are in step, then it is closed; every room once after the start or a change of
 //! network, then one room every [`VISIT_GAP`], the longest unvisited first. A room of two is visited like a quiet room and gets a line of its own when somebody writes.
 //!
+//! *Open rooms*: a room that somebody here has open ([`Room::opened`]) gets a line at once, whatever else is held, and keeps it for [`OPEN_FOR`]: its reader waits for what is said there, and behind some gateways nobody can call.
+//!
 //! *Replacing*: which peers cover best changes with every room that is talked in or falls silent. A line makes place only for another that is up, and only one every [`REPLACE_GAP`]: a line that
 //! was closed is seen by the gateway for two minutes more, so that to replace all at once doubles the flows. What somebody waits for is dialled at once.
 //!
@@ -55,6 +57,8 @@ pub const COVER_ACTIVE: usize = 2;
 pub const ACTIVE: Duration = Duration::from_secs(600);
 /// A room of two keeps its line for so long after something was said.
 pub const PAIR_ACTIVE: Duration = Duration::from_secs(120);
+/// A room that somebody has open keeps a line for so long after that was told last.
+pub const OPEN_FOR: Duration = Duration::from_secs(120);
 /// A line that covers nothing is closed when nothing was said on it for so long.
 pub const IDLE: Duration = Duration::from_secs(90);
 /// Who dials back so soon after its line was closed as idle needs it.
@@ -116,6 +120,15 @@ pub struct Room {
     pub is_pair: bool,
     /// Somebody waits for this room: to be let in, or for an own entry to reach anybody.
     pub is_urgent: bool,
+    /// When somebody here was last seen to have it open.
+    pub opened: Option<Instant>,
+}
+
+impl Room {
+    fn is_open(&self, now: Instant) -> bool {
+        self.opened
+            .is_some_and(|at| now.saturating_duration_since(at) < OPEN_FOR)
+    }
 }
 
 /// A line that is up.
@@ -189,6 +202,8 @@ pub enum Reason {
     Join,
     /// Something was said in a room that nobody else carries on.
     Write,
+    /// Somebody here has a room open that nobody else carries.
+    Open,
     /// The only line to so many rooms.
     Only(usize),
     /// A second line to so many rooms.
@@ -211,7 +226,7 @@ impl Reason {
     /// How much a dial for it is wanted.
     pub fn urgency(self, is_first_round: bool) -> Urgency {
         match self {
-            Self::Join | Self::Write => Urgency::Urgent,
+            Self::Join | Self::Write | Self::Open => Urgency::Urgent,
             // Who has just come online waits for everything that was said.
             Self::Only(_) | Self::Visit(_) if is_first_round => Urgency::Urgent,
             Self::Only(_) => Urgency::Cover,
@@ -230,6 +245,7 @@ impl Reason {
         match self {
             Self::Join => "join",
             Self::Write => "write",
+            Self::Open => "open",
             Self::Only(_) => "only",
             Self::Second(_) => "second",
             Self::Steady => "steady",
@@ -245,7 +261,7 @@ impl Reason {
     pub fn rooms(self) -> Option<usize> {
         match self {
             Self::Only(n) | Self::Second(n) | Self::Visit(n) | Self::Theirs(n) => Some(n),
-            Self::Join | Self::Write | Self::Steady | Self::Mix | Self::Spread | Self::Surplus => None,
+            Self::Join | Self::Write | Self::Open | Self::Steady | Self::Mix | Self::Spread | Self::Surplus => None,
         }
     }
 
@@ -254,6 +270,7 @@ impl Reason {
         match self {
             Self::Join => "to be let into a room",
             Self::Write => "something was said in a room that has no other line",
+            Self::Open => "somebody here has a room open that has no other line",
             Self::Only(_) => "the only line to a room",
             Self::Second(_) => "a second line to a room",
             Self::Steady => "kept for stability",
@@ -277,6 +294,7 @@ impl Reason {
         match self {
             Self::Join => "to be let into a room".to_owned(),
             Self::Write => "something was said in a room that has no other line".to_owned(),
+            Self::Open => "a room that is open here has no other line".to_owned(),
             Self::Only(n) => format!("the only line to {}", rooms(n)),
             Self::Second(n) => format!("a second line to {}", rooms(n)),
             Self::Steady => "kept for stability: it has been up longest".to_owned(),
@@ -393,7 +411,7 @@ impl Planner {
         for (device, reason) in choice.order.iter().map(|device| (*device, choice.chosen[device])) {
             let peer = &choice.sight.peers[&device];
             let is_due = peer.due.is_some_and(|due| due <= choice.now);
-            let is_waited_for = matches!(reason, Reason::Join | Reason::Write);
+            let is_waited_for = matches!(reason, Reason::Join | Reason::Write | Reason::Open);
             let is_first = peer.rooms.iter().any(|room| !self.visited.contains_key(room));
             let has_place = is_waited_for || is_first || choice.standing + plan.dial.len() < choice.lines_max;
             let has_turn = has_place || self.next_replacement.is_none_or(|at| at <= choice.now);
@@ -609,6 +627,7 @@ impl Planner {
             let kept = if room.is_pair { PAIR_ACTIVE } else { ACTIVE };
             Some(room.spoken? + kept)
         });
+        let opened = sight.rooms.values().filter_map(|room| Some(room.opened? + OPEN_FOR));
         // The first round goes on as soon as there is room for the next dial.
         let is_open = |peer: &Peer| peer.line.is_none() && peer.due.is_some_and(|due| due <= now);
         let rest = choice.visitable.iter().any(|device| is_open(&sight.peers[device]));
@@ -636,6 +655,7 @@ impl Planner {
             .chain(dials)
             .chain(visits)
             .chain(quiet)
+            .chain(opened)
             .chain(round)
             .chain(retry)
             .chain(self.next_replacement)
@@ -719,7 +739,7 @@ impl<'a> Choice<'a> {
         let said = room.spoken.map(|at| self.now.saturating_duration_since(at));
         match (room.is_pair, said) {
             _ if room.is_urgent => COVER_ACTIVE,
-            (true, said) => usize::from(said.is_some_and(|said| said < PAIR_ACTIVE)),
+            (true, said) => usize::from(said.is_some_and(|said| said < PAIR_ACTIVE) || room.is_open(self.now)),
             (false, Some(said)) if said < ACTIVE => COVER_ACTIVE,
             (false, _) => 1,
         }
@@ -778,7 +798,7 @@ impl<'a> Choice<'a> {
                 continue;
             }
             covers_first |= has == 0;
-            covers_urgent |= has == 0 && room.is_urgent;
+            covers_urgent |= has == 0 && (room.is_urgent || room.is_open(self.now));
             gain += match (has, wants) {
                 (0, COVER_ACTIVE) => 8,
                 (0, _) => 4,
@@ -830,9 +850,11 @@ impl<'a> Choice<'a> {
         let is_join = first
             .iter()
             .any(|number| room(number).is_some_and(|room| room.is_urgent && room.spoken.is_none()));
+        let is_open = (first.iter()).any(|number| room(number).is_some_and(|room| room.is_open(self.now)));
         match (is_join, is_urgent, first.len()) {
             (true, ..) => Reason::Join,
             (_, true, _) => Reason::Write,
+            _ if is_open => Reason::Open,
             (_, _, 0) => {
                 let second = |number: &&RoomNumber| room(number).is_some_and(|room| has(number) < self.wants(room));
                 Reason::Second(peer.rooms.iter().filter(second).count())

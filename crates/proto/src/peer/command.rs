@@ -170,7 +170,8 @@ pub enum Command {
         /// How much of it.
         limits: Limits,
     },
-    /// Puts the rooms back in order of interest: this one is on somebody's screen.
+    /// Puts the rooms back in order of interest: this one is on somebody's screen. What it lacks is asked for first, and for [`OPEN_FOR`](crate::overlay::plan::OPEN_FOR) from now a line leads into it; to be said
+    /// again while it is there.
     OpenRoom {
         /// The room on screen, or none.
         room: Option<RoomId>,

@@ -83,6 +83,7 @@ impl<S: Store> Peer<S> {
             Command::OpenRoom { room } => {
                 self.opened_room = room.and_then(|id| self.by_id.get(&id).copied());
                 if let Some(no) = self.opened_room {
+                    self.note_opened(no);
                     self.ask_for_screen(no);
                 }
                 Ok(Ok(Reply::Done))

@@ -49,6 +49,8 @@ const ADDRESSES_TOLD_FOR: Duration = Duration::from_secs(3_600);
 const LOOK: Duration = Duration::from_secs(15);
 /// Until then it is told where so many others are, those of the newest records, besides what is learnt meanwhile.
 const RECORDS_ON_A_LOOK: usize = 8;
+/// A person has so many rooms open: of more those opened last count.
+const OPEN_ROOMS_MAX: usize = 4;
 /// Between two frames of them, of a line that has more to be told than one holds.
 const FRAMES_APART: Duration = Duration::from_secs(1);
 
@@ -405,6 +407,28 @@ impl<S: Store> Peer<S> {
         }
     }
 
+    /// Somebody here has a room open, and is to have what is said there while they have.
+    pub(super) fn note_opened(&mut self, no: RoomNo) {
+        let now = self.ctx.now;
+        self.opened
+            .retain(|_, at| now.saturating_duration_since(*at) < plan::OPEN_FOR);
+        if self.opened.insert(no, now).is_some() {
+            return;
+        }
+        if self.opened.len() > OPEN_ROOMS_MAX {
+            let oldest = self.opened.iter().min_by_key(|(_, at)| **at).map(|(no, _)| *no);
+            self.opened.remove(&oldest.unwrap_or(no));
+        }
+        self.plan_due = true;
+        let devices = self.rooms.get(&no).into_iter().flat_map(|room| room.devices.keys());
+        for device in devices {
+            // Whoever rests is woken; whoever keeps failing is still tried with patience.
+            if let Some(dial) = self.book.get_mut(device).filter(|dial| dial.failures < plan::FAILURES) {
+                dial.next = dial.next.min(now);
+            }
+        }
+    }
+
     /// What a plan is made from.
     fn sight(&self) -> plan::Sight {
         let mut sight = plan::Sight::default();
@@ -453,6 +477,7 @@ impl<S: Store> Peer<S> {
                 spoken: Some(self.ctx.now),
                 is_pair: false,
                 is_urgent: true,
+                opened: None,
             };
             sight.rooms.insert(number, room);
         }
@@ -469,6 +494,7 @@ impl<S: Store> Peer<S> {
                 spoken: None,
                 is_pair: false,
                 is_urgent: true,
+                opened: None,
             };
             sight.rooms.insert(number, room);
         }
@@ -479,6 +505,7 @@ impl<S: Store> Peer<S> {
             spoken: self.spoken.get(&no).copied(),
             is_pair,
             is_urgent: self.joins.contains_key(&no) || self.unheard.contains(&no),
+            opened: self.opened.get(&no).copied(),
         };
         sight.rooms.insert(no.0, room);
     }

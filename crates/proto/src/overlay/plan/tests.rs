@@ -22,6 +22,7 @@ fn quiet() -> Room {
         spoken: None,
         is_pair: false,
         is_urgent: false,
+        opened: None,
     }
 }
 
@@ -529,6 +530,40 @@ fn a_quiet_room_is_looked_into_at_who_is_there_before_those_who_keep_failing() {
     assert_eq!(visits[0], &(device(4), Reason::Visit(1)), "{:?}", plan.dial);
 }
 
+/// As many lines as are held, each to a room of its own, and a quiet room beyond them is opened.
+#[test]
+fn a_room_that_is_opened_has_a_line_at_once_and_for_two_minutes() {
+    let now = start();
+    let peers = (0..40).map(|n| peer([n], now)).collect();
+    let mut play = Play::new(sight(40, peers), now);
+    // By then every room was looked into, and the lines of those looks are closed.
+    play.run_for(SECOND * 100);
+    let line_of = |play: &Play, room: u32| {
+        let peer = play.sight.peers.values().find(|peer| peer.rooms.contains(&room));
+        peer.unwrap().line.is_some()
+    };
+    let closed = (0..40).find(|room| !line_of(&play, *room)).unwrap();
+    let member = device(closed as u16 + 1);
+    play.sight.peers.get_mut(&member).unwrap().due = Some(play.now);
+    assert!(
+        play.step().dial.iter().all(|dial| dial.0 != member),
+        "it was looked into before"
+    );
+    play.sight.rooms.get_mut(&closed).unwrap().opened = Some(play.now);
+    let plan = play.step();
+    assert!(plan.dial.contains(&(member, Reason::Open)), "{:?}", plan.dial);
+    play.run_for(OPEN_FOR - SECOND);
+    assert!(line_of(&play, closed));
+    assert_eq!(play.step().held[&member], Reason::Open);
+    play.run_for(SURPLUS_STAY + SECOND * 5);
+    assert_ne!(
+        play.step().held.get(&member),
+        Some(&Reason::Open),
+        "nobody has it open any more"
+    );
+    assert_eq!(play.lines(), LINES, "it took the place of another");
+}
+
 #[test]
 fn lines_are_replaced_one_after_the_other() {
     let now = start();
@@ -644,13 +679,13 @@ proptest! {
     #[test]
     fn whatever_is_there_the_limits_hold(
         peers in start_peers(),
-        spoken in prop::collection::vec(any::<(bool, bool, bool)>(), 30),
+        spoken in prop::collection::vec(any::<(bool, bool, bool, bool)>(), 30),
         cap in 8..70u16,
     ) {
         let (now, peers) = peers;
         let mut sight = sight(30, peers);
-        for (room, (said, is_pair, is_urgent)) in sight.rooms.values_mut().zip(spoken) {
-            *room = Room { spoken: said.then_some(now), is_pair, is_urgent };
+        for (room, (said, is_pair, is_urgent, is_open)) in sight.rooms.values_mut().zip(spoken) {
+            *room = Room { spoken: said.then_some(now), is_pair, is_urgent, opened: is_open.then_some(now + SECOND * 60) };
         }
         let limits = Limits::new(cap, None).unwrap();
         let mut planner = Planner::new(limits);
@@ -659,7 +694,7 @@ proptest! {
         let again = Planner::new(limits).plan(&sight, at);
         prop_assert_eq!(&plan, &again, "the same sight gives the same plan");
         let dialling = sight.peers.values().filter(|peer| peer.is_awaited(at)).count();
-        let waited_for = plan.dial.iter().filter(|(_, reason)| matches!(reason, Reason::Join | Reason::Write));
+        let waited_for = plan.dial.iter().filter(|(_, reason)| matches!(reason, Reason::Join | Reason::Write | Reason::Open));
         let (all, waited_for) = (dialling + plan.dial.len(), waited_for.count());
         prop_assert!(all == dialling || all <= DIALS + waited_for.min(DIALS_WAITED_FOR));
         for (device, _) in &plan.dial {
