@@ -157,6 +157,17 @@ impl Person {
         self.json(&["send", room, text]).map(drop)
     }
 
+    /// Follows a room, as somebody does who has it open.
+    pub(crate) fn follow(&self, room: &str) -> Result<Follower> {
+        let mut command = Command::new(&self.program);
+        command.arg("--home").arg(&self.home).args(["tail", room]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        plain(&mut command)
+            .spawn()
+            .map(Follower)
+            .context("cannot start offhook")
+    }
+
     /// The texts of a room's newest messages, as shown.
     pub(crate) fn texts(&self, room: &str) -> Result<Vec<String>> {
         let lines = self.lines(&["log", room, "--limit", "1000"])?;
@@ -199,6 +210,17 @@ impl Drop for Person {
             let _ = node.kill();
             let _ = node.wait();
         }
+    }
+}
+
+/// A person who reads along in a room.
+pub(crate) struct Follower(Child);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -81,6 +81,7 @@ async fn crowd(folder: &Path, relay: &str) {
             ["node", address, dead @ ..] => crowd.start(address, dead).await,
             ["room", name, members @ ..] => crowd.make(name, members).await,
             ["say", count] => crowd.say(count.parse().unwrap()).await,
+            ["one", room] => crowd.say_one(room).await,
             ["texts", node, name] => crowd.texts(node.parse().unwrap(), name).await,
             other => panic!("what is {other:?}?"),
         }
@@ -140,23 +141,32 @@ impl Crowd {
         let rooms: Vec<&(RoomId, Vec<usize>)> = self.rooms.values().collect();
         for number in 0..count {
             let (room, members) = rooms[number % rooms.len()];
-            let speaker = &self.nodes[members[(number / rooms.len()) % members.len()]];
-            let post = Command::Post {
-                room: *room,
-                post: Post::Text {
-                    text: format!(
-                        "number {} of what was said here, with some words around it",
-                        self.said + number
-                    ),
-                    reply_to: None,
-                    files: Vec::new(),
-                },
-                client_id: None,
-            };
-            speaker.command(post).await.unwrap();
+            let speaker = members[(number / rooms.len()) % members.len()];
+            self.post(speaker, *room, self.said + number).await;
         }
         self.said += count;
         answer(&format!("said {count}"));
+    }
+
+    /// One member of a room says something.
+    async fn say_one(&mut self, room: &str) {
+        let (room, members) = &self.rooms[room];
+        self.post(members[members.len() - 1], *room, self.said).await;
+        self.said += 1;
+        answer("said 1");
+    }
+
+    async fn post(&self, speaker: usize, room: RoomId, number: usize) {
+        let post = Command::Post {
+            room,
+            post: Post::Text {
+                text: format!("number {number} of what was said here, with some words around it"),
+                reply_to: None,
+                files: Vec::new(),
+            },
+            client_id: None,
+        };
+        self.nodes[speaker].command(post).await.unwrap();
     }
 
     async fn texts(&self, node: usize, name: &str) {

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::crowd::Crowd;
@@ -49,6 +49,10 @@ const REST_GOAL: usize = 20;
 const REST_AFTER: Duration = Duration::from_secs(300);
 const CATCH_UP_GOAL: Duration = Duration::from_secs(10);
 const PAIR_GOAL: Duration = Duration::from_secs(2);
+/// What was said in a room without a line is there so long after somebody has opened it.
+const OPENED_GOAL: Duration = Duration::from_secs(5);
+/// What a line leads to comes within this.
+const BY_LINE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(site: &Site) -> Result<Outcome> {
     let mut hotel = Hotel::build(site)?;
@@ -66,6 +70,15 @@ pub(super) fn run(site: &Site) -> Result<Outcome> {
         let stay = hotel.stay(limit, rest)?;
         wrong.extend(stay.wrong(limit, rest));
         figures.note(&format!("limit_{limit}"), stay.json());
+        if rest >= REST_AFTER {
+            let opened = hotel.open_quiet_room()?;
+            figures.note("room_opened_s", opened.map_or(Value::Null, seconds));
+            if opened.is_none_or(|took| took > OPENED_GOAL) {
+                wrong.push(format!(
+                    "what was said in a quiet room was there {opened:?} after it was opened"
+                ));
+            }
+        }
         figures.write()?;
         if series.is_empty() {
             series = stay.series();
@@ -332,6 +345,23 @@ impl<'s> Hotel<'s> {
             blocked: trips.contains(GUEST),
             looks,
         })
+    }
+
+    /// Something is said in a room to which no line leads, and the guest, whom nobody can call, opens it: how long until it is there?
+    fn open_quiet_room(&mut self) -> Result<Option<Duration>> {
+        for number in 0..LONE_ROOMS {
+            let name = format!("room-{number}");
+            let (process, _) = self.members[self.rooms[number].members[0]].place;
+            let before = self.held()?;
+            self.crowds[process].ask(&format!("one {name}"))?;
+            self.said += 1;
+            if wait_until(BY_LINE, || Ok(self.held()? > before)).is_ok() {
+                continue;
+            }
+            let _reading = self.guest.follow(&name)?;
+            return Ok(wait_until(CATCH_UP_MAX, || Ok(self.held()? > before)).ok());
+        }
+        bail!("lines lead to all rooms");
     }
 
     /// The control: everybody is dialled at every address.

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
+use serde_json::Value;
 
 use super::scene::{ROOM, relay};
 use crate::gateway::{Gateway, Internet, Nat};
 use crate::node::{PATIENCE, Person, text_of};
-use crate::report::{Outcome, seconds};
+use crate::report::{Figures, Outcome, seconds};
 use crate::site::Site;
 use crate::wire::{Faults, Wire};
 
@@ -33,31 +34,64 @@ pub(super) fn run(site: &Site) -> Result<Outcome> {
     bea.down()?;
     ada.down()?;
 
-    let (mut safe, mut at_return) = (Vec::new(), 0);
-    let (mut told, mut found) = (Vec::new(), Vec::new());
-    let (mut untold, mut late_rounds, mut down) = (0, 0, 0);
+    let mut story = Story::default();
     for round in 0..ROUNDS {
-        down += keepers.draw()?;
-        ada.up(&[])?;
-        let start = Instant::now();
-        let said = speak(&ada, round)?;
-        told.extend(said.took);
-        untold += MESSAGES - said.safe.len();
-        ada.down()?;
+        story.visit(round, &mut ada, &mut bea, &mut keepers)?;
+    }
+    keepers.all_up()?;
+    bea.up(&[])?;
+    // What is still lacking is counted below.
+    let _ = bea.wait_until("sees all that is safe", PATIENCE, || {
+        Ok(lacking(&bea, &story.safe)? == 0)
+    });
+    let in_the_end = story.safe.len() - lacking(&bea, &story.safe)?;
+    let mut figures = site.figures();
+    story.note(&mut figures, in_the_end);
+    figures.write()?;
+    Ok(Outcome::of(story.wrong(in_the_end)))
+}
 
-        down += keepers.draw()?;
+/// What has happened so far.
+#[derive(Default)]
+struct Story {
+    /// What the speaker was told is safe.
+    safe: Vec<String>,
+    /// How much was not.
+    untold: usize,
+    /// How much of what is safe was there when the reader came the first time afterwards.
+    at_return: usize,
+    /// How often the reader went with something lacking.
+    lacking: usize,
+    /// How often a keeper was drawn to be away.
+    away: usize,
+    /// How long the speaker, and the reader, waited.
+    told: Vec<Duration>,
+    found: Vec<Duration>,
+}
+
+impl Story {
+    /// The speaker comes, speaks and goes; then the reader comes and goes.
+    fn visit(&mut self, round: usize, ada: &mut Person, bea: &mut Person, keepers: &mut Keepers) -> Result<()> {
+        let start = Instant::now();
+        self.away += keepers.draw()?;
+        ada.up(&[])?;
+        let said = speak(ada, round)?;
+        ada.down()?;
+        self.told.extend(said.took);
+        self.untold += MESSAGES - said.safe.len();
         let new = said.safe.len();
-        safe.extend(said.safe);
+        self.safe.extend(said.safe);
+
+        self.away += keepers.draw()?;
         bea.up(&[])?;
-        let start_reading = Instant::now();
-        match bea.wait_until("sees all that is safe", STAY, || Ok(lacking(&bea, &safe)? == 0)) {
-            Ok(_) => {
-                found.push(start_reading.elapsed());
-                at_return += new;
+        match bea.wait_until("sees all that is safe", STAY, || Ok(lacking(bea, &self.safe)? == 0)) {
+            Ok(took) => {
+                self.found.push(took);
+                self.at_return += new;
             }
             Err(_) => {
-                late_rounds += 1;
-                at_return += new.saturating_sub(lacking(&bea, &safe)?);
+                self.lacking += 1;
+                self.at_return += new.saturating_sub(lacking(bea, &self.safe)?);
             }
         }
         bea.down()?;
@@ -66,46 +100,45 @@ pub(super) fn run(site: &Site) -> Result<Outcome> {
             round + 1,
             start.elapsed().as_secs_f64()
         );
+        Ok(())
     }
-    keepers.all_up()?;
-    bea.up(&[])?;
-    // What is still lacking is counted below.
-    let _ = bea.wait_until("sees all that is safe", PATIENCE, || Ok(lacking(&bea, &safe)? == 0));
-    let in_the_end = safe.len() - lacking(&bea, &safe)?;
 
-    let mut figures = site.figures();
-    figures.note("rounds", ROUNDS);
-    figures.note("keepers_down_of_drawn", format!("{down} of {}", 2 * ROUNDS * KEEPERS));
-    figures.note("told_safe", safe.len());
-    figures.note("not_told_safe", untold);
-    figures.note("read_at_return", at_return);
-    figures.note("returns_with_something_lacking", late_rounds);
-    figures.note("read_in_the_end", in_the_end);
-    for (name, mut took) in [("told_safe", told), ("all_read", found)] {
-        took.sort();
+    fn note(&self, figures: &mut Figures, in_the_end: usize) {
+        figures.note("rounds", ROUNDS);
         figures.note(
-            &format!("{name}_median_s"),
-            took.get(took.len() / 2)
-                .map_or_else(Default::default, |took| seconds(*took)),
+            "keepers_away_of_drawn",
+            format!("{} of {}", self.away, 2 * ROUNDS * KEEPERS),
         );
-        figures.note(
-            &format!("{name}_most_s"),
-            took.last().map_or_else(Default::default, |took| seconds(*took)),
-        );
+        figures.note("told_safe", self.safe.len());
+        figures.note("not_told_safe", self.untold);
+        figures.note("read_at_return", self.at_return);
+        figures.note("returns_with_something_lacking", self.lacking);
+        figures.note("read_in_the_end", in_the_end);
+        for (name, took) in [("told_safe", &self.told), ("all_read", &self.found)] {
+            let mut took = took.clone();
+            took.sort();
+            let shown = |at: Option<&Duration>| at.map_or(Value::Null, |took| seconds(*took));
+            figures.note(&format!("{name}_median_s"), shown(took.get(took.len() / 2)));
+            figures.note(&format!("{name}_most_s"), shown(took.last()));
+        }
     }
-    figures.write()?;
-    let mut wrong = Vec::new();
-    if in_the_end != safe.len() {
-        wrong.push(format!(
-            "{} of {} that were said to be safe are lost",
-            safe.len() - in_the_end,
-            safe.len()
-        ));
+
+    fn wrong(&self, in_the_end: usize) -> Vec<String> {
+        let (safe, at_return) = (self.safe.len(), self.at_return);
+        let checks = [
+            (safe == 0, "nothing was said to be safe".to_owned()),
+            (
+                in_the_end != safe,
+                format!("{} of {safe} that were said to be safe are lost", safe - in_the_end),
+            ),
+            (
+                at_return * 1_000 < safe * 999,
+                format!("{at_return} of {safe} were there at the return"),
+            ),
+        ];
+        let wrong = checks.into_iter().filter(|(is_wrong, _)| *is_wrong);
+        wrong.map(|(_, what)| what).collect()
     }
-    if at_return * 1_000 < safe.len() * 999 {
-        wrong.push(format!("{at_return} of {} were there at the return", safe.len()));
-    }
-    Ok(Outcome::of(wrong))
 }
 
 /// A machine behind a gateway of its own, 20 ms from everybody.

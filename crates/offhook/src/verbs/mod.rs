@@ -20,14 +20,14 @@ mod timeline;
 mod up;
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::CommandFactory as _;
 use serde::Serialize;
 
 use crate::client::Client;
 use crate::config;
-use crate::flags::{Flags, IdentityVerb, Verb};
+use crate::flags::{Flags, IdentityVerb, Up, Verb};
 use crate::home;
 use crate::problem::{Kind, Problem};
 use crate::render::Style;
@@ -129,15 +129,9 @@ pub(crate) async fn run(flags: Flags) -> Done {
         out,
     };
     match flags.verb {
-        Verb::Up(mut up) if up.service => {
-            config::for_service(&mut up, file.as_deref(), must_exist)?;
-            let given_config = flags.config.map(std::path::absolute).transpose()?;
-            let told = crate::service::install(
-                given_home.as_ref().map(|_| context.home.as_path()),
-                given_config.as_deref(),
-            )?;
-            context.out.talk(told.trim_end());
-            Ok(())
+        Verb::Up(up) if up.service => {
+            let given_home = given_home.as_ref().map(|_| context.home.as_path());
+            install(&context, up, given_home, flags.config.as_deref())
         }
         Verb::Up(mut up) => {
             config::complete(&mut up, config::read(file.as_deref(), must_exist)?);
@@ -183,6 +177,16 @@ pub(crate) async fn run(flags: Flags) -> Done {
         Verb::Completions { .. } | Verb::Openapi | Verb::Config(_) => Ok(()),
         Verb::Exchange(verb) => exchange::run(&context, verb).await,
     }
+}
+
+/// `up --service`: the node is installed, and does not run here.
+fn install(context: &Context, mut up: Up, home: Option<&Path>, config: Option<&Path>) -> Done {
+    let (file, must_exist) = config::file(config, home);
+    config::for_service(&mut up, file.as_deref(), must_exist)?;
+    let config = config.map(std::path::absolute).transpose()?;
+    let told = crate::service::install(home, config.as_deref())?;
+    context.out.talk(told.trim_end());
+    Ok(())
 }
 
 fn completions(shell: clap_complete::Shell, out: Out) -> Done {
