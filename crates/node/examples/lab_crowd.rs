@@ -149,11 +149,11 @@ impl Crowd {
     }
 
     /// One member of a room says something.
-    async fn say_one(&mut self, room: &str) {
-        let (room, members) = &self.rooms[room];
+    async fn say_one(&mut self, name: &str) {
+        let (room, members) = &self.rooms[name];
         self.post(members[members.len() - 1], *room, self.said).await;
         self.said += 1;
-        answer("said 1");
+        answer(&format!("one {name}"));
     }
 
     async fn post(&self, speaker: usize, room: RoomId, number: usize) {

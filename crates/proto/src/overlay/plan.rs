@@ -69,7 +69,7 @@ const RETURNS_MAX: u32 = 6;
 pub const SURPLUS_STAY: Duration = Duration::from_secs(10);
 /// A visit ends when nothing was said on its line for so long.
 pub const VISIT_STAY: Duration = Duration::from_secs(2);
-/// A line on which nothing came for so long, with nothing asked for, has its rooms in step.
+/// A line on which nothing came for so long, with both ends having said what they hold and nothing asked for, has its rooms in step.
 pub const SETTLED: Duration = Duration::from_secs(1);
 /// Between two visits once every room was visited.
 pub const VISIT_GAP: Duration = Duration::from_secs(200);

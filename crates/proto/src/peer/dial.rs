@@ -45,6 +45,9 @@ const ADDRESSES_MAX: usize = 8;
 /// Addresses that a peer was told are not told again on a new line within this; then they are, for it may have had no use for one and lack it now.
 const ADDRESSES_TOLD_FOR: Duration = Duration::from_secs(3_600);
 
+/// Both ends have said by then what they hold; whoever takes longer is not waited for.
+const COMPARED: Duration = Duration::from_secs(20);
+
 /// A line of this age is no mere look into a room, and is told where everybody is.
 const LOOK: Duration = Duration::from_secs(15);
 /// Until then it is told where so many others are, those of the newest records, besides what is learnt meanwhile.
@@ -517,13 +520,17 @@ impl<S: Store> Peer<S> {
         }
         let peer = sight.peers.entry(device).or_insert_with(|| {
             let is_known = |dial: &&Dial| !dial.record.addresses.is_empty() || dial.record.relay.is_some();
+            let is_new = dial.is_some_and(|dial| self.ctx.now.saturating_duration_since(dial.up_since) < COMPARED);
+            let is_at_work = |room: &RoomLine| room.is_answering() || is_new && !room.is_compared();
             plan::Peer {
                 rooms: BTreeSet::new(),
                 line: line.map(|line| plan::Line {
                     since: dial.map_or(line.last_frame, |dial| dial.up_since),
                     last_frame: line.last_frame,
-                    greeted: line.rooms.keys().map(|no| no.0).collect(),
-                    is_busy: !line.heard || line.rooms.values().any(RoomLine::is_answering),
+                    greeted: (line.rooms.iter().filter(|(_, room)| room.is_compared()))
+                        .map(|(no, _)| no.0)
+                        .collect(),
+                    is_busy: !line.heard || line.rooms.values().any(is_at_work),
                     is_own: dial.is_some_and(|dial| dial.is_own),
                 }),
                 dialling_since: dial.and_then(|dial| dial.in_flight),

@@ -379,6 +379,11 @@ impl RoomLine {
         self.asked.remove(at)
     }
 
+    /// Whether the peer has said what it holds.
+    pub(super) fn is_compared(&self) -> bool {
+        self.has.is_some()
+    }
+
     /// Whether an answer is under way that is not late.
     pub(super) fn is_answering(&self) -> bool {
         self.asked.iter().any(|asked| !asked.overdue)
