@@ -282,10 +282,8 @@ impl<S: Store> Peer<S> {
         self.plan_due = false;
         self.give_up_late_dials();
         let sight = self.sight();
-        self.unheard.retain(|no| {
-            let has_line = |peer: &plan::Peer| peer.line.as_ref().is_some_and(|line| line.greeted.contains(&no.0));
-            !sight.peers.values().any(has_line)
-        });
+        let unheard = std::mem::take(&mut self.unheard);
+        self.unheard = unheard.into_iter().filter(|no| !self.is_carried(*no)).collect();
         let mut plan = self.planner.plan(&sight, now);
         for device in plan.close {
             self.ctx.out.push(Output::Close {
@@ -387,10 +385,14 @@ impl<S: Store> Peer<S> {
         self.plan_due |= !was_active;
     }
 
+    /// Whether what is said in a room goes out on a line, to a member or a keeper.
+    fn is_carried(&self, no: RoomNo) -> bool {
+        self.lines.values().any(|line| line.rooms.contains_key(&no)) || self.has_open_vault(no)
+    }
+
     /// Something was said here, in a room that no line carries: somebody must hear of it.
     pub(super) fn note_unheard(&mut self, no: RoomNo) {
-        let is_carried = self.lines.values().any(|line| line.rooms.contains_key(&no)) || self.has_open_vault(no);
-        if is_carried || !self.unheard.insert(no) {
+        if self.is_carried(no) || !self.unheard.insert(no) {
             return;
         }
         let now = self.ctx.now;
