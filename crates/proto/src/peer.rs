@@ -62,6 +62,7 @@ mod table;
 mod timeline;
 mod vaults;
 pub mod view;
+mod wants;
 
 pub use command::{Command, CommandError, Post, Reply, Verdict};
 #[doc(hidden)]

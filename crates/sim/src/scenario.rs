@@ -373,6 +373,7 @@ pub enum Action {
 const BUILT_IN: &[(&str, &str)] = &[
     ("story", include_str!("../scenarios/story.toml")),
     ("rooms-small", include_str!("../scenarios/rooms-small.toml")),
+    ("stragglers", include_str!("../scenarios/stragglers.toml")),
     ("partition-removal", include_str!("../scenarios/partition-removal.toml")),
     ("over-redemption", include_str!("../scenarios/over-redemption.toml")),
     ("crash-loop", include_str!("../scenarios/crash-loop.toml")),

@@ -13,7 +13,7 @@
 //! was closed is seen by the gateway for two minutes more, so that to replace all at once doubles the flows. What somebody waits for is dialled at once.
 //!
 //! *Mixing*: covering alone would leave the sides of a healed partition apart, each covered by its own. So from time to time a member is called with whom there was no line for longest:
-//! every [`MIX_GAP_FEW`] while fewer than [`MIX_LINES`] lines are up, every [`MIX_GAP_NEW`] in the first time after the start or a change of network, for what covers a room then may be as new to it, every [`MIX_GAP`] later,
+//! first [`MIX_FIRST`] after the start or a change of network, if every room was looked into by then, for it may be that two sides have just come together; every [`MIX_GAP_FEW`] while fewer than [`MIX_LINES`] lines are up, every [`MIX_GAP_NEW`] in the first time after the start or a change of network, for what covers a room then may be as new to it, every [`MIX_GAP`] later,
 //! sooner where the last one did not answer. Two sides with several members meet within a gap or two, and a line is enough.
 //!
 //! *Spreading*: a line to one member is no line to all: lines of a room may hang together in parts, and what is said in one part reaches the others only with somebody's next call. So those of whom nothing
@@ -81,6 +81,8 @@ pub const REPLACE_GAP: Duration = Duration::from_secs(90);
 
 /// Below so many lines, members without one are called soon.
 pub const MIX_LINES: usize = 6;
+/// The first call for mixing after the start or a change of network, once every room was looked into.
+pub const MIX_FIRST: Duration = Duration::from_secs(1);
 /// Between two calls for mixing while there are fewer than [`MIX_LINES`] lines.
 pub const MIX_GAP_FEW: Duration = Duration::from_secs(5);
 /// Between two calls for mixing within [`MIX_NEW_FOR`] of the start or a change of network.
@@ -505,6 +507,10 @@ impl Planner {
     /// When the next call for mixing may be made. Not in the first moments, which are for covering.
     fn next_mix(&self, choice: &Choice<'_>) -> Instant {
         let began = self.began.unwrap_or(choice.now);
+        let is_first = self.last_mix.is_none_or(|(at, _)| at < began);
+        if is_first && choice.sight.rooms.keys().all(|room| self.has_visited(*room)) {
+            return began + MIX_FIRST;
+        }
         let last = self.last_mix.map_or(began, |(at, _)| at.max(began));
         let was_missed = self
             .last_mix

@@ -1,7 +1,7 @@
 //! Answering what peers ask for: by urgency, a frame at a time, and never more under way than a line's bound.
 //!
 //! Wants wait in a list on their line ([`Waiting`]). While less than [`super::line::IN_FLIGHT_BYTES_MAX`] of entries are under way, the next frame is made of the most urgent of
-//! them: control entries, the newest page, the rest; of equals, the oldest. The peer says by `Taken` how much it has stored. So neither a slow peer nor a greedy one makes
+//! them: control entries, the newest page, the rest; of equals, the oldest. What the peer has said meanwhile that it holds is left out. The peer says by `Taken` how much it has stored. So neither a slow peer nor a greedy one makes
 //! this node read ahead, and what is new never waits behind much.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::history::IntervalSet;
 use crate::history::entry::{Class, LogKey};
 use crate::identity::DeviceId;
-use crate::peer::line::{Line, PAGE, TAKEN_BYTES, Waiting, WantKind};
+use crate::peer::line::{HAS_PIECES_MAX, Line, PAGE, TAKEN_BYTES, Waiting, WantKind};
 use crate::peer::record::{self, Stored};
 use crate::peer::{Peer, table};
 use crate::store::{Direction, LogNo, RoomNo, Store, StoreError, after_prefix};
@@ -33,9 +33,15 @@ impl<S: Store> Peer<S> {
         };
         let mut wanted = BTreeMap::new();
         for LogRanges { log, seqs } in ranges {
-            if let Some(log) = shared.resolve(log) {
-                wanted.insert(log, seqs);
+            let Some(log) = shared.resolve(log) else { continue };
+            // What it asks for it lacks, whatever it was sent before.
+            if let Some(has) = shared.has.as_mut().and_then(|has| has.get_mut(&log)) {
+                *has = has.minus(&seqs);
+                if has.ranges().len() > HAS_PIECES_MAX {
+                    return self.misbehaved(peer, "a log in too many pieces");
+                }
             }
+            wanted.insert(log, seqs);
         }
         let kind = match control_only {
             true => WantKind::Control,
@@ -108,7 +114,6 @@ impl<S: Store> Peer<S> {
         if kind == WantKind::Control {
             ranges.clear();
         }
-        let skip_held = matches!(kind, WantKind::Page | WantKind::All);
         let sent = 0;
         let waiting = Waiting {
             no,
@@ -116,7 +121,6 @@ impl<S: Store> Peer<S> {
             kind,
             control,
             ranges,
-            skip_held,
             sent,
         };
         if let Some(line) = self.lines.get_mut(&peer) {
@@ -175,7 +179,7 @@ impl<S: Store> Peer<S> {
             && let Some((log, seq)) = waiting.control.pop_front()
         {
             let has = self.shared(peer, no).and_then(|shared| shared.has.as_ref()?.get(&log));
-            if waiting.skip_held && has.is_some_and(|has| has.contains(seq)) {
+            if has.is_some_and(|has| has.contains(seq)) {
                 continue;
             }
             self.add_range(peer, no, &log, (seq, seq), Class::Control, &mut answer)?;
@@ -184,9 +188,7 @@ impl<S: Store> Peer<S> {
             && let Some(mut first) = waiting.ranges.first_entry()
         {
             let log = *first.key();
-            if waiting.skip_held
-                && let Some(has) = self.shared(peer, no).and_then(|shared| shared.has.as_ref()?.get(&log))
-            {
+            if let Some(has) = self.shared(peer, no).and_then(|shared| shared.has.as_ref()?.get(&log)) {
                 *first.get_mut() = first.get().minus(has);
             }
             let Some((from, to)) = first.get().ranges().first().copied() else {

@@ -1,16 +1,13 @@
 //! Getting in step: what is said to whom when a line comes up, entries arrive, or something is missing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::crypto::{Secret, prefix8};
 use crate::history::IntervalSet;
 use crate::history::entry::{Class, Entry, Header, LogKey};
 use crate::identity::DeviceId;
 use crate::peer::author::{Written, random8};
-use crate::peer::line::{
-    Asked, Greeting, HAS_PIECES_MAX, NO_BASES_MAX, PAGE, RoomLine, Unrecognised, WANT_ALL_MAX, WANT_ENTRIES_MAX,
-    WANT_NEWEST,
-};
+use crate::peer::line::{Greeting, HAS_PIECES_MAX, NO_BASES_MAX, RoomLine, Unrecognised};
 use crate::peer::record::{self, Base};
 use crate::peer::room::{Ingested, Room};
 use crate::peer::{Output, Peer, table};
@@ -348,185 +345,6 @@ impl<S: Store> Peer<S> {
         self.begin_receipts(peer, no)
     }
 
-    /// Somebody looks at a room: its newest page comes before all else but membership and keys, from one peer that has more of it than this node.
-    pub(super) fn ask_for_screen(&mut self, no: RoomNo) {
-        let peers: Vec<DeviceId> = self.lines.keys().copied().collect();
-        for peer in peers {
-            if self.ask_page(peer, no) {
-                return;
-            }
-        }
-    }
-
-    /// Asks for the newest page of the room on somebody's screen, once on each line. True if it is asked for.
-    fn ask_page(&mut self, peer: DeviceId, no: RoomNo) -> bool {
-        let (Some(room), Some(line)) = (self.rooms.get(&no), self.lines.get_mut(&peer)) else {
-            return false;
-        };
-        let Some(shared) = line.rooms.get_mut(&no) else {
-            return false;
-        };
-        if shared.page_asked || shared.let_down || !shared.has_more(&room.held()) {
-            return false;
-        }
-        shared.page_asked = true;
-        let (name, want, count) = (shared.name, shared.next_want, PAGE);
-        self.ask(peer, no, BTreeMap::new(), true);
-        self.send(peer, &Frame::WantPage { name, want, count });
-        true
-    }
-
-    /// Asks a peer for what it holds and this node lacks, unless another was asked for it.
-    pub(super) fn plan_wants(&mut self, peer: DeviceId, no: RoomNo) {
-        if self.opened_room == Some(no) && !self.asked_elsewhere(peer, no) {
-            self.ask_page(peer, no);
-        }
-        loop {
-            let mut missing = self.missing_at(peer, no);
-            let all = missing.clone();
-            self.leave_out_spent(no, &mut missing);
-            let some_spent = missing.len() < all.len();
-            let Some(shared) = self.shared(peer, no) else { return };
-            let control_first = some_spent && !shared.control_asked;
-            let knows_what_lacks = shared.left_for_later.is_none();
-            if control_first {
-                missing = all;
-            }
-            if missing.is_empty() || !shared.may_ask() {
-                return;
-            }
-            let total: u64 = missing.values().map(IntervalSet::len).sum();
-            let (name, want) = (shared.name, shared.next_want);
-            // What a page brings is left out of everything.
-            let first = shared.asked.iter().all(|asked| asked.partial);
-            let is_all = total <= WANT_ALL_MAX && first && !some_spent && knows_what_lacks;
-            let frame = if is_all && !self.asked_elsewhere(peer, no) {
-                self.ask(peer, no, missing, false);
-                Frame::WantAll { name, want }
-            } else {
-                let Some(shared) = self.shared(peer, no) else { return };
-                if control_first || total > WANT_ALL_MAX && !shared.control_asked {
-                    shared.control_asked = true;
-                    let ranges = shared.name_ranges(missing);
-                    self.ask(peer, no, BTreeMap::new(), true);
-                    let control_only = true;
-                    Frame::Want {
-                        name,
-                        want,
-                        control_only,
-                        ranges,
-                    }
-                } else if total > WANT_ALL_MAX && !shared.page_asked {
-                    shared.page_asked = true;
-                    self.ask(peer, no, BTreeMap::new(), true);
-                    let count = PAGE;
-                    Frame::WantPage { name, want, count }
-                } else {
-                    let picked = pick_newest(&missing);
-                    let ranges = shared.name_ranges(picked.clone());
-                    self.ask(peer, no, picked, false);
-                    let control_only = false;
-                    Frame::Want {
-                        name,
-                        want,
-                        control_only,
-                        ranges,
-                    }
-                }
-            };
-            self.send(peer, &frame);
-        }
-    }
-
-    fn ask(&mut self, peer: DeviceId, no: RoomNo, ranges: BTreeMap<LogKey, IntervalSet>, partial: bool) {
-        let now = self.ctx.now;
-        let Some(line) = self.lines.get_mut(&peer) else { return };
-        let Some(shared) = line.rooms.get_mut(&no) else { return };
-        let asked = Asked {
-            want: shared.next_want,
-            ranges,
-            partial,
-            at: now,
-            overdue: false,
-        };
-        shared.next_want = shared.next_want.wrapping_add(1);
-        let due = asked.due(line.last_news);
-        shared.asked.push_back(asked);
-        self.wants_at = Some(self.wants_at.map_or(due, |at| at.min(due)));
-    }
-
-    /// Asks others for what somebody was asked for and has not brought in time. Nobody can tell who withholds from who is slow: nothing else follows.
-    pub(super) fn ask_in_stead(&mut self) {
-        let now = self.ctx.now;
-        self.wants_at = None;
-        let mut late = BTreeSet::new();
-        for line in self.lines.values_mut() {
-            for (no, shared) in &mut line.rooms {
-                for asked in shared.asked.iter_mut().filter(|asked| !asked.overdue) {
-                    let due = asked.due(line.last_news);
-                    if due > now {
-                        self.wants_at = Some(self.wants_at.map_or(due, |at| at.min(due)));
-                        continue;
-                    }
-                    asked.overdue = true;
-                    shared.let_down = true;
-                    late.insert(*no);
-                }
-            }
-        }
-        let peers: Vec<DeviceId> = self.lines.keys().copied().collect();
-        for no in late {
-            for peer in &peers {
-                self.plan_wants(*peer, no);
-            }
-        }
-    }
-
-    fn asked_elsewhere(&self, peer: DeviceId, no: RoomNo) -> bool {
-        let others = self.lines.iter().filter(|(device, _)| **device != peer);
-        others
-            .filter_map(|(_, line)| line.rooms.get(&no))
-            .any(RoomLine::is_answering)
-    }
-
-    /// What a peer holds, this node lacks and has asked nobody for. Logs of nobody in the room only as far as they may introduce themselves.
-    fn missing_at(&self, peer: DeviceId, no: RoomNo) -> BTreeMap<LogKey, IntervalSet> {
-        let mut missing = BTreeMap::new();
-        let (Some(room), Some(line)) = (self.rooms.get(&no), self.lines.get(&peer)) else {
-            return missing;
-        };
-        let Some(theirs) = line.rooms.get(&no) else {
-            return missing;
-        };
-        let Some(has) = &theirs.has else {
-            return missing;
-        };
-        for (log, seqs) in has {
-            let mut lacking = match room.logs.get(log) {
-                Some(state) => seqs.minus(&state.held),
-                None => seqs.clone(),
-            };
-            if let Some(last) = room.frozen_at(log) {
-                lacking = lacking.up_to(last);
-            }
-            if lacking.is_empty() {
-                continue;
-            }
-            for other in self.lines.values() {
-                let Some(shared) = other.rooms.get(&no) else { continue };
-                lacking = lacking.minus(&shared.was_asked(log));
-                let instead = shared.has.as_ref().filter(|_| theirs.let_down && !shared.let_down);
-                if let Some(seqs) = instead.and_then(|has| has.get(log)) {
-                    lacking = lacking.minus(seqs);
-                }
-            }
-            if !lacking.is_empty() {
-                missing.insert(*log, lacking);
-            }
-        }
-        missing
-    }
-
     /// Entries came: asked for, or new.
     pub(super) fn on_entries(&mut self, peer: DeviceId, no: RoomNo, ends: Ends, runs: Runs) -> Result<(), StoreError> {
         let mut joined: Vec<(LogKey, Vec<Entry>)> = Vec::new();
@@ -538,6 +356,7 @@ impl<S: Store> Peer<S> {
             let Some(log) = shared.resolve(log) else {
                 return self.misnamed(peer, no);
             };
+            shared.pace.count(entries.len());
             if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
                 let seqs = IntervalSet::range(first.header.seq, last.header.seq);
                 shared.note_has(&log, &seqs);
@@ -673,7 +492,12 @@ impl<S: Store> Peer<S> {
             let news = holds.map_or_else(|| outcome.new.clone(), |has| outcome.new.minus(has));
             let asked_for = from == Some(*device) && !shared.asked.is_empty();
             let acknowledge = from == Some(*device) && !asked_for;
-            let announce = if acknowledge { outcome.new.clone() } else { news };
+            let mut announce = if acknowledge { outcome.new.clone() } else { news };
+            if from != Some(*device) {
+                // Who was asked for it, and is helped, may leave it out.
+                let unasked = outcome.new.minus(&shared.was_asked(log));
+                announce.union(&outcome.new.minus(&unasked));
+            }
             if !announce.is_empty() && shared.has.is_some() && !asked_for {
                 shared.announce.entry(*log).or_default().union(&announce);
                 self.announce_at.get_or_insert(self.ctx.now + super::ANNOUNCE_DELAY);
@@ -728,7 +552,8 @@ impl<S: Store> Peer<S> {
             None => return Ok(()),
         };
         let mut refuted = Vec::new();
-        let Some(mut asked) = self.shared(peer, no).and_then(|shared| shared.answered(end.want)) else {
+        let now = self.ctx.now;
+        let Some(mut asked) = self.shared(peer, no).and_then(|shared| shared.answered(end.want, now)) else {
             return Ok(());
         };
         self.leave_out_spent(no, &mut asked.ranges);
@@ -1002,22 +827,4 @@ fn numbers(stretches: &[Vec<Entry>]) -> IntervalSet {
         numbers.insert(first.header.seq, last.header.seq);
     }
     numbers
-}
-
-/// The newest of each log, up to a bound altogether.
-fn pick_newest(missing: &BTreeMap<LogKey, IntervalSet>) -> BTreeMap<LogKey, IntervalSet> {
-    let mut picked = BTreeMap::new();
-    let mut total = 0;
-    for (log, seqs) in missing {
-        let mut set = IntervalSet::default();
-        for (from, to) in seqs.newest(WANT_NEWEST) {
-            set.insert(from, to);
-        }
-        total += set.len();
-        picked.insert(*log, set);
-        if total >= WANT_ENTRIES_MAX {
-            break;
-        }
-    }
-    picked
 }

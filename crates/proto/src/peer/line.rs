@@ -8,6 +8,7 @@ use crate::history::{EpochId, IntervalSet, LogKey, RoomId};
 use crate::identity::DeviceId;
 use crate::peer::dial::AddressesSent;
 use crate::peer::record::Base;
+use crate::peer::wants::STRAGGLING;
 use crate::store::RoomNo;
 use crate::sync::Changes;
 use crate::sync::frame::{LogName, LogRanges, RoomName, RoomTag, Side};
@@ -42,6 +43,8 @@ const WANT_QUIET: Duration = Duration::from_secs(10);
 const WANT_ANSWER: Duration = Duration::from_secs(120);
 /// An overdue want is forgotten this long after it was asked, and its peer may be asked again.
 const WANT_FORGOTTEN: Duration = Duration::from_secs(60);
+/// So many entries tell how fast a line is.
+const PACE_MIN: u64 = 32;
 /// Bytes of `Entries` frames on the way to one peer, at most, before a further answer is begun: what is more urgent never waits behind more than this.
 pub(super) const IN_FLIGHT_BYTES_MAX: usize = 256 * 1024;
 /// So many bytes are taken in before the sender is told; less than [`IN_FLIGHT_BYTES_MAX`], so that it always hears of some.
@@ -240,8 +243,6 @@ pub(super) struct Waiting {
     /// What is still to be sent, in order; control entries first, each by itself.
     pub control: VecDeque<(LogKey, u32)>,
     pub ranges: BTreeMap<LogKey, IntervalSet>,
-    /// What the peer was sent or said it has meanwhile is left out.
-    pub skip_held: bool,
     /// Bytes of it that were sent.
     pub sent: usize,
 }
@@ -274,6 +275,8 @@ pub(super) struct RoomLine {
     pub all_wanted: Option<u32>,
     /// Wants that the peer owes answers to, oldest first.
     pub asked: VecDeque<Asked>,
+    /// How fast they come.
+    pub pace: Pace,
     /// The number of the next want.
     pub next_want: u32,
     pub control_asked: bool,
@@ -318,6 +321,55 @@ pub(super) struct Asked {
     pub overdue: bool,
 }
 
+/// A pace is in entries per so many seconds.
+pub(super) const PER: u64 = 1000;
+
+/// How fast answers come.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Since when answers are owed without a break.
+    since: Option<Instant>,
+    /// Entries that came since then.
+    came: u64,
+    /// What it was before.
+    last: Option<u64>,
+}
+
+impl Pace {
+    /// The first answer is owed.
+    pub(super) fn begin(&mut self, now: Instant) {
+        (self.since, self.came) = (Some(now), 0);
+    }
+
+    /// Entries came.
+    pub(super) fn count(&mut self, entries: usize) {
+        self.came = self.came.saturating_add(entries as u64);
+    }
+
+    /// The last answer has come. Of a few entries it says nothing about the pace.
+    pub(super) fn end(&mut self, now: Instant) {
+        if self.came >= PACE_MIN {
+            self.last = self.so_far(now);
+        }
+        self.since = None;
+    }
+
+    /// Entries in [`PER`] seconds, where it is known.
+    pub(super) fn rate(&self, now: Instant) -> Option<u64> {
+        let is_telling = |since: Instant| now.saturating_duration_since(since) >= STRAGGLING;
+        match self.since {
+            Some(since) if is_telling(since) => self.so_far(now),
+            _ => self.last,
+        }
+    }
+
+    fn so_far(&self, now: Instant) -> Option<u64> {
+        let took = now.saturating_duration_since(self.since?).as_millis().max(1);
+        let took = u64::try_from(took).unwrap_or(u64::MAX);
+        Some(self.came.saturating_mul(1000 * PER) / took)
+    }
+}
+
 impl Asked {
     /// When it is overdue, on a line that last brought something new at `last_news`.
     pub(super) fn due(&self, last_news: Instant) -> Instant {
@@ -341,6 +393,7 @@ impl RoomLine {
             summary_heard: false,
             all_wanted: None,
             asked: VecDeque::new(),
+            pace: Pace::default(),
             next_want: 0,
             control_asked: false,
             page_asked: false,
@@ -374,9 +427,13 @@ impl RoomLine {
     }
 
     /// Takes the want that an answer ends.
-    pub(super) fn answered(&mut self, want: u32) -> Option<Asked> {
+    pub(super) fn answered(&mut self, want: u32, now: Instant) -> Option<Asked> {
         let at = self.asked.iter().position(|asked| asked.want == want)?;
-        self.asked.remove(at)
+        let asked = self.asked.remove(at);
+        if !self.is_answering() {
+            self.pace.end(now);
+        }
+        asked
     }
 
     /// Whether the peer has said what it holds.

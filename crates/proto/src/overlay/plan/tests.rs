@@ -209,10 +209,10 @@ fn an_active_room_gets_a_second_line_and_loses_it_when_quiet() {
     let peers = (0..4).map(|_| peer([0], now)).collect();
     let mut play = Play::new(sight(1, peers), now);
     // Before the first call for mixing.
-    play.run_for(SECOND * 2);
+    play.run_for(MIX_FIRST / 4);
     assert_eq!(play.lines(), 1);
     play.sight.rooms.get_mut(&0).unwrap().spoken = Some(play.now);
-    play.run_for(SECOND * 2);
+    play.run_for(MIX_FIRST / 4);
     assert_eq!(play.lines(), 2);
     assert_eq!(play.dials[1].2, Reason::Second(1));
     let held = play.step().held;
@@ -251,6 +251,29 @@ fn members_without_a_line_are_called_soon_after_the_start_and_seldom_later() {
     play.planner.network_changed();
     play.run_for(MIX_NEW_FOR);
     assert!(mixed(&play, SECOND * 3_600, SECOND * 3_600 + MIX_NEW_FOR) >= 7);
+}
+
+/// Lines stand to one's own side of a partition when the network is another one: the other side is called at once.
+#[test]
+fn after_a_change_of_network_members_without_a_line_are_called_as_soon_as_all_rooms_are_looked_into() {
+    let now = start();
+    let mut play = Play::new(sight(1, (0..20).map(|_| peer([0], now)).collect()), now);
+    play.run_for(SECOND * 600);
+    for peer in play.sight.peers.values_mut().filter(|peer| peer.line.is_none()) {
+        peer.due = Some(play.now);
+    }
+    let changed = play.now;
+    play.planner.network_changed();
+    play.run_for(MIX_FIRST + SECOND);
+    let mixed = (play.dials.iter()).find(|dial| dial.2 == Reason::Mix && dial.0 >= changed);
+    assert!(mixed.unwrap().0 <= changed + MIX_FIRST, "{mixed:?}");
+
+    // Where a room was not looked into, that comes first.
+    play.sight.rooms.insert(1, play.sight.rooms[&0].clone());
+    play.planner.network_changed();
+    let changed = play.now;
+    play.run_for(MIX_FIRST + SECOND);
+    assert!((play.dials.iter()).all(|dial| dial.2 != Reason::Mix || dial.0 < changed));
 }
 
 /// Where nobody else answers the next is called sooner: seven of ten members are away.
