@@ -95,6 +95,9 @@ pub struct Phases {
     pub safety_s: u64,
     /// The most that it may take from healing to agreement.
     pub liveness_s_max: u64,
+    /// Nobody hears of a change of network when everything heals: some cable far away works again.
+    #[serde(default)]
+    pub heals_unnoticed: bool,
 }
 
 /// How the network is.

@@ -732,11 +732,11 @@ impl<'a> World<'a> {
             self.hosts[node].mishap = None;
             self.hosts[node].disk.recover();
             self.hosts[node].switched_off = false;
-            if self.hosts[node].is_up() {
+            if !self.hosts[node].is_up() {
+                self.after(MILLI, Event::Start { node });
+            } else if !self.scenario.phases.heals_unnoticed {
                 self.give(node, Input::NetworkChanged);
                 self.announce(node);
-            } else {
-                self.after(MILLI, Event::Start { node });
             }
         }
         self.plant_at_heal();
@@ -753,10 +753,10 @@ impl<'a> World<'a> {
         let history = self.scenario.history;
         let mut open = invariants::check_at_rest(&sights, &self.model, history);
         open.extend(self.check_expected(&sights));
-        let idle = self.pending.is_empty();
-        let over = healing >= self.scenario.phases.liveness_s_max * SECOND;
-        if (open.is_empty() && idle) || over {
-            if over {
+        let have_agreed = open.is_empty() && self.pending.is_empty();
+        let most = self.scenario.phases.liveness_s_max * SECOND;
+        if have_agreed || healing >= most {
+            if !have_agreed {
                 let (count, waiting) = (open.len(), self.pending.len());
                 let text = format!(
                     "{count} differences and {waiting} unanswered commands after {} s",
@@ -773,7 +773,7 @@ impl<'a> World<'a> {
             return;
         }
         self.check_gap += self.check_gap / 2;
-        self.after(self.check_gap, Event::Check);
+        self.after(self.check_gap.min(most - healing), Event::Check);
     }
 
     /// How every node stands to every room, for the reader of a trace.

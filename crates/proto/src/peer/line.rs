@@ -363,6 +363,12 @@ impl Pace {
         }
     }
 
+    /// When whoever owes answers is looked at next: as soon as it may be a straggler, and again and again from then on.
+    pub(super) fn next_look(&self, now: Instant) -> Instant {
+        let first = self.since.map(|since| since + STRAGGLING);
+        first.filter(|at| *at > now).unwrap_or(now + STRAGGLING)
+    }
+
     fn so_far(&self, now: Instant) -> Option<u64> {
         let took = now.saturating_duration_since(self.since?).as_millis().max(1);
         let took = u64::try_from(took).unwrap_or(u64::MAX);

@@ -147,7 +147,7 @@ impl<S: Store> Peer<S> {
                 for asked in shared.asked.iter_mut().filter(|asked| !asked.overdue) {
                     let due = asked.due(line.last_news);
                     if due > now {
-                        let look = due.min(now + STRAGGLING);
+                        let look = due.min(shared.pace.next_look(now));
                         self.wants_at = Some(self.wants_at.map_or(look, |at| at.min(look)));
                         owed.insert(*no);
                         continue;
