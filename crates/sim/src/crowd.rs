@@ -106,6 +106,8 @@ enum Event {
         to: usize,
         number: u64,
         way: Option<Way>,
+        /// It holds a connection to the other's relay.
+        by_relay: bool,
     },
     InStep {
         a: usize,
@@ -342,7 +344,18 @@ impl<'a> Crowd<'a> {
             Event::Plan { node, number } if self.nodes[node].plan_number == number => self.make_plan(node),
             Event::Plan { .. } => {}
             Event::Turn { node } => self.turn(node),
-            Event::Dialled { from, to, number, way } => self.dialled(from, to, number, way),
+            Event::Dialled {
+                from,
+                to,
+                number,
+                way,
+                by_relay,
+            } => {
+                let is_of_this_run = self.nodes[from].up && self.nodes[from].up_since == number;
+                if is_of_this_run && !self.dialled(from, to, way) && by_relay {
+                    self.let_relay_go(from, to);
+                }
+            }
             Event::InStep { a, b, number } => self.in_step(a, b, number),
             Event::Deliver { from, to, room, entry } => self.deliver(from, to, room, entry),
             Event::Say => self.say(),
@@ -396,8 +409,9 @@ impl<'a> Crowd<'a> {
         state.relays.clear();
         if self.plan.relays > 0 {
             let home = To::Tcp(format!("relay {}", node % self.plan.relays));
-            state.ledger.hold(home.clone(), Kind::Relay, "the home relay", now);
-            state.gateway.insert(home, (Micros::MAX / 2, true));
+            if state.ledger.hold(home.clone(), Kind::Relay, "the home relay", now) {
+                state.gateway.insert(home, (Micros::MAX / 2, true));
+            }
         }
         if self.plan.arriving.iter().next() == Some(&node) {
             self.say_what_was_missed(node);
@@ -456,6 +470,16 @@ impl<'a> Crowd<'a> {
         }
         for other in self.nodes[node].lines.clone() {
             self.end_line(node, other);
+        }
+        // Of dials under way.
+        for (relay, uses) in std::mem::take(&mut self.nodes[node].relays) {
+            if uses > 0 {
+                self.close_relay(node, relay);
+            }
+        }
+        if self.plan.relays > 0 {
+            let home = To::Tcp(format!("relay {}", node % self.plan.relays));
+            self.nodes[node].gateway.insert(home, (self.now, true));
         }
         self.nodes[node].up = false;
         self.out_of_reach(node);
@@ -607,7 +631,16 @@ impl<'a> Crowd<'a> {
         let takes = if way.is_some() { 3 * latency } else { patience };
         self.numbers += 1;
         let number = self.nodes[from].up_since;
-        self.after(takes, Event::Dialled { from, to, number, way });
+        self.after(
+            takes,
+            Event::Dialled {
+                from,
+                to,
+                number,
+                way,
+                by_relay,
+            },
+        );
     }
 
     fn latency(&mut self) -> Micros {
@@ -628,11 +661,9 @@ impl<'a> Crowd<'a> {
         self.want_plan(from, 20 * MILLI);
     }
 
-    fn dialled(&mut self, from: usize, to: usize, number: u64, way: Option<Way>) {
+    /// A dial has ended. True if there is a line now that was not there before.
+    fn dialled(&mut self, from: usize, to: usize, way: Option<Way>) -> bool {
         let now = self.clock.at(self.now);
-        if !self.nodes[from].up || self.nodes[from].up_since != number {
-            return;
-        }
         self.touch(from);
         self.touch(to);
         self.nodes[from].ledger.dial_ended(device(to));
@@ -640,8 +671,7 @@ impl<'a> Crowd<'a> {
             if let Some(peer) = self.nodes[from].sight.peers.get_mut(&device(to)) {
                 peer.dialling_since = None;
             }
-            self.let_relay_go(from, to);
-            return;
+            return false;
         }
         let is_let_in = !self.plan.closed.contains(&to) || self.remembers(to, from);
         let way = way.filter(|way| is_let_in || *way == Way::Relayed);
@@ -659,9 +689,8 @@ impl<'a> Crowd<'a> {
             };
         let Some(way) = way.filter(|_| answers) else {
             self.report.dials[1] += 1;
-            self.let_relay_go(from, to);
             self.dial_failed(from, to);
-            return;
+            return false;
         };
         if way == Way::Direct {
             for (here, there) in [(from, to), (to, from)] {
@@ -672,6 +701,7 @@ impl<'a> Crowd<'a> {
             }
         }
         self.begin_line(from, to, way);
+        true
     }
 
     /// Whether a node's gateway remembers that it sent to another.
@@ -740,25 +770,29 @@ impl<'a> Crowd<'a> {
             }
             self.want_plan(node, 20 * MILLI);
         }
-        self.let_relay_go(line.dialler, if line.dialler == here { there } else { here });
+        if line.way == Way::Relayed {
+            self.let_relay_go(line.dialler, if line.dialler == here { there } else { here });
+        }
     }
 
-    /// A peer's relay is let go of when no line or dial of this node uses it.
+    /// A line or dial needs a peer's relay no more, which is let go of when no other does.
     fn let_relay_go(&mut self, from: usize, to: usize) {
-        if self.plan.relays == 0 || !self.is_relayed(from, to) {
-            return;
-        }
         let relay = to % self.plan.relays;
-        let now = self.clock.at(self.now);
-        let state = &mut self.nodes[from];
-        let Some(uses) = state.relays.get_mut(&relay) else {
+        let Some(uses) = self.nodes[from].relays.get_mut(&relay) else {
             return;
         };
         *uses = uses.saturating_sub(1);
-        if *uses == 0 && relay != from % self.plan.relays {
+        if *uses == 0 {
+            self.close_relay(from, relay);
+        }
+    }
+
+    fn close_relay(&mut self, node: usize, relay: usize) {
+        if relay != node % self.plan.relays {
+            let now = self.clock.at(self.now);
             let at = To::Tcp(format!("relay {relay}"));
-            state.ledger.release(&at, now);
-            state.gateway.insert(at, (self.now, true));
+            self.nodes[node].ledger.release(&at, now);
+            self.nodes[node].gateway.insert(at, (self.now, true));
         }
     }
 
@@ -840,17 +874,14 @@ impl<'a> Crowd<'a> {
     }
 
     fn note_peak(&mut self, node: usize) {
+        self.touch(node);
         let flows = self.flows(node);
         let now = self.clock.at(self.now);
         let state = &mut self.nodes[node];
         state.peak = state.peak.max(flows);
         if !self.plan.naive.contains(&node) && state.up {
             let counted = state.ledger.in_use(now);
-            // Lines keep their flows in use; those are told to the ledger when it is asked next.
-            self.report.ledger_below = self
-                .report
-                .ledger_below
-                .max(flows.saturating_sub(counted + state.lines.len()));
+            self.report.ledger_below = self.report.ledger_below.max(flows.saturating_sub(counted));
         }
     }
 

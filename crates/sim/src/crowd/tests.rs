@@ -60,6 +60,7 @@ fn a_crowd_with_churn_stays_below_the_cap_and_delivers() {
         "{:?}",
         report.peaks.iter().max()
     );
+    assert_eq!(report.ledger_below, 0, "a ledger counted fewer flows than the gateway");
     assert!(!report.delays_ms.is_empty());
 }
 
