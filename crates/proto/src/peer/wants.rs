@@ -353,6 +353,11 @@ mod tests {
     use crate::history::LogKey;
     use crate::peer::line::Pace;
 
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
     fn set(ranges: &[(u32, u32)]) -> IntervalSet {
         let mut set = IntervalSet::default();
         for (from, to) in ranges {
@@ -379,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_pace_is_known_after_a_second_or_a_whole_answer() {
-        let start = Instant::now();
+        let start = start();
         let mut pace = Pace::default();
         pace.begin(start);
         pace.count(100);

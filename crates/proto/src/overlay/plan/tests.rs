@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::overlay::ledger::Urgency;
 
 #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
 fn start() -> Instant {
