@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
-use iroh::{Endpoint, Watcher};
+use iroh::{Endpoint, RelayUrl, Watcher};
 use offhook_proto::overlay::ledger::{Kind, LedgerView, To};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::dht::DhtCheck;
 use crate::endpoint::PathView;
 use crate::flows::Flows;
+use crate::relay;
 
 /// No single look takes longer.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -34,7 +35,7 @@ pub struct Checkup {
     pub paths: Vec<PathView>,
     /// The flow ledger.
     pub flows: LedgerView,
-    /// The home relay, where one is configured.
+    /// The home relay; while none is chosen, the first of those that may be.
     pub relay: Option<RelayCheck>,
     /// Whether multicast comes back from the local network.
     pub multicast: Multicast,
@@ -42,11 +43,13 @@ pub struct Checkup {
     pub dht: Option<DhtCheck>,
 }
 
-/// The configured relay.
+/// A relay that is configured, or one of the iroh project's.
 #[derive(Debug, Clone)]
 pub struct RelayCheck {
     /// Its URL.
     pub url: String,
+    /// It is one of the iroh project's, which are used unless that is turned off.
+    pub is_public: bool,
     /// The connection to it is up.
     pub is_connected: bool,
     /// What was wrong the last time, in the system's words.
@@ -78,31 +81,38 @@ pub enum Multicast {
 }
 
 /// Looks at everything; takes as long as the slowest look.
-pub(crate) async fn look(endpoint: &Endpoint, flows: &Flows, is_lan_on: bool) -> (Option<RelayCheck>, Multicast) {
+pub(crate) async fn look(
+    endpoint: &Endpoint,
+    flows: &Flows,
+    first_relay: Option<&RelayUrl>,
+    is_lan_on: bool,
+) -> (Option<RelayCheck>, Multicast) {
     let multicast = async {
         match is_lan_on {
             true => multicast(flows).await,
             false => Multicast::Off,
         }
     };
-    tokio::join!(relay(endpoint, flows), multicast)
+    tokio::join!(relay(endpoint, flows, first_relay), multicast)
 }
 
-async fn relay(endpoint: &Endpoint, flows: &Flows) -> Option<RelayCheck> {
+/// A node behind a portal has no home relay, for none answers: then the first of those that may be is looked for.
+async fn relay(endpoint: &Endpoint, flows: &Flows, first: Option<&RelayUrl>) -> Option<RelayCheck> {
     let status = endpoint.home_relay_status().get();
-    let status = status.first()?;
-    let url = status.url().to_string();
-    let portal = timeout(LOOK_TIMEOUT, portal(status.url(), flows)).await;
+    let home = status.first();
+    let url = home.map_or(first, |status| Some(status.url()))?;
+    let portal = timeout(LOOK_TIMEOUT, portal(url, flows)).await;
     Some(RelayCheck {
-        is_connected: status.is_connected(),
-        error: status.last_error().map(|error| format!("{error:#}")),
+        url: url.to_string(),
+        is_public: relay::is_public(url),
+        is_connected: home.is_some_and(|status| status.is_connected()),
+        error: home.and_then(|status| Some(format!("{:#}", status.last_error()?))),
         portal: portal.unwrap_or(Portal::Unknown),
-        url,
     })
 }
 
 /// A relay answers `/generate_204` with 204 and nothing else; a portal answers with its own page.
-async fn portal(url: &iroh::RelayUrl, flows: &Flows) -> Portal {
+async fn portal(url: &RelayUrl, flows: &Flows) -> Portal {
     let Some(host) = url.host_str() else {
         return Portal::Unknown;
     };

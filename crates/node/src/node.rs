@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use iroh::Endpoint;
+use iroh::{Endpoint, RelayUrl};
 use offhook_proto::history::{Attachment, ContentId, EntryId};
 use offhook_proto::identity::{DeviceId, PersonId};
 use offhook_proto::overlay::ledger::{LedgerView, Limits};
@@ -27,7 +27,7 @@ use crate::flows::{FlowSample, Flows};
 use crate::home::{Home, HomeError, store_path};
 use crate::journal::{LocalChange, Wording};
 use crate::lan::{self, Near};
-use crate::relay::{Relay, RelayError, RelayOptions};
+use crate::relay::{self, Relay, RelayError, RelayOptions};
 use crate::store::SqliteStore;
 
 /// Messages that may wait for the driver; whoever sends more waits.
@@ -197,6 +197,7 @@ impl Node {
                 flows,
                 files,
                 endpoint,
+                first_relay: first_relay(&config),
                 is_lan_on: config.lan,
                 own,
                 relay_due: relay_due(&config),
@@ -224,6 +225,16 @@ async fn bind(config: &Config, home: &Home, secrets: &Secrets) -> Result<(Arc<Fl
         flows.note_multicast();
     }
     Ok((flows, endpoint))
+}
+
+fn first_relay(config: &Config) -> Option<RelayUrl> {
+    let configured = config.relays.iter().find_map(|url| url.parse().ok());
+    configured.or_else(|| {
+        relay::public()
+            .into_iter()
+            .next()
+            .filter(|_| !config.no_public_infrastructure)
+    })
 }
 
 /// Until when this node may hear of its relay.
@@ -298,6 +309,8 @@ struct Shared {
     flows: Arc<Flows>,
     files: Arc<Files>,
     endpoint: Endpoint,
+    /// The first of the relays that may become the home relay.
+    first_relay: Option<RelayUrl>,
     is_lan_on: bool,
     own: watch::Receiver<Own>,
     /// Until when a relay that is not known yet may be waited for.
@@ -387,7 +400,7 @@ impl NodeHandle {
         self.shared.flows.history()
     }
 
-    /// Looks at the network. Takes a few seconds at most; asks nobody but the configured relay, and the DHT where it is used.
+    /// Looks at the network. Takes a few seconds at most; asks nobody but one relay that may be used, and the DHT where it is used.
     pub async fn checkup(&self) -> Checkup {
         let shared = &self.shared;
         let dht = async {
@@ -396,7 +409,12 @@ impl NodeHandle {
                 None => None,
             }
         };
-        let look = doctor::look(&shared.endpoint, &shared.flows, shared.is_lan_on);
+        let look = doctor::look(
+            &shared.endpoint,
+            &shared.flows,
+            shared.first_relay.as_ref(),
+            shared.is_lan_on,
+        );
         let ((relay, multicast), dht) = tokio::join!(look, dht);
         Checkup {
             addresses: self.addresses(),

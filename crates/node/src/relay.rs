@@ -306,7 +306,7 @@ pub(crate) fn public() -> Vec<RelayUrl> {
 }
 
 /// Whether this is one of the iroh project's relays.
-fn is_public(url: &RelayUrl) -> bool {
+pub(crate) fn is_public(url: &RelayUrl) -> bool {
     iroh::defaults::prod::default_relay_map().contains(url)
 }
 

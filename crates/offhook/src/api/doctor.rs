@@ -267,6 +267,12 @@ fn relay(relay: Option<&RelayCheck>) -> Vec<Check> {
     let mut checks = Vec::new();
     checks.push(match (&relay.error, relay.is_connected) {
         (_, true) => check("relay", Verdict::Good, format!("connected to {}", relay.url), ""),
+        (None, false) if relay.is_public => check(
+            "relay",
+            Verdict::Limited,
+            "none of the iroh project's relays has answered yet; they are used unless another is configured",
+            "without the Internet they are not needed; to name another: offhook up --use-relay URL",
+        ),
         (Some(error), false) => check(
             "relay",
             Verdict::Bad,
@@ -465,12 +471,19 @@ mod tests {
         assert!(fails.text.contains("no such device"));
         let captive = RelayCheck {
             url: "https://relay.example".to_owned(),
+            is_public: false,
             is_connected: false,
             error: None,
             portal: Portal::Captive,
         };
         assert!(relay(Some(&captive))[1].advice.as_ref().unwrap().contains("log in"));
         assert_eq!(relay(None).len(), 2);
+        let public = RelayCheck {
+            is_public: true,
+            portal: Portal::Unknown,
+            ..captive
+        };
+        assert!(relay(Some(&public))[0].text.contains("has answered yet"));
         assert!(dht(None).text.contains("not used"));
         let with = |answers| DhtCheck {
             answers,

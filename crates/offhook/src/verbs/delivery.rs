@@ -50,6 +50,7 @@ fn text(at: &Whereabouts, style: Style) -> String {
 pub(super) fn safety(at: &Whereabouts) -> String {
     match (at.safe, at.handed.len()) {
         (true, n) => format!("safe to go offline: {n} others hold it"),
+        (false, 0) if at.members == 0 => "nobody else is in the room yet: it is kept here only".to_owned(),
         (false, 1) if at.members <= 1 => {
             "not yet safe to go offline: the only other member holds it, and a keeper of the room would make it safe"
                 .to_owned()
