@@ -197,10 +197,9 @@ impl Node {
                 flows,
                 files,
                 endpoint,
-                first_relay: first_relay(&config),
                 is_lan_on: config.lan,
                 own,
-                relay_due: relay_due(&config),
+                awaited_relay: AwaitedRelay::of(&config),
                 dht,
                 near,
                 newest,
@@ -227,20 +226,24 @@ async fn bind(config: &Config, home: &Home, secrets: &Secrets) -> Result<(Arc<Fl
     Ok((flows, endpoint))
 }
 
-fn first_relay(config: &Config) -> Option<RelayUrl> {
-    let configured = config.relays.iter().find_map(|url| url.parse().ok());
-    configured.or_else(|| {
-        relay::public()
-            .into_iter()
-            .next()
-            .filter(|_| !config.no_public_infrastructure)
-    })
+/// The home relay, before it is known.
+#[derive(Debug)]
+struct AwaitedRelay {
+    /// The first of those that may become it.
+    first: Option<RelayUrl>,
+    /// Until when it may be waited for.
+    until: tokio::time::Instant,
 }
 
-/// Until when this node may hear of its relay.
-fn relay_due(config: &Config) -> tokio::time::Instant {
-    let may_have_one = !config.no_public_infrastructure || !config.relays.is_empty();
-    tokio::time::Instant::now() + if may_have_one { RELAY_WAIT } else { Duration::ZERO }
+impl AwaitedRelay {
+    fn of(config: &Config) -> Self {
+        let configured = config.relays.iter().find_map(|url| url.parse().ok());
+        let public = || relay::public().into_iter().next();
+        let first = configured.or_else(|| public().filter(|_| !config.no_public_infrastructure));
+        let wait = if first.is_some() { RELAY_WAIT } else { Duration::ZERO };
+        let until = tokio::time::Instant::now() + wait;
+        Self { first, until }
+    }
 }
 
 /// Starts the DHT's client where it is to be used.
@@ -309,12 +312,9 @@ struct Shared {
     flows: Arc<Flows>,
     files: Arc<Files>,
     endpoint: Endpoint,
-    /// The first of the relays that may become the home relay.
-    first_relay: Option<RelayUrl>,
     is_lan_on: bool,
     own: watch::Receiver<Own>,
-    /// Until when a relay that is not known yet may be waited for.
-    relay_due: tokio::time::Instant,
+    awaited_relay: AwaitedRelay,
     dht: Option<dht::Line>,
     near: lan::Sightings,
     newest: watch::Receiver<u64>,
@@ -412,7 +412,7 @@ impl NodeHandle {
         let look = doctor::look(
             &shared.endpoint,
             &shared.flows,
-            shared.first_relay.as_ref(),
+            shared.awaited_relay.first.as_ref(),
             shared.is_lan_on,
         );
         let ((relay, multicast), dht) = tokio::join!(look, dht);
@@ -446,7 +446,7 @@ impl NodeHandle {
         let mut own = self.shared.own.clone();
         let known = own.wait_for(|own| own.relay.is_some());
         // Without one it is reached as far as its addresses go.
-        let _ = tokio::time::timeout_at(self.shared.relay_due, known).await;
+        let _ = tokio::time::timeout_at(self.shared.awaited_relay.until, known).await;
     }
 
     /// Begins to take a file in, to be sent.
