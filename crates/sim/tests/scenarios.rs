@@ -33,6 +33,7 @@ macro_rules! scenarios {
 scenarios! {
     story "story"
     rooms_small "rooms-small"
+    stragglers "stragglers"
     partition_removal "partition-removal"
     over_redemption "over-redemption"
     crash_loop "crash-loop"
