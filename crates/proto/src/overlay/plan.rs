@@ -13,7 +13,7 @@
 //! was closed is seen by the gateway for two minutes more, so that to replace all at once doubles the flows. What somebody waits for is dialled at once.
 //!
 //! *Mixing*: covering alone would leave the sides of a healed partition apart, each covered by its own. So from time to time a member is called with whom there was no line for longest:
-//! first [`MIX_FIRST`] after the start or a change of network, if every room was looked into by then, for it may be that two sides have just come together; every [`MIX_GAP_FEW`] while fewer than [`MIX_LINES`] lines are up, every [`MIX_GAP_NEW`] in the first time after the start or a change of network, for what covers a room then may be as new to it, every [`MIX_GAP`] later,
+//! first [`MIX_FIRST`] after a change of network, if every room was looked into by then, for it may be that two sides have just come together (not after the start: flows of dials to whoever is away would be in the way of covering); every [`MIX_GAP_FEW`] while fewer than [`MIX_LINES`] lines are up, every [`MIX_GAP_NEW`] in the first time after the start or a change of network, for what covers a room then may be as new to it, every [`MIX_GAP`] later,
 //! sooner where the last one did not answer. Two sides with several members meet within a gap or two, and a line is enough.
 //!
 //! *Spreading*: a line to one member is no line to all: lines of a room may hang together in parts, and what is said in one part reaches the others only with somebody's next call. So those of whom nothing
@@ -85,7 +85,7 @@ pub const REPLACE_GAP: Duration = Duration::from_secs(90);
 
 /// Below so many lines, members without one are called soon.
 pub const MIX_LINES: usize = 6;
-/// The first call for mixing after the start or a change of network, once every room was looked into.
+/// The first call for mixing after a change of network, once every room was looked into.
 pub const MIX_FIRST: Duration = Duration::from_secs(1);
 /// Between two calls for mixing while there are fewer than [`MIX_LINES`] lines.
 pub const MIX_GAP_FEW: Duration = Duration::from_secs(5);
@@ -226,6 +226,8 @@ pub struct Planner {
     met: BTreeMap<DeviceId, Instant>,
     /// When this node started, or its network changed.
     began: Option<Instant>,
+    /// It was the network.
+    has_changed: bool,
     /// When a call for mixing was made last, and to whom.
     last_mix: Option<(Instant, DeviceId)>,
     /// When the next member may be called to whom nothing shows that what was said has come.
@@ -262,6 +264,7 @@ impl Planner {
         self.visited.clear();
         self.next_visit = None;
         self.began = None;
+        self.has_changed = true;
     }
 
     /// Whether a room was covered or visited since the start or the last change of network.
@@ -397,7 +400,7 @@ impl Planner {
     fn next_mix(&self, choice: &Choice<'_>) -> Instant {
         let began = self.began.unwrap_or(choice.now);
         let is_first = self.last_mix.is_none_or(|(at, _)| at < began);
-        if is_first && choice.sight.rooms.keys().all(|room| self.has_visited(*room)) {
+        if self.has_changed && is_first && choice.sight.rooms.keys().all(|room| self.has_visited(*room)) {
             return began + MIX_FIRST;
         }
         let last = self.last_mix.map_or(began, |(at, _)| at.max(began));
